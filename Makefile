@@ -7,19 +7,30 @@ PYTHON ?= python3
 VENV := .venv
 IN_VENV := $(VENV)/bin
 AS_OWNER := tools/as-owner
-AS_ROOT := MAKE_GOAL=$@ tools/as-root
+AS_ROOT = MAKE_GOAL=$@ tools/as-root
 
 SOURCES := $(shell find csrc bpf -name '*.[ch]' -o -name '*.def') csrc/ffi/build.py setup.py
+PYTHON_SOURCES := $(shell find xdpstack -name '*.py*' -not -path '*/__pycache__/*')
+
+ASAN := $(CURDIR)/build/asan
+
+CLANG ?= clang
+FUZZERS := $(patsubst csrc/fuzz/%.c,build/fuzz/%,$(wildcard csrc/fuzz/*.c))
+# All C but that which is about Python, and the fuzz targets and tests with their own main().
+FUZZ_OBJECTS := $(patsubst %.c,build/fuzz/%.o,$(filter-out csrc/ffi/% csrc/views/% csrc/fuzz/% csrc/tests/%,$(filter csrc/%.c,$(SOURCES))))
+FUZZ_FLAGS := -std=gnu17 -O1 -g -fno-omit-frame-pointer -fno-strict-aliasing -fno-sanitize-recover=undefined \
+	-fsanitize=address,undefined -D_GNU_SOURCE -DXS_DEBUG=1 -I. -Icsrc
 
 # Arguments for pytest:  sudo make test ARGS='tests/udp -k echo'
 ARGS ?=
 # How long each fuzz target runs.
 FUZZ_SECONDS ?= 60
 
+PACKAGES := packages-python packages-build packages-network packages-fuzz
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-unit test-asan fuzz bench lint lint-python lint-types lint-imports lint-c wheel clean
-.PHONY: packages-python packages-build packages-network packages-fuzz
+.PHONY: help demo test test-unit test-asan fuzz bench lint lint-python lint-types lint-imports lint-c wheel clean $(PACKAGES)
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -32,6 +43,39 @@ test: packages-network $(VENV)/.built $(VENV)/.requires-testing ## run all tests
 
 test-unit: $(VENV)/.built $(VENV)/.requires-testing ## run the tests that need no privilege
 	@$(IN_VENV)/python -m pytest -m 'not root' $(ARGS)
+
+# The extension and all that tests it, with the address and the undefined-behaviour sanitizer. Reports go to files: a test may
+# have captured or ended the process that wrote one. Python's own memory comes from malloc, so that it is watched as well.
+test-asan: packages-network $(ASAN)/.built ## run all tests on a build with sanitizers (needs root)
+	@rm -f $(ASAN)/report.*
+	@$(AS_ROOT) env PYTHONPATH=$(ASAN)/lib PYTHONSAFEPATH=1 PYTHONMALLOC=malloc \
+		LD_PRELOAD="$$($(CC) -print-file-name=libasan.so)" \
+		ASAN_OPTIONS=detect_leaks=0:log_path=$(ASAN)/report UBSAN_OPTIONS=print_stacktrace=1:log_path=$(ASAN)/report \
+		$(IN_VENV)/python -m pytest -p no:faulthandler $(ARGS); status=$$?; \
+	cat $(ASAN)/report.* 2>/dev/null && status=1; exit $$status
+
+$(ASAN)/.built: $(SOURCES) $(PYTHON_SOURCES) $(VENV)/.built $(VENV)/.requires-testing
+	@echo "building with sanitizers"
+	@$(AS_OWNER) rm -rf $(ASAN)/lib
+	@$(AS_OWNER) env XDPSTACK_SANITIZE=address,undefined $(IN_VENV)/python setup.py -q build --build-base $(ASAN) --build-lib $(ASAN)/lib
+	@$(AS_OWNER) touch $@
+
+fuzz: packages-fuzz $(FUZZERS) ## run each fuzz target for FUZZ_SECONDS (60)
+	@for fuzzer in $(FUZZERS); do \
+		name=$${fuzzer##*/}; $(AS_OWNER) mkdir -p build/fuzz/corpus/$$name csrc/fuzz/corpus/$$name; \
+		echo "$$name: $(FUZZ_SECONDS) s"; \
+		$(AS_OWNER) $$fuzzer -max_total_time=$(FUZZ_SECONDS) -timeout=10 -print_final_stats=1 -verbosity=0 \
+			-artifact_prefix=build/fuzz/$$name- build/fuzz/corpus/$$name csrc/fuzz/corpus/$$name || exit 1; \
+	done
+
+$(FUZZERS): build/fuzz/%: build/fuzz/csrc/fuzz/%.o $(FUZZ_OBJECTS)
+	@$(AS_OWNER) $(CLANG) $(FUZZ_FLAGS) -fsanitize=fuzzer $^ -o $@ -lbpf -lpthread
+
+build/fuzz/%.o: %.c | packages-build packages-fuzz
+	@$(AS_OWNER) mkdir -p $(@D)
+	@$(AS_OWNER) $(CLANG) $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link -MMD -c $< -o $@
+
+-include $(wildcard build/fuzz/csrc/*.d build/fuzz/csrc/*/*.d)
 
 lint: lint-python lint-types lint-imports lint-c ## check style, types, import rules and C formatting
 
@@ -60,13 +104,13 @@ clean: ## remove all that the commands above made
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	find xdpstack -name '*.so' -exec rm -f {} +
 
-packages-%:
+$(PACKAGES): packages-%:
 	@tools/system-packages $*
 
 $(VENV)/.made: | packages-python
 	@$(AS_OWNER) $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("xdpstack needs Python 3.11 or newer")'
 	@echo "making a virtual environment in $(VENV)"
-	@$(AS_OWNER) $(PYTHON) -m venv --clear $(VENV)
+	@$(AS_OWNER) $(PYTHON) -m venv --clear --upgrade-deps $(VENV)
 	@$(AS_OWNER) touch $@
 
 $(VENV)/.requires-%: pyproject.toml tools/requirements.py | $(VENV)/.made
@@ -77,7 +121,7 @@ $(VENV)/.requires-%: pyproject.toml tools/requirements.py | $(VENV)/.made
 # Editable: Python files are used where they are. Entry points and metadata are written anew when their files change.
 $(VENV)/.installed: pyproject.toml | packages-build $(VENV)/.requires-runtime
 	@echo "building xdpstack"
-	@$(AS_OWNER) $(IN_VENV)/python -m pip install -q --no-deps --no-build-isolation -e .
+	@$(AS_OWNER) env PYTHONWARNINGS=ignore $(IN_VENV)/python -m pip install -q --no-deps --no-build-isolation -e .
 	@$(AS_OWNER) touch $@
 
 $(VENV)/.built: $(SOURCES) $(VENV)/.installed

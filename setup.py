@@ -146,7 +146,11 @@ class BuildExt(build_ext):
 
 setup(
     packages=[".".join(path.parent.relative_to(ROOT).parts) for path in sorted(ROOT.glob("xdpstack/**/__init__.py"))],
-    package_data={"xdpstack": ["py.typed", "include/*"], "xdpstack.device": ["bpf/*.o"], "xdpstack.native": ["*.pyi"]},
+    # What BuildExt makes, it puts where the package is built: no pattern is needed for that.
+    package_data={"xdpstack": ["py.typed"], "xdpstack.native": ["*.pyi"]},
+    # Here, because each spelling in pyproject.toml is refused or deprecated by some setuptools that we support.
+    license="Apache-2.0",
+    license_files=["LICENSE", "LICENSES/*"],
     cffi_modules=["csrc/ffi/build.py:ffibuilder"],
     cmdclass={"build_ext": BuildExt},
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
