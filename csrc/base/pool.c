@@ -1,0 +1,75 @@
+/* The frame pool: what is too long to inline. See base/pool.h. */
+#include "base/pool.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+static uint32_t next_pow2(uint32_t n) {
+    uint32_t p = 1;
+    while (p < n) p <<= 1;
+    return p;
+}
+
+int xs_pool_init(struct xs_pool *pool, uint32_t home, uint32_t nhomes, uint32_t per_home) {
+    *pool = (struct xs_pool){.home = home, .nhomes = nhomes, .per_home = per_home};
+    pool->stack = malloc(per_home * sizeof *pool->stack);
+    /* every frame of the partition could come back on one ring: it never fills up */
+    pool->from_reader = xs_spsc_create(next_pow2(per_home));
+    if (!pool->stack || !pool->from_reader) goto fail;
+    for (uint32_t i = 0; i < nhomes; i++) {
+        if (i == home) continue;
+        if (!(pool->from[i] = xs_spsc_create(next_pow2(per_home)))) goto fail;
+    }
+    for (uint32_t i = per_home; i-- > 0;) pool->stack[pool->n++] = home * per_home + i;
+    return 0;
+fail:
+    xs_pool_deinit(pool);
+    return -ENOMEM;
+}
+
+void xs_pool_deinit(struct xs_pool *pool) {
+    free(pool->stack);
+    xs_spsc_destroy(pool->from_reader);
+    for (uint32_t i = 0; i < pool->nhomes; i++) xs_spsc_destroy(pool->from[i]);
+    *pool = (struct xs_pool){0};
+}
+
+void xs_pool_put_foreign(struct xs_pool *pool, uint32_t frame) {
+    struct xs_spsc *ring = pool->pool[frame / pool->per_home]->from[pool->home];
+    xs_spsc_push(ring, frame); /* cannot be full: it holds a whole partition */
+    xs_spsc_flush(ring);
+}
+
+void xs_pool_put_packet(struct xs_pool *pool, const struct xs_mem *mem, uint32_t frame) {
+    while (frame != XS_NO_FRAME) {
+        uint32_t next_packet = mem->pkt[frame].seg;
+        while (frame != XS_NO_FRAME) {
+            uint32_t next = mem->pkt[frame].frag;
+            xs_pool_put(pool, mem, frame);
+            frame = next;
+        }
+        frame = next_packet;
+    }
+}
+
+static void drain(struct xs_pool *pool, struct xs_spsc *ring) {
+    uint32_t got;
+    while ((got = xs_spsc_pop(ring, &pool->stack[pool->n], pool->per_home - pool->n))) pool->n += got;
+}
+
+void xs_pool_drain(struct xs_pool *pool) {
+    drain(pool, pool->from_reader);
+    for (uint32_t i = 0; i < pool->nhomes; i++)
+        if (pool->from[i]) drain(pool, pool->from[i]);
+}
+
+void xs_pool_return(struct xs_pool *any, const struct xs_mem *mem, uint32_t frame) {
+    while (frame != XS_NO_FRAME) {
+        uint32_t next = mem->pkt[frame].frag;
+        struct xs_spsc *ring = any->pool[frame / any->per_home]->from_reader;
+        mem->pkt[frame].owner = XS_FREE;
+        xs_spsc_push(ring, frame);
+        xs_spsc_flush(ring);
+        frame = next;
+    }
+}

@@ -1,0 +1,63 @@
+/* The frame pool of a worker: its partition of the UMEM, last in first out so that warm frames are used again.
+ *
+ * Frames [home * per_home, (home + 1) * per_home) are at home in partition `home` for ever. A worker allocates from its own
+ * partition only. Whoever ends a foreign frame's life puts it on the ring towards its home; the home drains those rings at
+ * the start of each poll. So allocation and release touch no shared cache line, and a partition never runs dry because
+ * another worker hoards its frames.
+ *
+ *      reader (Python, under the GIL) --- returns[0] -----+
+ *      worker 1 -------------------------- returns[1+1] --+--> pool of worker 0
+ *      worker 2 -------------------------- returns[1+2] --+
+ */
+#ifndef XS_BASE_POOL_H
+#define XS_BASE_POOL_H
+
+#include "base/ring.h"
+#include "include/xdpstack_stage.h"
+
+#define XS_WORKERS_MAX 64
+
+struct xs_pool {
+    uint32_t *stack;     /* free frames; capacity per_home */
+    uint32_t n;
+    uint32_t home;       /* which partition is ours */
+    uint32_t per_home;   /* frames in a partition */
+    uint32_t nhomes;
+    struct xs_spsc *from_reader;               /* frames coming home from Python readers */
+    struct xs_spsc *from[XS_WORKERS_MAX];      /* frames coming home from other workers, by worker; NULL for ourselves */
+    struct xs_pool *pool[XS_WORKERS_MAX];      /* every worker's pool, for the rings towards home */
+};
+
+int xs_pool_init(struct xs_pool *pool, uint32_t home, uint32_t nhomes, uint32_t per_home);
+void xs_pool_deinit(struct xs_pool *pool);
+
+/* Takes a free frame and gives it to the caller (owner WALKING, no links, all fields zero); XS_NO_FRAME when none. */
+static inline uint32_t xs_pool_get(struct xs_pool *pool, const struct xs_mem *mem) {
+    if (pool->n == 0) return XS_NO_FRAME;
+    uint32_t frame = pool->stack[--pool->n];
+    struct xs_pkt *p = &mem->pkt[frame];
+    *p = (struct xs_pkt){.frag = XS_NO_FRAME, .seg = XS_NO_FRAME, .owner = XS_WALKING};
+    return frame;
+}
+
+/* Ends the life of one frame (not of what is linked to it). Called by the worker that owns `pool`. */
+void xs_pool_put_foreign(struct xs_pool *pool, uint32_t frame);
+static inline void xs_pool_put(struct xs_pool *pool, const struct xs_mem *mem, uint32_t frame) {
+    mem->pkt[frame].owner = XS_FREE;
+    uint32_t index = frame - pool->home * pool->per_home;
+    if (index < pool->per_home)
+        pool->stack[pool->n++] = frame;
+    else
+        xs_pool_put_foreign(pool, frame);
+}
+
+/* Ends the life of a packet: the frame, its further frames, and the packets chained to it. */
+void xs_pool_put_packet(struct xs_pool *pool, const struct xs_mem *mem, uint32_t frame);
+
+/* Takes home what others have returned. Called at the start of each poll. */
+void xs_pool_drain(struct xs_pool *pool);
+
+/* From a Python reader, with the GIL held (which makes it the single producer): a packet goes home, whichever it is. */
+void xs_pool_return(struct xs_pool *any, const struct xs_mem *mem, uint32_t frame);
+
+#endif

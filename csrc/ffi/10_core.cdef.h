@@ -1,0 +1,102 @@
+/* Control of the core: stack, workers, nodes, ledgers. Read by cffi and by C; plain declarations only.
+ * Functions return 0 or a count, or a negative errno; out-parameters come last and are untouched on failure. */
+
+struct xs_stack;
+struct xs_worker;
+struct xs_xsk;
+
+struct xs_stack_options {
+    uint32_t workers;
+    uint32_t frames_per_worker;  /* a power of two */
+    uint32_t frame_bytes;        /* 2048 or 4096 */
+    uint32_t huge_pages;         /* 1 = ask for them; refused is -ENOMEM, never silent */
+    uint32_t manual_clock;       /* 1 = time moves by xs_stack_set_now() only */
+};
+
+int xs_stack_create(const struct xs_stack_options *options, struct xs_stack **out);
+void xs_stack_destroy(struct xs_stack *stack);
+void *xs_stack_umem(struct xs_stack *stack);
+uint64_t xs_stack_umem_bytes(struct xs_stack *stack);
+void xs_stack_set_now(struct xs_stack *stack, uint64_t now_ns);
+uint64_t xs_stack_clock(struct xs_stack *stack);
+/* Blocks until no worker can see what was replaced before the call. */
+void xs_stack_synchronize(struct xs_stack *stack);
+struct xs_worker *xs_stack_worker(struct xs_stack *stack, uint32_t index);
+
+/* Replaces the device table; the array holds `n` entries in stack index order. */
+struct xs_device_values {
+    uint32_t ifindex;
+    uint32_t mtu;
+    uint16_t flags;              /* XS_DEV_* of tables/config.h */
+    uint8_t rp_filter;
+    uint8_t nqueues;
+    uint8_t mac[6];
+    uint8_t ttl;
+    uint8_t hop_limit;
+};
+int xs_stack_set_devices(struct xs_stack *stack, const struct xs_device_values *devices, uint32_t n);
+
+/* The walk's nodes, in table order. `name` is a row of the path table whose stage is C; -ENOENT when there is none. */
+int xs_worker_add_stage(struct xs_worker *worker, const char *name);
+/* A hook: `fn` NULL parks packets for Python; else a user's C stage (xs_stage_fn, xs_tick_fn of xdpstack_stage.h). */
+int xs_worker_add_hook(struct xs_worker *worker, void *fn, void *tick, void *self, uint32_t nedges);
+int xs_worker_wire(struct xs_worker *worker, uint32_t node, uint32_t edge, uint32_t target);
+/* Where packets enter: 0 napi.rx, 1 udp.tx, 2 whole frames from the user. */
+int xs_worker_set_entry(struct xs_worker *worker, uint32_t which, uint32_t node);
+/* Forgets all nodes (hooks were added or removed): wire again. -EBUSY when packets are parked. */
+int xs_worker_reset_nodes(struct xs_worker *worker);
+
+/* The rows that C implements: name, edge names, counter names; NULL at the end. */
+const char *xs_stage_name(uint32_t index);
+const char *xs_stage_edge(uint32_t index, uint32_t edge);
+const char *xs_stage_counter(uint32_t index, uint32_t counter);
+const char *xs_reason_name(uint32_t reason);
+const char *xs_reason_text(uint32_t reason);
+
+int xs_worker_attach(struct xs_worker *worker, struct xs_xsk *xsk, uint32_t device);
+/* The queue is gone: frames whose owner it is come home. Returns how many. */
+int xs_worker_detach(struct xs_worker *worker, uint32_t device);
+
+/* One round over all queues. Returns packets received; -EBUSY when another thread drives this worker. */
+int xs_worker_poll(struct xs_worker *worker, uint32_t budget);
+/* Sleeps until there is something to poll, at most `timeout_ms` (-1: for ever). 1 = something, 0 = time is over. */
+int xs_worker_wait(struct xs_worker *worker, int timeout_ms);
+void xs_worker_wake(struct xs_worker *worker);
+int xs_worker_epoll_fd(struct xs_worker *worker);
+
+/* Parked packets of Python hooks: bit per node; frames of one; giving them back with where they go. */
+uint64_t xs_worker_parked(struct xs_worker *worker);
+int xs_worker_parked_frames(struct xs_worker *worker, uint32_t node, uint32_t *frames, uint32_t cap);
+int xs_worker_resume(struct xs_worker *worker, uint32_t node, const uint8_t *next, const uint16_t *reason, uint32_t n);
+
+/* Counters. */
+struct xs_ledger_values {
+    uint64_t received, created, split;
+    uint64_t delivered, sent, merged, punted, dropped;
+    uint64_t held;               /* packets held now */
+};
+void xs_worker_ledger(struct xs_worker *worker, struct xs_ledger_values *out);
+/* Frames by owner (enum xs_owner), all partitions; sums to the number of frames. out[8]. */
+void xs_stack_frames(struct xs_stack *stack, uint64_t *out);
+uint64_t xs_node_packets(struct xs_worker *worker, uint32_t node);
+uint64_t xs_node_batches(struct xs_worker *worker, uint32_t node);
+uint64_t xs_node_counter(struct xs_worker *worker, uint32_t node, uint32_t counter);
+uint64_t xs_node_drops(struct xs_worker *worker, uint32_t node, uint32_t reason);
+
+/* Descriptors, for Python hooks and tests. Layout: xdpstack_stage.h. */
+void *xs_stack_pkts(struct xs_stack *stack);
+void *xs_stack_metas(struct xs_stack *stack);
+
+/* Tracing: marks the next `packets` packets; steps are read back after. */
+int xs_worker_trace_start(struct xs_worker *worker, uint32_t packets);
+struct xs_trace_values {
+    uint32_t packet;
+    uint8_t node;
+    uint8_t next;
+    uint16_t reason;
+    uint64_t now_ns;
+    uint16_t len;
+    uint8_t bytes[130];
+};
+int xs_worker_trace_read(struct xs_worker *worker, uint32_t from, struct xs_trace_values *out, uint32_t cap);
+void xs_worker_trace_stop(struct xs_worker *worker);

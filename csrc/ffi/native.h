@@ -1,0 +1,10 @@
+/* What the cffi module includes: the declarations of this folder (cffi parsed the same text) and what they build on. */
+#ifndef XS_FFI_NATIVE_H
+#define XS_FFI_NATIVE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "ffi/10_core.cdef.h"
+
+#endif

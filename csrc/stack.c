@@ -1,0 +1,127 @@
+/* The stack: memory, tables, clock, ledger of frames. See stack.h. */
+#include "stack.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "ffi/10_core.cdef.h"
+
+static const struct xs_config no_devices;
+
+/* Anonymous memory that a forked child does not get: it must not touch frames that the parent's kernel rings name. */
+static void *map_private(size_t bytes, int flags) {
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE | flags, -1, 0);
+    if (p == MAP_FAILED) return NULL;
+    madvise(p, bytes, MADV_DONTFORK);
+    return p;
+}
+
+static int mem_init(struct xs_stack *s, const struct xs_stack_options *o) {
+    struct xs_mem *m = &s->mem;
+    m->nframes = o->workers * o->frames_per_worker;
+    m->frame_shift = (uint32_t)__builtin_ctz(o->frame_bytes);
+    s->data_bytes = (size_t)m->nframes << m->frame_shift;
+    m->data = map_private(s->data_bytes, o->huge_pages ? MAP_HUGETLB : 0);
+    m->pkt = map_private(m->nframes * sizeof *m->pkt, 0);
+    m->meta = map_private(m->nframes * sizeof *m->meta, 0);
+    return m->data && m->pkt && m->meta ? 0 : -ENOMEM;
+}
+
+static void mem_deinit(struct xs_stack *s) {
+    if (s->mem.data) munmap(s->mem.data, s->data_bytes);
+    if (s->mem.pkt) munmap(s->mem.pkt, s->mem.nframes * sizeof *s->mem.pkt);
+    if (s->mem.meta) munmap(s->mem.meta, s->mem.nframes * sizeof *s->mem.meta);
+}
+
+int xs_stack_create(const struct xs_stack_options *o, struct xs_stack **out) {
+    if (!o->workers || o->workers > XS_WORKERS_MAX || (o->frame_bytes != 2048 && o->frame_bytes != 4096) ||
+        o->frames_per_worker < 64 || (o->frames_per_worker & (o->frames_per_worker - 1)))
+        return -EINVAL;
+    struct xs_stack *s = calloc(1, sizeof *s);
+    if (!s) return -ENOMEM;
+    s->nworkers = o->workers;
+    s->frames_per_worker = o->frames_per_worker;
+    s->manual_clock = o->manual_clock;
+    s->pid = getpid();
+    atomic_init(&s->tables.config, &no_devices);
+    int rc = mem_init(s, o);
+    for (uint32_t i = 0; rc == 0 && i < s->nworkers; i++) {
+        s->worker[i] = aligned_alloc(64, (sizeof *s->worker[i] + 63) & ~(size_t)63);
+        rc = s->worker[i] ? xs_worker_init(s->worker[i], s, i) : -ENOMEM;
+        if (rc) {
+            free(s->worker[i]);
+            s->worker[i] = NULL;
+        }
+    }
+    if (rc) {
+        xs_stack_destroy(s);
+        return rc;
+    }
+    for (uint32_t i = 0; i < s->nworkers; i++)
+        for (uint32_t j = 0; j < s->nworkers; j++) s->worker[i]->pool.pool[j] = &s->worker[j]->pool;
+    *out = s;
+    return 0;
+}
+
+void xs_stack_destroy(struct xs_stack *s) {
+    for (uint32_t i = 0; i < s->nworkers; i++) {
+        if (!s->worker[i]) continue;
+        xs_worker_deinit(s->worker[i]);
+        free(s->worker[i]);
+    }
+    const struct xs_config *config = atomic_load(&s->tables.config);
+    if (config != &no_devices) free((void *)config);
+    mem_deinit(s);
+    free(s);
+}
+
+void *xs_stack_umem(struct xs_stack *s) { return s->mem.data; }
+uint64_t xs_stack_umem_bytes(struct xs_stack *s) { return s->data_bytes; }
+void *xs_stack_pkts(struct xs_stack *s) { return s->mem.pkt; }
+void *xs_stack_metas(struct xs_stack *s) { return s->mem.meta; }
+struct xs_worker *xs_stack_worker(struct xs_stack *s, uint32_t i) { return i < s->nworkers ? s->worker[i] : NULL; }
+
+void xs_stack_set_now(struct xs_stack *s, uint64_t now_ns) { atomic_store(&s->manual_now_ns, now_ns); }
+uint64_t xs_stack_clock(struct xs_stack *s) { return xs_stack_now_ns(s); }
+
+uint64_t xs_stack_now_ns(const struct xs_stack *s) {
+    if (s->manual_clock) return atomic_load_explicit(&s->manual_now_ns, memory_order_relaxed);
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
+}
+
+void xs_stack_synchronize(struct xs_stack *s) {
+    for (uint32_t i = 0; i < s->nworkers; i++) xs_epoch_wait(&s->worker[i]->epoch);
+}
+
+int xs_stack_set_devices(struct xs_stack *s, const struct xs_device_values *v, uint32_t n) {
+    if (n > XS_DEVICES_MAX) return -EINVAL;
+    struct xs_config *config = calloc(1, sizeof *config);
+    if (!config) return -ENOMEM;
+    config->ndevices = n;
+    for (uint32_t i = 0; i < n; i++) {
+        struct xs_device_config *d = &config->device[i];
+        d->ifindex = v[i].ifindex;
+        d->mtu = v[i].mtu;
+        d->flags = v[i].flags;
+        d->rp_filter = v[i].rp_filter;
+        d->nqueues = v[i].nqueues;
+        memcpy(d->mac, v[i].mac, 6);
+        d->ttl = v[i].ttl;
+        d->hop_limit = v[i].hop_limit;
+    }
+    const struct xs_config *old = atomic_exchange(&s->tables.config, config);
+    xs_stack_synchronize(s);
+    if (old != &no_devices) free((void *)old);
+    return 0;
+}
+
+void xs_stack_frames(struct xs_stack *s, uint64_t *out) {
+    for (uint32_t i = 0; i < 8; i++) out[i] = 0;
+    for (uint32_t f = 0; f < s->mem.nframes; f++) out[s->mem.pkt[f].owner & 7]++;
+}

@@ -1,0 +1,23 @@
+/* The stack: the UMEM, the tables that control publishes, the workers. Who may touch what is said in worker.h. */
+#ifndef XS_STACK_H
+#define XS_STACK_H
+
+#include "base/pool.h"
+#include "tables/config.h"
+#include "worker.h"
+
+struct xs_stack {
+    struct xs_mem mem;
+    size_t data_bytes;
+    uint32_t nworkers;
+    uint32_t frames_per_worker;
+    struct xs_tables tables;
+    bool manual_clock;             /* the memory device's: time is what the caller says */
+    _Atomic(uint64_t) manual_now_ns;
+    pid_t pid;                     /* a forked child must not touch the rings */
+    struct xs_worker *worker[XS_WORKERS_MAX];
+};
+
+uint64_t xs_stack_now_ns(const struct xs_stack *s);
+
+#endif

@@ -1,0 +1,12 @@
+/* The rows of the path table that C implements, and where a worker keeps the state of each. One line a row. */
+#ifndef XS_STAGES_REGISTRY_H
+#define XS_STAGES_REGISTRY_H
+
+#include "stages/napi.h"
+
+/* X(definition, field of struct xs_worker) in the order of xdpstack/path.py */
+#define XS_STAGE_ROWS(X)                                                                                     \
+    X(xs_napi_rx_def, napi)                                                                                  \
+    X(xs_napi_tx_def, napi)
+
+#endif

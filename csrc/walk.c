@@ -1,0 +1,219 @@
+/* The walk. See walk.h for the picture; it is the only place where packets change hands between stages. */
+#include "walk.h"
+
+#include <string.h>
+
+static void drop_frame(struct xs_walk *w, struct xs_node *node, uint32_t frame, uint16_t why) {
+    node->drops[why < XS_REASONS ? why : 0]++;
+    w->ledger.dropped++;
+    w->mem->meta[frame].reason = why;
+    xs_pool_put_packet(w->pool, w->mem, frame);
+}
+
+void xs_walk_drop(struct xs_walk *w, uint32_t at, uint32_t frame, enum xs_reason why) {
+    drop_frame(w, &w->node[at], frame, (uint16_t)why);
+}
+
+static void record(struct xs_walk *w, uint32_t at, const struct xs_batch *b) {
+    struct xs_trace *t = w->trace;
+    for (uint32_t i = 0; i < b->n; i++) {
+        struct xs_pkt *p = xs_pkt(b, i);
+        bool first = false;
+        if (!(p->flags & XS_PKT_TRACE)) {
+            if (!t->want) continue;
+            t->want--;
+            p->flags |= XS_PKT_TRACE;
+            xs_meta(b, i)->trace = (uint16_t)t->marked++;
+            first = true;
+        }
+        if (t->n == t->cap) {
+            t->lost++;
+            continue;
+        }
+        struct xs_trace_step *s = &t->step[t->n++];
+        *s = (struct xs_trace_step){.packet = xs_meta(b, i)->trace, .node = (uint8_t)at, .next = b->next[i],
+                                    .reason = b->reason[i], .now_ns = b->now_ns, .frame = b->frame[i]};
+        if (first) {
+            s->len = p->len < sizeof s->bytes ? p->len : sizeof s->bytes;
+            memcpy(s->bytes, xs_data(b, i) + p->data_off, s->len);
+        }
+    }
+}
+
+/* A Python hook: the packets wait, untouched, until Python has looked at them (xs_worker_resume). */
+static void park(struct xs_walk *w, uint32_t at, struct xs_batch *b) {
+    struct xs_pending *q = &w->node[at].pending;
+    for (uint32_t i = 0; i < b->n; i++) {
+        if (q->n == XS_BATCH_CAP) {
+            xs_drop(b, i, XS_REASON_CPU_BACKLOG);
+            continue;
+        }
+        xs_pkt(b, i)->owner = XS_HELD;
+        q->frame[q->n++] = b->frame[i];
+        b->next[i] = XS_KEPT;
+    }
+    w->parked |= 1ull << at;
+}
+
+static void run_node(struct xs_walk *w, uint32_t at, struct xs_batch *b) {
+    struct xs_node *node = &w->node[at];
+    b->node = at;
+    b->count = node->counter;
+    node->batches++;
+    node->packets += b->n;
+    if (node->fn)
+        node->fn(node->self, b);
+    else
+        park(w, at, b);
+    if (w->trace) record(w, at, b);
+}
+
+/* Where an edge of `node` leads: a node, or XS_EDGE_NONE when the stage has no such edge. */
+static inline uint32_t target(const struct xs_node *node, uint8_t next) {
+    return next < node->nedges ? node->edge[next] : XS_EDGE_NONE;
+}
+
+static inline bool too_many_turns(struct xs_walk *w, uint32_t from, uint32_t to) {
+    return to <= from && ++w->backward > XS_BACKWARD_MAX;
+}
+
+static void dispose(struct xs_walk *w, uint32_t at, uint32_t frame, uint8_t next, uint16_t why) {
+    if (next == XS_KEPT) return;
+    drop_frame(w, &w->node[at], frame, next == XS_DROP ? why : XS_REASON_BAD_EDGE);
+}
+
+static void load(struct xs_walk *w, uint32_t at, struct xs_batch *b) {
+    struct xs_pending *q = &w->node[at].pending;
+    memcpy(b->frame, q->frame, q->n * sizeof b->frame[0]);
+    b->n = q->n;
+    q->n = 0;
+    w->pending &= ~(1ull << at);
+}
+
+/* Packets go different ways: each to its target's pending vector. */
+static void scatter(struct xs_walk *w, uint32_t at, struct xs_batch *b) {
+    struct xs_node *node = &w->node[at];
+    for (uint32_t i = 0; i < b->n; i++) {
+        uint32_t to = target(node, b->next[i]);
+        if (to == XS_EDGE_NONE) {
+            dispose(w, at, b->frame[i], b->next[i], b->reason[i]);
+            continue;
+        }
+        struct xs_pending *q = &w->node[to].pending;
+        if (too_many_turns(w, at, to))
+            drop_frame(w, node, b->frame[i], XS_REASON_LOOP);
+        else if (q->n == XS_BATCH_CAP)
+            drop_frame(w, node, b->frame[i], XS_REASON_CPU_BACKLOG);
+        else {
+            q->frame[q->n++] = b->frame[i];
+            w->pending |= 1ull << to;
+        }
+    }
+    b->n = 0;
+}
+
+static inline bool uniform(const struct xs_batch *b) {
+    uint8_t differ = 0;
+    for (uint32_t i = 1; i < b->n; i++) differ |= b->next[i] ^ b->next[0];
+    return !differ;
+}
+
+static void walk_on(struct xs_walk *w, uint32_t at, struct xs_batch *b) {
+    for (;;) {
+        while (b->n) {
+            run_node(w, at, b);
+            if (!uniform(b)) {
+                scatter(w, at, b);
+                break;
+            }
+            uint32_t to = target(&w->node[at], b->next[0]);
+            if (to == XS_EDGE_NONE) {
+                if (b->next[0] != XS_KEPT)
+                    for (uint32_t i = 0; i < b->n; i++) dispose(w, at, b->frame[i], b->next[i], b->reason[i]);
+                break;
+            }
+            if (too_many_turns(w, at, to)) {
+                for (uint32_t i = 0; i < b->n; i++) drop_frame(w, &w->node[at], b->frame[i], XS_REASON_LOOP);
+                break;
+            }
+            at = to;
+        }
+        if (!w->pending) break;
+        at = (uint32_t)__builtin_ctzll(w->pending);
+        load(w, at, b);
+    }
+    b->n = 0;
+}
+
+/* Only what is pending, lowest node first. */
+static void walk_pending(struct xs_walk *w, struct xs_batch *b) {
+    if (!w->pending) return;
+    uint32_t at = (uint32_t)__builtin_ctzll(w->pending);
+    load(w, at, b);
+    walk_on(w, at, b);
+}
+
+struct xs_batch *xs_walk_begin(struct xs_walk *w, uint64_t now_ns) {
+    struct xs_batch *b = &w->batch;
+    b->n = 0;
+    b->mem = w->mem;
+    b->walk = w;
+    b->ledger = &w->ledger;
+    b->now_ns = w->now_ns = now_ns;
+    w->backward = 0;
+    return b;
+}
+
+void xs_walk_run(struct xs_walk *w, uint32_t entry) { walk_on(w, entry, &w->batch); }
+
+void xs_walk_tick(struct xs_walk *w, uint64_t now_ns) {
+    for (uint32_t at = 0; at < w->nnodes; at++) {
+        struct xs_node *node = &w->node[at];
+        if (!node->tick) continue;
+        struct xs_batch *b = xs_walk_begin(w, now_ns);
+        b->node = at;
+        b->count = node->counter;
+        node->tick(node->self, b);
+        if (!b->n) continue;
+        if (w->trace) record(w, at, b);
+        scatter(w, at, b);
+        walk_pending(w, b);
+    }
+}
+
+int xs_walk_resume(struct xs_walk *w, uint32_t at, const uint8_t *next, const uint16_t *reason, uint64_t now_ns) {
+    struct xs_batch *b = xs_walk_begin(w, now_ns);
+    load(w, at, b);
+    w->parked &= ~(1ull << at);
+    b->node = at;
+    for (uint32_t i = 0; i < b->n; i++) {
+        xs_pkt(b, i)->owner = XS_WALKING;
+        b->next[i] = next[i];
+        b->reason[i] = reason[i];
+    }
+    int n = (int)b->n;
+    if (w->trace) record(w, at, b);
+    scatter(w, at, b);
+    walk_pending(w, b);
+    return n;
+}
+
+int xs_emit(struct xs_batch *b, uint8_t next) {
+    if (b->n == XS_BATCH_CAP) return -1;
+    uint32_t frame = xs_pool_get(b->walk->pool, b->mem);
+    if (frame == XS_NO_FRAME) return -1;
+    b->ledger->created++;
+    b->frame[b->n] = frame;
+    b->next[b->n] = next;
+    b->reason[b->n] = 0;
+    return (int)b->n++;
+}
+
+int xs_release(struct xs_batch *b, uint32_t frame, uint8_t next) {
+    if (b->n == XS_BATCH_CAP) return -1;
+    b->mem->pkt[frame].owner = XS_WALKING;
+    b->frame[b->n] = frame;
+    b->next[b->n] = next;
+    b->reason[b->n] = 0;
+    return (int)b->n++;
+}

@@ -1,0 +1,96 @@
+/* The walk: takes a batch through the stages, by the edges of the path table.
+ *
+ * Nodes are the present rows of xdpstack/path.py in the table's order, and the hooks that the user put between them. Python
+ * wires them at open (csrc/ffi/10_core.cdef.h): an edge that names an absent row was already replaced by where that row
+ * would have passed the packet on, so what is absent costs nothing.
+ *
+ *      run a stage on the batch
+ *        |-- every next[i] the same edge?  the batch walks on as it is (nearly always)
+ *        |-- else: scatter: append each frame to its target's pending vector
+ *      then the lowest pending node in table order gets its vector as a batch, until none is left
+ *
+ * Edges that lead backwards or to the same node are allowed (a packet that was changed is routed again); they are bounded
+ * per walk, and what is left then is dropped with reason LOOP.
+ */
+#ifndef XS_WALK_H
+#define XS_WALK_H
+
+#include "base/pool.h"
+#include "include/xdpstack_stage.h"
+
+#define XS_NODES_MAX 64u   /* bits of the pending mask */
+#define XS_EDGES_MAX 8u
+#define XS_COUNTERS_MAX 16u
+#define XS_BACKWARD_MAX 64u /* backward edges taken in one walk */
+
+#define XS_EDGE_NONE 255u  /* not wired */
+
+struct xs_pending {
+    uint32_t n;
+    uint32_t frame[XS_BATCH_CAP];
+};
+
+struct xs_node {
+    xs_stage_fn *fn; /* NULL: a Python hook, packets are parked */
+    xs_tick_fn *tick;
+    void *self;
+    const struct xs_stage_def *def; /* NULL for Python hooks */
+    uint8_t edge[XS_EDGES_MAX];     /* edge number -> node */
+    uint8_t nedges;
+    uint64_t batches, packets;
+    uint64_t counter[XS_COUNTERS_MAX];
+    uint64_t drops[XS_REASONS];
+    struct xs_pending pending; /* Python hook: what is parked */
+};
+
+/* One step of one traced packet. */
+struct xs_trace_step {
+    uint32_t packet;  /* number of the packet within the trace */
+    uint8_t node;
+    uint8_t next;     /* edge, XS_DROP or XS_KEPT */
+    uint16_t reason;
+    uint64_t now_ns;
+    uint32_t frame;
+    uint16_t len;     /* bytes copied to `bytes`; only in a packet's first step */
+    uint8_t bytes[130];
+};
+
+struct xs_trace {
+    uint32_t want;    /* packets still to be marked */
+    uint32_t marked;
+    uint32_t n, cap;  /* steps recorded; recording stops when full, counted */
+    uint64_t lost;
+    struct xs_trace_step step[];
+};
+
+struct xs_walk {
+    const struct xs_mem *mem;
+    struct xs_pool *pool;
+    uint32_t nnodes;
+    uint64_t pending; /* bit per node with packets waiting */
+    uint64_t parked;  /* bit per Python hook with parked packets */
+    uint32_t backward;
+    struct xs_trace *trace; /* NULL: not tracing */
+    struct xs_ledger ledger;
+    uint64_t now_ns;
+    struct xs_batch batch; /* the batch that is walking */
+    struct xs_batch ticking;
+    struct xs_node node[XS_NODES_MAX];
+};
+
+/* Takes w->batch (frame[0..n), owner WALKING) through the stages from node `entry` on. On return no packet is WALKING. */
+void xs_walk_run(struct xs_walk *w, uint32_t entry);
+
+/* An empty w->batch for the caller to fill. */
+struct xs_batch *xs_walk_begin(struct xs_walk *w, uint64_t now_ns);
+
+/* Calls the ticks in table order, walking what they release. */
+void xs_walk_tick(struct xs_walk *w, uint64_t now_ns);
+
+/* Takes what node `at` (a Python hook) had parked on, each packet by next[] / reason[], one entry per parked packet. */
+int xs_walk_resume(struct xs_walk *w, uint32_t at, const uint8_t *next, const uint16_t *reason, uint64_t now_ns);
+
+/* Drops one packet outside a stage (teardown): counted at `node`. */
+void xs_walk_drop(struct xs_walk *w, uint32_t node, uint32_t frame, enum xs_reason why);
+
+#endif

@@ -1,0 +1,337 @@
+/* A worker's poll, its nodes, and what others may ask of it. See worker.h. */
+#include "worker.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "ffi/10_core.cdef.h"
+#include "stack.h"
+#include "stages/registry.h"
+
+int xs_worker_init(struct xs_worker *w, struct xs_stack *s, uint32_t index) {
+    memset(w, 0, sizeof *w);
+    w->stack = s;
+    w->index = index;
+    w->wake_fd = w->epoll_fd = -1;
+    w->rx_entry = w->tx_entry = w->frames_tx_entry = XS_EDGE_NONE;
+    int rc = xs_pool_init(&w->pool, index, s->nworkers, s->frames_per_worker);
+    if (rc) return rc;
+    w->walk.mem = &s->mem;
+    w->walk.pool = &w->pool;
+    w->napi = (struct xs_napi){.mem = &s->mem, .pool = &w->pool, .tables = &s->tables};
+    w->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    w->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    struct epoll_event wake = {.events = EPOLLIN, .data.fd = w->wake_fd};
+    if (w->wake_fd < 0 || w->epoll_fd < 0 || epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, w->wake_fd, &wake)) {
+        rc = -errno;
+        xs_worker_deinit(w);
+    }
+    return rc;
+}
+
+void xs_worker_deinit(struct xs_worker *w) {
+    for (uint32_t d = 0; d < w->napi.nports; d++) xs_worker_detach(w, d);
+    if (w->wake_fd >= 0) close(w->wake_fd);
+    if (w->epoll_fd >= 0) close(w->epoll_fd);
+    free(w->walk.trace);
+    w->walk.trace = NULL;
+    xs_pool_deinit(&w->pool);
+}
+
+/* ---- who drives ---- */
+
+bool xs_worker_enter(struct xs_worker *w) {
+    int nobody = 0;
+    if (!atomic_compare_exchange_strong_explicit(&w->driver, &nobody, 1, memory_order_acquire, memory_order_relaxed))
+        return false;
+    xs_epoch_enter(&w->epoch);
+    return true;
+}
+
+void xs_worker_leave(struct xs_worker *w) {
+    atomic_store_explicit(&w->polls, atomic_load_explicit(&w->polls, memory_order_relaxed) + 1, memory_order_relaxed);
+    xs_epoch_leave(&w->epoch);
+    atomic_store_explicit(&w->driver, 0, memory_order_release);
+}
+
+/* ---- poll ---- */
+
+static uint32_t poll_device(struct xs_worker *w, uint32_t device, uint32_t budget, uint64_t now) {
+    struct xs_xsk *x = w->napi.port[device].xsk;
+    if (!x || x->dead) return 0;
+    xs_napi_complete(&w->napi, device);
+    uint32_t total = 0, got;
+    do {
+        struct xs_batch *b = xs_walk_begin(&w->walk, now);
+        uint32_t want = budget - total < XS_WEIGHT ? budget - total : XS_WEIGHT;
+        got = xs_napi_poll(&w->napi, device, want, b);
+        total += got;
+        if (b->n) xs_walk_run(&w->walk, w->rx_entry);
+        xs_napi_refill(&w->napi, device);
+    } while (got == XS_WEIGHT && total < budget && !w->walk.parked);
+    return total;
+}
+
+static void kick_all(struct xs_worker *w) {
+    for (uint32_t d = 0; d < w->napi.nports; d++) {
+        struct xs_xsk *x = w->napi.port[d].xsk;
+        if (x && x->unkicked) xs_napi_kick(&w->napi, d);
+    }
+}
+
+int xs_worker_poll(struct xs_worker *w, uint32_t budget) {
+    if (!xs_worker_enter(w)) return -EBUSY;
+    uint64_t now = xs_stack_now_ns(w->stack);
+    uint32_t total = 0;
+    xs_pool_drain(&w->pool);
+    for (uint32_t k = 0; k < w->napi.nports && !w->walk.parked; k++) {
+        uint32_t device = (w->napi.next_port + k) % w->napi.nports;
+        total += poll_device(w, device, budget, now);
+    }
+    if (w->napi.nports) w->napi.next_port = (w->napi.next_port + 1) % w->napi.nports;
+    if (!w->walk.parked) xs_walk_tick(&w->walk, now);
+    kick_all(w);
+    xs_worker_leave(w);
+    return (int)total;
+}
+
+int xs_worker_wait(struct xs_worker *w, int timeout_ms) {
+    struct epoll_event event[8];
+    int n = epoll_wait(w->epoll_fd, event, 8, timeout_ms);
+    if (n < 0) return errno == EINTR ? 0 : -errno;
+    for (int i = 0; i < n; i++) {
+        uint64_t drained;
+        if (event[i].data.fd == w->wake_fd && read(w->wake_fd, &drained, sizeof drained) < 0) continue;
+    }
+    return n > 0;
+}
+
+void xs_worker_wake(struct xs_worker *w) {
+    uint64_t one = 1;
+    if (write(w->wake_fd, &one, sizeof one) < 0) return; /* EAGAIN: it is awake already */
+}
+
+int xs_worker_epoll_fd(struct xs_worker *w) { return w->epoll_fd; }
+
+/* ---- queues ---- */
+
+int xs_worker_attach(struct xs_worker *w, struct xs_xsk *x, uint32_t device) {
+    if (device >= XS_DEVICES_MAX || w->napi.port[device].xsk) return -EINVAL;
+    if (x->fd >= 0) {
+        struct epoll_event e = {.events = EPOLLIN, .data.fd = x->fd};
+        if (epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, x->fd, &e)) return -errno;
+    }
+    x->device = (uint8_t)device;
+    x->rx_head = XS_NO_FRAME;
+    while (!xs_worker_enter(w)) sched_yield();
+    w->napi.port[device].xsk = x;
+    if (w->napi.nports <= device) w->napi.nports = device + 1;
+    if (!w->napi.fill_target || w->napi.fill_target > x->fill.size) w->napi.fill_target = x->fill.size;
+    xs_napi_refill(&w->napi, device);
+    xs_worker_leave(w);
+    return 0;
+}
+
+int xs_worker_detach(struct xs_worker *w, uint32_t device) {
+    if (device >= XS_DEVICES_MAX || !w->napi.port[device].xsk) return -EINVAL;
+    while (!xs_worker_enter(w)) sched_yield();
+    struct xs_port *port = &w->napi.port[device];
+    struct xs_xsk *x = port->xsk;
+    if (x->fd >= 0) epoll_ctl(w->epoll_fd, EPOLL_CTL_DEL, x->fd, NULL);
+    x->dead = 1;
+    while (port->backlog_n) { /* what waited for room can go nowhere now */
+        uint32_t frame = port->backlog[port->backlog_head];
+        port->backlog_head = (port->backlog_head + 1) % XS_TX_BACKLOG;
+        port->backlog_n--;
+        xs_walk_drop(&w->walk, w->rx_entry < XS_NODES_MAX ? w->rx_entry : 0, frame, XS_REASON_DEVICE_GONE);
+    }
+    x->ops->close(x);
+    port->xsk = NULL;
+    int home = 0;
+    const struct xs_mem *mem = w->walk.mem;
+    uint32_t first = w->index * w->pool.per_home;
+    for (uint32_t f = first; f < first + w->pool.per_home; f++) {
+        struct xs_pkt *p = &mem->pkt[f];
+        if ((p->owner != XS_FILLED && p->owner != XS_TRANSMITTING) || p->owner_device != device) continue;
+        xs_pool_put(&w->pool, mem, f);
+        home++;
+    }
+    xs_worker_leave(w);
+    return home;
+}
+
+/* ---- nodes ---- */
+
+static const struct { const struct xs_stage_def *def; size_t state; } rows[] = {
+#define ROW(d, field) {&d, offsetof(struct xs_worker, field)},
+    XS_STAGE_ROWS(ROW)
+#undef ROW
+};
+#define ROWS (sizeof rows / sizeof rows[0])
+
+static int add_node(struct xs_worker *w, struct xs_node **out) {
+    if (w->walk.nnodes == XS_NODES_MAX) return -ENOSPC;
+    int at = (int)w->walk.nnodes++;
+    struct xs_node *node = &w->walk.node[at];
+    memset(node, 0, sizeof *node);
+    memset(node->edge, XS_EDGE_NONE, sizeof node->edge);
+    *out = node;
+    return at;
+}
+
+int xs_worker_add_stage(struct xs_worker *w, const char *name) {
+    for (uint32_t i = 0; i < ROWS; i++) {
+        const struct xs_stage_def *def = rows[i].def;
+        if (strcmp(def->name, name)) continue;
+        struct xs_node *node;
+        int at = add_node(w, &node);
+        if (at < 0) return at;
+        node->def = def;
+        node->fn = def->fn;
+        node->tick = def->tick;
+        node->self = (char *)w + rows[i].state;
+        while (node->nedges < XS_EDGES_MAX && def->edges[node->nedges]) node->nedges++;
+        return at;
+    }
+    return -ENOENT;
+}
+
+int xs_worker_add_hook(struct xs_worker *w, void *fn, void *tick, void *self, uint32_t nedges) {
+    if (nedges > XS_EDGES_MAX) return -EINVAL;
+    struct xs_node *node;
+    int at = add_node(w, &node);
+    if (at < 0) return at;
+    node->fn = (xs_stage_fn *)fn;
+    node->tick = (xs_tick_fn *)tick;
+    node->self = self;
+    node->nedges = (uint8_t)nedges;
+    return at;
+}
+
+int xs_worker_wire(struct xs_worker *w, uint32_t node, uint32_t edge, uint32_t to) {
+    if (node >= w->walk.nnodes || edge >= w->walk.node[node].nedges || to >= w->walk.nnodes) return -EINVAL;
+    w->walk.node[node].edge[edge] = (uint8_t)to;
+    return 0;
+}
+
+int xs_worker_set_entry(struct xs_worker *w, uint32_t which, uint32_t node) {
+    if (node >= w->walk.nnodes || which > 2) return -EINVAL;
+    uint32_t *entry[] = {&w->rx_entry, &w->tx_entry, &w->frames_tx_entry};
+    *entry[which] = node;
+    return 0;
+}
+
+int xs_worker_reset_nodes(struct xs_worker *w) {
+    if (w->walk.parked) return -EBUSY;
+    w->walk.nnodes = 0;
+    w->rx_entry = w->tx_entry = w->frames_tx_entry = XS_EDGE_NONE;
+    return 0;
+}
+
+const char *xs_stage_name(uint32_t i) { return i < ROWS ? rows[i].def->name : NULL; }
+const char *xs_stage_edge(uint32_t i, uint32_t edge) { return i < ROWS && edge < 8 ? rows[i].def->edges[edge] : NULL; }
+const char *xs_stage_counter(uint32_t i, uint32_t counter) {
+    return i < ROWS && counter < 16 ? rows[i].def->counters[counter] : NULL;
+}
+
+static const char *const reason_name[] = {
+#define XS_REASON(name, text) #name,
+#include "reasons.def"
+#undef XS_REASON
+};
+static const char *const reason_text[] = {
+#define XS_REASON(name, text) text,
+#include "reasons.def"
+#undef XS_REASON
+};
+const char *xs_reason_name(uint32_t reason) { return reason < XS_REASONS ? reason_name[reason] : NULL; }
+const char *xs_reason_text(uint32_t reason) { return reason < XS_REASONS ? reason_text[reason] : NULL; }
+
+/* ---- Python hooks ---- */
+
+uint64_t xs_worker_parked(struct xs_worker *w) { return w->walk.parked; }
+
+int xs_worker_parked_frames(struct xs_worker *w, uint32_t at, uint32_t *frames, uint32_t cap) {
+    if (at >= w->walk.nnodes) return -EINVAL;
+    struct xs_pending *q = &w->walk.node[at].pending;
+    uint32_t n = q->n < cap ? q->n : cap;
+    memcpy(frames, q->frame, n * sizeof *frames);
+    return (int)n;
+}
+
+int xs_worker_resume(struct xs_worker *w, uint32_t at, const uint8_t *next, const uint16_t *reason, uint32_t n) {
+    if (at >= w->walk.nnodes || w->walk.node[at].fn || w->walk.node[at].pending.n != n) return -EINVAL;
+    if (!xs_worker_enter(w)) return -EBUSY;
+    int rc = xs_walk_resume(&w->walk, at, next, reason, xs_stack_now_ns(w->stack));
+    kick_all(w);
+    xs_worker_leave(w);
+    return rc;
+}
+
+/* ---- counters ---- */
+
+void xs_worker_ledger(struct xs_worker *w, struct xs_ledger_values *out) {
+    const struct xs_ledger *l = &w->walk.ledger;
+    const struct xs_mem *mem = w->walk.mem;
+    uint64_t held = 0;
+    for (uint32_t f = w->index * w->pool.per_home; f < (w->index + 1) * w->pool.per_home; f++)
+        held += mem->pkt[f].owner == XS_HELD && !(mem->pkt[f].flags & XS_PKT_TAIL);
+    *out = (struct xs_ledger_values){
+        .received = l->received, .created = l->created, .split = l->split,
+        .delivered = l->delivered, .sent = l->sent, .merged = l->merged,
+        .punted = l->punted, .dropped = l->dropped, .held = held,
+    };
+}
+
+uint64_t xs_node_packets(struct xs_worker *w, uint32_t at) { return at < w->walk.nnodes ? w->walk.node[at].packets : 0; }
+uint64_t xs_node_batches(struct xs_worker *w, uint32_t at) { return at < w->walk.nnodes ? w->walk.node[at].batches : 0; }
+uint64_t xs_node_counter(struct xs_worker *w, uint32_t at, uint32_t i) {
+    return at < w->walk.nnodes && i < XS_COUNTERS_MAX ? w->walk.node[at].counter[i] : 0;
+}
+uint64_t xs_node_drops(struct xs_worker *w, uint32_t at, uint32_t reason) {
+    return at < w->walk.nnodes && reason < XS_REASONS ? w->walk.node[at].drops[reason] : 0;
+}
+
+/* ---- trace ---- */
+
+#define STEPS_PER_PACKET 24u
+
+int xs_worker_trace_start(struct xs_worker *w, uint32_t packets) {
+    if (!packets || packets > 4096) return -EINVAL;
+    uint32_t cap = packets * STEPS_PER_PACKET;
+    struct xs_trace *t = calloc(1, sizeof *t + cap * sizeof t->step[0]);
+    if (!t) return -ENOMEM;
+    t->want = packets;
+    t->cap = cap;
+    while (!xs_worker_enter(w)) sched_yield();
+    free(w->walk.trace);
+    w->walk.trace = t;
+    xs_worker_leave(w);
+    return 0;
+}
+
+int xs_worker_trace_read(struct xs_worker *w, uint32_t from, struct xs_trace_values *out, uint32_t cap) {
+    uint32_t n = 0;
+    while (!xs_worker_enter(w)) sched_yield();
+    const struct xs_trace *t = w->walk.trace;
+    for (; t && from + n < t->n && n < cap; n++) {
+        const struct xs_trace_step *s = &t->step[from + n];
+        out[n] = (struct xs_trace_values){.packet = s->packet, .node = s->node, .next = s->next,
+                                          .reason = s->reason, .now_ns = s->now_ns, .len = s->len};
+        memcpy(out[n].bytes, s->bytes, s->len);
+    }
+    xs_worker_leave(w);
+    return (int)n;
+}
+
+void xs_worker_trace_stop(struct xs_worker *w) {
+    while (!xs_worker_enter(w)) sched_yield();
+    free(w->walk.trace);
+    w->walk.trace = NULL;
+    xs_worker_leave(w);
+}

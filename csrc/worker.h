@@ -1,0 +1,45 @@
+/* A worker: one partition of the UMEM, its queue of every device, its own walk through the stages.
+ *
+ * One thread at a time drives a worker: xs_worker_poll() takes the `driver` flag by compare-and-swap and gives it back at
+ * the end, so any thread may poll, and two never do at once. Everything below `driver` belongs to whoever holds it.
+ * Other threads reach a worker through: published tables (tables/config.h), the pool's return rings, socket queues,
+ * the wake-up eventfd, and atomically read counters.
+ *
+ *      poll:  frames come home -> per device: completions, RX ring -> walk -> refill -> ticks -> wake-ups -> kicks
+ */
+#ifndef XS_WORKER_H
+#define XS_WORKER_H
+
+#include "base/epoch.h"
+#include "base/pool.h"
+#include "stages/napi.h"
+#include "tables/config.h"
+#include "walk.h"
+
+struct xs_stack;
+
+struct xs_worker {
+    struct xs_epoch epoch;         /* odd while polling */
+    alignas(64) _Atomic(int) driver; /* thread that polls, by kernel thread id; 0 = nobody */
+    _Atomic(uint64_t) polls;       /* finished polls; the watchdog looks at it */
+    struct xs_stack *stack;
+    uint32_t index;
+    int wake_fd;                   /* eventfd: control wakes a worker that sleeps in xs_worker_wait() */
+    int epoll_fd;                  /* RX rings, wake_fd, and what sockets add */
+    uint32_t rx_entry;             /* node of napi.rx */
+    uint32_t tx_entry;             /* node of udp.tx */
+    uint32_t frames_tx_entry;      /* where whole frames from the user enter: tc.tx or what stands for it */
+    struct xs_pool pool;
+    struct xs_walk walk;
+    /* the stages' state, one field a stem */
+    struct xs_napi napi;
+};
+
+int xs_worker_init(struct xs_worker *w, struct xs_stack *stack, uint32_t index);
+void xs_worker_deinit(struct xs_worker *w);
+
+/* Tries to become the one who drives; xs_worker_leave() ends it. Enter also marks the worker as not quiescent. */
+bool xs_worker_enter(struct xs_worker *w);
+void xs_worker_leave(struct xs_worker *w);
+
+#endif

@@ -1,0 +1,1 @@
+"""Devices: AF_XDP sockets, the XDP program, the memory device."""

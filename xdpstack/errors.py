@@ -1,0 +1,125 @@
+"""Every exception of the package.
+
+Each exception says what happened, why (`cause`) and what mends it (`fix`). Where the operating system has an errno for it,
+the exception is an OSError with that errno too, so that code written for sockets goes on working.
+"""
+
+from __future__ import annotations
+
+import errno as _errno
+import os
+
+
+class XdpstackError(Exception):
+    """Base of all. `cause` and `fix` are full sentences for a person; either may be empty."""
+
+    def __init__(self, message: str, cause: str = "", fix: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.cause = cause
+        self.fix = fix
+
+    def __str__(self) -> str:
+        parts = [self.message]
+        if self.cause:
+            parts.append(f"Cause: {self.cause}")
+        if self.fix:
+            parts.append(f"Fix: {self.fix}")
+        return "\n".join(parts)
+
+
+class XdpstackOSError(XdpstackError, OSError):
+    """An XdpstackError that is an OSError too; each class has its errno in `NUMBER`."""
+
+    NUMBER = _errno.EIO
+
+    def __init__(self, message: str, cause: str = "", fix: str = "", number: int | None = None) -> None:
+        XdpstackError.__init__(self, message, cause, fix)
+        self.errno = self.NUMBER if number is None else number
+        self.strerror = os.strerror(self.errno)
+
+    __str__ = XdpstackError.__str__
+
+
+class PrivilegeError(XdpstackOSError, PermissionError):
+    """A capability is missing: which one is in the message."""
+
+    NUMBER = _errno.EPERM
+
+
+class NoSuchInterface(XdpstackOSError):
+    """There is no network interface of that name in the network namespace."""
+
+    NUMBER = _errno.ENODEV
+
+
+class InterfaceDown(XdpstackOSError):
+    """The interface is administratively down, or went down or away while in use."""
+
+    NUMBER = _errno.ENETDOWN
+
+
+class MtuTooLarge(XdpstackOSError):
+    """Frames of the interface's MTU do not fit; the message has the largest MTU that does."""
+
+    NUMBER = _errno.EMSGSIZE
+
+
+class ProgramAttached(XdpstackOSError):
+    """Another XDP program is attached; the message names it."""
+
+    NUMBER = _errno.EBUSY
+
+
+class QueueTaken(XdpstackOSError):
+    """Another AF_XDP socket is bound to the queue; the message names its holder where that can be known."""
+
+    NUMBER = _errno.EBUSY
+
+
+class ModeRefused(XdpstackOSError):
+    """The XDP mode, or zero-copy, that was demanded cannot be had."""
+
+    NUMBER = _errno.EOPNOTSUPP
+
+
+class OutOfMemory(XdpstackOSError, MemoryError):
+    """The UMEM, a ring or a table could not be allocated or pinned."""
+
+    NUMBER = _errno.ENOMEM
+
+
+class VerifierError(XdpstackError):
+    """The kernel refused a BPF program; `log` is the verifier's."""
+
+    def __init__(self, message: str, log: str, cause: str = "", fix: str = "") -> None:
+        super().__init__(message, cause, fix)
+        self.log = log
+
+
+class AddressNotAvailable(XdpstackOSError):
+    """The device does not have the address; the message lists those it has."""
+
+    NUMBER = _errno.EADDRNOTAVAIL
+
+
+class AddressInUse(XdpstackOSError):
+    """Another socket, of this stack or of the kernel, has the address and port."""
+
+    NUMBER = _errno.EADDRINUSE
+
+
+class ForkedError(XdpstackError):
+    """The stack was opened in a parent process; a forked child must open its own."""
+
+
+class ClosedError(XdpstackError, ValueError):
+    """The object was closed (or released) before this call."""
+
+
+class NobodyDrives(XdpstackError):
+    """Something was asked for that needs a driver (`run()` or workers), and nothing drives the stack."""
+
+
+class ConfigurationError(XdpstackError, ValueError):
+    """An argument cannot be what it is; the message says what it can be."""

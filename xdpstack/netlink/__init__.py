@@ -1,0 +1,1 @@
+"""The mirror of what Linux knows: links, addresses, routes, rules, neighbours."""

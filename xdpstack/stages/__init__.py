@@ -1,0 +1,1 @@
+"""Configuration and contracts of the stages that are C alone, one module per stem."""

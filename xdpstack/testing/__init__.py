@@ -1,0 +1,1 @@
+"""Test tools for users: namespaces, veth pairs, packet checks."""
