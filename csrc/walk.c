@@ -5,7 +5,10 @@
 
 static void drop_frame(struct xs_walk *w, struct xs_node *node, uint32_t frame, uint16_t why) {
     node->drops[why < XS_REASONS ? why : 0]++;
-    w->ledger.dropped++;
+    if (why == XS_REASON_TX_SLOW)
+        w->ledger.punted++; /* not lost: whoever sent it hands it to the kernel */
+    else
+        w->ledger.dropped++;
     w->mem->meta[frame].reason = why;
     xs_pool_put_packet(w->pool, w->mem, frame);
 }

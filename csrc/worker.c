@@ -86,6 +86,10 @@ static void kick_all(struct xs_worker *w) {
 
 int xs_worker_poll(struct xs_worker *w, uint32_t budget) {
     if (!xs_worker_enter(w)) return -EBUSY;
+    if (w->walk.parked) { /* Python has to say first where those go */
+        xs_worker_leave(w);
+        return -EAGAIN;
+    }
     uint64_t now = xs_stack_now_ns(w->stack);
     uint32_t total = 0;
     xs_pool_drain(&w->pool);
@@ -94,7 +98,7 @@ int xs_worker_poll(struct xs_worker *w, uint32_t budget) {
         total += poll_device(w, device, budget, now);
     }
     if (w->napi.nports) w->napi.next_port = (w->napi.next_port + 1) % w->napi.nports;
-    if (!w->walk.parked) xs_walk_tick(&w->walk, now);
+    xs_walk_tick(&w->walk, now);
     kick_all(w);
     xs_worker_leave(w);
     return (int)total;

@@ -27,7 +27,7 @@ struct xs_worker {
     int wake_fd;                   /* eventfd: control wakes a worker that sleeps in xs_worker_wait() */
     int epoll_fd;                  /* RX rings, wake_fd, and what sockets add */
     uint32_t rx_entry;             /* node of napi.rx */
-    uint32_t tx_entry;             /* node of udp.tx */
+    uint32_t tx_entry;             /* node of routing.tx */
     uint32_t frames_tx_entry;      /* where whole frames from the user enter: tc.tx or what stands for it */
     struct xs_pool pool;
     struct xs_walk walk;

@@ -84,9 +84,9 @@ PATH: tuple[Row, ...] = (
     _rx("udp.rx", "udp_rcv, __udp_enqueue_schedule_skb", "checksum, socket, receive queue, wake-up",
         {}),
     # ---- transmit: read on ----
-    _tx("udp.tx", "udp_sendmsg, udp_send_skb", "UDP header and checksum",
-        {"send": "routing.tx"}),
-    _tx("routing.tx", "ip_route_output_flow, ip6_dst_lookup_flow", "next hop and source address",
+    _tx("routing.tx", "ip_route_output_flow, ip6_dst_lookup_flow", "next hop and source address, before anything is built",
+        {"output": "udp.tx"}),
+    _tx("udp.tx", "udp_send_skb, udp_v6_send_skb", "UDP header and checksum",
         {"output": "ip.tx"}),
     _tx("ip.tx", "__ip_make_skb, ip_local_out, ip6_xmit", "IP header",
         {"output": "netfilter.output"}),

@@ -41,7 +41,7 @@ int xs_worker_add_stage(struct xs_worker *worker, const char *name);
 /* A hook: `fn` NULL parks packets for Python; else a user's C stage (xs_stage_fn, xs_tick_fn of xdpstack_stage.h). */
 int xs_worker_add_hook(struct xs_worker *worker, void *fn, void *tick, void *self, uint32_t nedges);
 int xs_worker_wire(struct xs_worker *worker, uint32_t node, uint32_t edge, uint32_t target);
-/* Where packets enter: 0 napi.rx, 1 udp.tx, 2 whole frames from the user. */
+/* Where packets enter: 0 napi.rx, 1 routing.tx (from a socket), 2 whole frames from the user. */
 int xs_worker_set_entry(struct xs_worker *worker, uint32_t which, uint32_t node);
 /* Forgets all nodes (hooks were added or removed): wire again. -EBUSY when packets are parked. */
 int xs_worker_reset_nodes(struct xs_worker *worker);
@@ -57,7 +57,8 @@ int xs_worker_attach(struct xs_worker *worker, struct xs_xsk *xsk, uint32_t devi
 /* The queue is gone: frames whose owner it is come home. Returns how many. */
 int xs_worker_detach(struct xs_worker *worker, uint32_t device);
 
-/* One round over all queues. Returns packets received; -EBUSY when another thread drives this worker. */
+/* One round over all queues. Returns packets received; -EBUSY when another thread drives this worker; -EAGAIN when
+ * packets are parked for a Python hook: resume those first. */
 int xs_worker_poll(struct xs_worker *worker, uint32_t budget);
 /* Sleeps until there is something to poll, at most `timeout_ms` (-1: for ever). 1 = something, 0 = time is over. */
 int xs_worker_wait(struct xs_worker *worker, int timeout_ms);

@@ -110,7 +110,7 @@ struct xs_meta {
     uint64_t stamp_ns;    /* when received, CLOCK_REALTIME of the device clock; 0 = unknown */
     uint8_t src[16];      /* receive, XS_PKT_SLOW: peer; transmit: source. IPv4 is mapped (::ffff:a.b.c.d) */
     uint8_t dst[16];      /* transmit: destination. XS_PKT_SLOW: our address */
-    uint16_t reason;      /* why it was dropped, for whoever asks after a synchronous walk */
+    uint16_t reason;      /* set to 0 by who sends; why it was dropped, for whoever asks after a synchronous walk */
     uint16_t vlan_tci;    /* host order */
     uint16_t vlan_proto;  /* 0x8100 or 0x88a8, host order */
     uint16_t gso_size;    /* bytes per segment */
