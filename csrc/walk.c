@@ -156,11 +156,34 @@ static void walk_pending(struct xs_walk *w, struct xs_batch *b) {
     walk_on(w, at, b);
 }
 
+static int emit(struct xs_batch *b, uint8_t next) {
+    if (b->n == XS_BATCH_CAP) return -1;
+    uint32_t frame = xs_pool_get(b->walk->pool, b->mem);
+    if (frame == XS_NO_FRAME) return -1;
+    b->ledger->created++;
+    b->frame[b->n] = frame;
+    b->next[b->n] = next;
+    b->reason[b->n] = 0;
+    return (int)b->n++;
+}
+
+static int release(struct xs_batch *b, uint32_t frame, uint8_t next) {
+    if (b->n == XS_BATCH_CAP) return -1;
+    b->mem->pkt[frame].owner = XS_WALKING;
+    b->frame[b->n] = frame;
+    b->next[b->n] = next;
+    b->reason[b->n] = 0;
+    return (int)b->n++;
+}
+
+static const struct xs_batch_ops ops = {.emit = emit, .release = release};
+
 struct xs_batch *xs_walk_begin(struct xs_walk *w, uint64_t now_ns) {
     struct xs_batch *b = &w->batch;
     b->n = 0;
     b->mem = w->mem;
     b->walk = w;
+    b->ops = &ops;
     b->ledger = &w->ledger;
     b->now_ns = w->now_ns = now_ns;
     w->backward = 0;
@@ -199,24 +222,4 @@ int xs_walk_resume(struct xs_walk *w, uint32_t at, const uint8_t *next, const ui
     scatter(w, at, b);
     walk_pending(w, b);
     return n;
-}
-
-int xs_emit(struct xs_batch *b, uint8_t next) {
-    if (b->n == XS_BATCH_CAP) return -1;
-    uint32_t frame = xs_pool_get(b->walk->pool, b->mem);
-    if (frame == XS_NO_FRAME) return -1;
-    b->ledger->created++;
-    b->frame[b->n] = frame;
-    b->next[b->n] = next;
-    b->reason[b->n] = 0;
-    return (int)b->n++;
-}
-
-int xs_release(struct xs_batch *b, uint32_t frame, uint8_t next) {
-    if (b->n == XS_BATCH_CAP) return -1;
-    b->mem->pkt[frame].owner = XS_WALKING;
-    b->frame[b->n] = frame;
-    b->next[b->n] = next;
-    b->reason[b->n] = 0;
-    return (int)b->n++;
 }

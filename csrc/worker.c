@@ -230,6 +230,12 @@ int xs_worker_set_entry(struct xs_worker *w, uint32_t which, uint32_t node) {
     return 0;
 }
 
+void xs_worker_hold(struct xs_worker *w) {
+    while (!xs_worker_enter(w)) sched_yield();
+}
+
+void xs_worker_unhold(struct xs_worker *w) { xs_worker_leave(w); }
+
 int xs_worker_reset_nodes(struct xs_worker *w) {
     if (w->walk.parked) return -EBUSY;
     w->walk.nnodes = 0;

@@ -43,6 +43,9 @@ int xs_worker_add_hook(struct xs_worker *worker, void *fn, void *tick, void *sel
 int xs_worker_wire(struct xs_worker *worker, uint32_t node, uint32_t edge, uint32_t target);
 /* Where packets enter: 0 napi.rx, 1 routing.tx (from a socket), 2 whole frames from the user. */
 int xs_worker_set_entry(struct xs_worker *worker, uint32_t which, uint32_t node);
+/* Wiring happens while nobody drives: waits for the worker, and keeps it until released. */
+void xs_worker_hold(struct xs_worker *worker);
+void xs_worker_unhold(struct xs_worker *worker);
 /* Forgets all nodes (hooks were added or removed): wire again. -EBUSY when packets are parked. */
 int xs_worker_reset_nodes(struct xs_worker *worker);
 

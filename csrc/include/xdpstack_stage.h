@@ -130,6 +130,13 @@ struct xs_mem {
 };
 
 struct xs_walk;
+struct xs_batch;
+
+/* What a stage may ask of the walk; called through xs_emit() and xs_release(). */
+struct xs_batch_ops {
+    int (*emit)(struct xs_batch *b, uint8_t next);
+    int (*release)(struct xs_batch *b, uint32_t frame, uint8_t next);
+};
 
 /* The packet ledger of a worker: received + created + split = delivered + sent + merged + punted + dropped + held.
  * Whoever ends or begins a packet's way counts it here: napi (received, sent), udp (created, delivered, punted),
@@ -143,7 +150,8 @@ struct xs_batch {
     uint32_t n;                       /* packets; grows when a stage emits */
     uint32_t node;                    /* which node of the walk is running */
     const struct xs_mem *mem;
-    struct xs_walk *walk;             /* for xs_emit() and xs_release() */
+    struct xs_walk *walk;
+    const struct xs_batch_ops *ops;
     struct xs_ledger *ledger;
     uint64_t *count;                  /* counters of the running stage, in the order it declared their names */
     uint64_t now_ns;                  /* CLOCK_MONOTONIC (or the caller's clock) at the start of the poll */
@@ -192,10 +200,24 @@ static inline void xs_drop(struct xs_batch *b, uint32_t i, enum xs_reason why) {
 
 /* A new packet of one empty frame from the worker's pool, appended to the batch with edge `next`. Returns its index in
  * the batch, or -1 when there is no frame or no room (count the loss as NOMEM). */
-int xs_emit(struct xs_batch *b, uint8_t next);
+static inline int xs_emit(struct xs_batch *b, uint8_t next) { return b->ops->emit(b, next); }
 
 /* From a tick: gives a packet that this stage held back to the walk, by edge (or XS_DROP, then set reason[]).
  * Returns its index in the batch, or -1 when the batch is full: keep it and try at the next tick. */
-int xs_release(struct xs_batch *b, uint32_t frame, uint8_t next);
+static inline int xs_release(struct xs_batch *b, uint32_t frame, uint8_t next) {
+    return b->ops->release(b, frame, next);
+}
+
+/* What a user's shared object exports for xdpstack.load_stage():
+ *      XS_EXPORT_STAGE(my_def, &my_state)
+ */
+struct xs_stage_export {
+    uint32_t abi;
+    const struct xs_stage_def *def;
+    void *self;
+};
+#define XS_EXPORT_STAGE(definition, state)                                                                   \
+    __attribute__((visibility("default"))) const struct xs_stage_export xs_stage_export = {XS_STAGE_ABI,     \
+                                                                                           &(definition), (state)};
 
 #endif
