@@ -96,6 +96,7 @@ static void load(struct xs_walk *w, uint32_t at, struct xs_batch *b) {
 /* Packets go different ways: each to its target's pending vector. */
 static void scatter(struct xs_walk *w, uint32_t at, struct xs_batch *b) {
     struct xs_node *node = &w->node[at];
+    bool turned = false, looping = false; /* a turn is counted once a batch, not once a packet */
     for (uint32_t i = 0; i < b->n; i++) {
         uint32_t to = target(node, b->next[i]);
         if (to == XS_EDGE_NONE) {
@@ -103,7 +104,11 @@ static void scatter(struct xs_walk *w, uint32_t at, struct xs_batch *b) {
             continue;
         }
         struct xs_pending *q = &w->node[to].pending;
-        if (too_many_turns(w, at, to))
+        if (to <= at && !turned) {
+            turned = true;
+            looping = too_many_turns(w, at, to);
+        }
+        if (to <= at && looping)
             drop_frame(w, node, b->frame[i], XS_REASON_LOOP);
         else if (q->n == XS_BATCH_CAP)
             drop_frame(w, node, b->frame[i], XS_REASON_CPU_BACKLOG);
