@@ -1,7 +1,7 @@
 """Every exception of the package.
 
-Each exception says what happened, why (`cause`) and what mends it (`fix`). Where the operating system has an errno for it,
-the exception is an OSError with that errno too, so that code written for sockets goes on working.
+Each exception says what happened, why (`cause`) and what mends it (`fix`). Where the operating system has an errno
+for it, the exception is an OSError with that errno too, so that code written for sockets goes on working.
 """
 
 from __future__ import annotations

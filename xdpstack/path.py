@@ -1,13 +1,15 @@
 """The path of a packet, as one table.
 
-Read it down for receive, then on for transmit. Each row is a stage in one direction; `edges` says where it can pass a packet
-on; `mirrors` names the kernel functions whose work it does. The edges are the truth, the order of rows is the map.
+Read it down for receive, then on for transmit. Each row is a stage in one direction; `edges` says where it can pass a
+packet on; `mirrors` names the kernel functions whose work it does. The edges are the truth, the order of rows is the
+map.
 
-The C walk (csrc/walk.c) is wired from this table at open, `xdpstack show path` prints it, and the tests hold the C stages'
-edges, the stages' contracts and the docs against it.
+The C walk (csrc/walk.c) is wired from this table at open, `xdpstack show path` prints it, and the tests hold the C
+stages' edges, the stages' contracts and the docs against it.
 
-A row can be absent: not switched on, or of a later version. `passes` names the edge by which an absent row lets packets
-through; the walk is then wired past it, so that what is absent costs nothing. A row without `passes` cannot be left out.
+A row can be absent: not switched on, or of a later version. `passes` names the edge by which an absent row lets
+packets through; the walk is then wired past it, so that what is absent costs nothing. A row without `passes` cannot be
+left out.
 """
 
 from __future__ import annotations
@@ -84,7 +86,7 @@ PATH: tuple[Row, ...] = (
     _rx("udp.rx", "udp_rcv, __udp_enqueue_schedule_skb", "checksum, socket, receive queue, wake-up",
         {}),
     # ---- transmit: read on ----
-    _tx("routing.tx", "ip_route_output_flow, ip6_dst_lookup_flow", "next hop and source address, before anything is built",
+    _tx("routing.tx", "ip_route_output_flow, ip6_dst_lookup_flow", "next hop and source address, before any header",
         {"output": "udp.tx"}),
     _tx("udp.tx", "udp_send_skb, udp_v6_send_skb", "UDP header and checksum",
         {"output": "ip.tx"}),

@@ -1,7 +1,7 @@
 """Wires the C walk of every worker from the path table, and puts the user's hooks in between.
 
-`Walk` knows names; the C walk knows numbers. Nodes are added in the table's order, so that a lower number is earlier on the
-path; hooks come just before the row they are hooked on, lowest priority first (as nf_register_net_hook orders them).
+`Walk` knows names; the C walk knows numbers. Nodes are added in the table's order, so that a lower number is earlier on
+the path; hooks come just before the row they are hooked on, lowest priority first (as nf_register_net_hook orders them).
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class CStage:
 class Hook:
     """One custom stage on the path: a Python callable on a batch, or a CStage.
 
-    `edges` are the edges by name, in the numbers' order; the first is the default one (the packet goes on as if the hook
-    were not there). `node` is its number in the walk while wired.
+    `edges` are the edges by name, in the numbers' order; the first is the default one (the packet goes on as if the
+    hook were not there). `node` is its number in the walk while wired.
     """
 
     row: str
@@ -118,7 +118,7 @@ class Walk:
             if hook is None:
                 edges, counters = stages[name]
                 if tuple(BY_NAME[name].edges) != edges:
-                    raise ConfigurationError(f"{name}: the C stage has edges {edges}, the path table {BY_NAME[name].edges}")
+                    raise ConfigurationError(f"{name}: edges {edges} in C, {tuple(BY_NAME[name].edges)} in the path table")
                 at = lib.xs_worker_add_stage(worker, name.encode())
                 self.nodes.append(Node(name, edges, counters))
             else:
@@ -130,8 +130,9 @@ class Walk:
             for edge, target in enumerate(node.targets):
                 check(lib.xs_worker_wire(worker, at, edge, first[target]), f"wire {node.name}")
         for which, row in ENTRIES.items():
-            if (target := self._reach(row, first)) is not None:
-                check(lib.xs_worker_set_entry(worker, which, first[target]), f"enter at {row}")
+            reached = self._reach(row, first)
+            if reached is not None:
+                check(lib.xs_worker_set_entry(worker, which, first[reached]), f"enter at {row}")
 
     def _add_hook(self, worker: Any, hook: Hook) -> int:
         stage = hook.stage
@@ -217,7 +218,7 @@ class Walk:
     # ---- counters ----
 
     def counters(self) -> dict[str, int]:
-        """Every counter that is not zero, summed over workers: `<row>.packets`, `<row>.<counter>`, `<row>.drop.<reason>`."""
+        """Every counter that is not zero, over all workers: `<row>.packets`, `<row>.<counter>`, `<row>.drop.<reason>`."""
         total = dict(self._past)
 
         def add(name: str, value: int) -> None:

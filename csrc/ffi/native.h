@@ -6,5 +6,7 @@
 #include <stdint.h>
 
 #include "ffi/10_core.cdef.h"
+#include "include/xdpstack_stage.h"
+#include "tables/config.h"
 
 #endif

@@ -1,7 +1,8 @@
 """The only importer of the extension module.
 
-One shared object holds two modules: `_native` (cffi: control and blocking polls, with the GIL released) and `_views` (the
-small C-API part: non-blocking receive, send and payload views, with the GIL kept, which is several times cheaper there).
+One shared object holds two modules: `_native` (cffi: control and blocking polls, with the GIL released) and `_views`
+(the small C-API part: non-blocking receive, send and payload views, with the GIL kept, which is several times cheaper
+there).
 """
 
 from __future__ import annotations
