@@ -81,6 +81,8 @@ void xs_stack_destroy(struct xs_stack *s) {
 
 void *xs_stack_umem(struct xs_stack *s) { return s->mem.data; }
 uint64_t xs_stack_umem_bytes(struct xs_stack *s) { return s->data_bytes; }
+uint32_t xs_stack_frame_shift(struct xs_stack *s) { return s->mem.frame_shift; }
+uint32_t xs_stack_frame_count(struct xs_stack *s) { return s->mem.nframes; }
 void *xs_stack_pkts(struct xs_stack *s) { return s->mem.pkt; }
 void *xs_stack_metas(struct xs_stack *s) { return s->mem.meta; }
 struct xs_worker *xs_stack_worker(struct xs_stack *s, uint32_t i) { return i < s->nworkers ? s->worker[i] : NULL; }

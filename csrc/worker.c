@@ -13,6 +13,9 @@
 #include "stack.h"
 #include "stages/registry.h"
 
+/* The longest that a driven worker sleeps: timers of stages are no finer than this. */
+#define XS_TICK_MS 10
+
 int xs_worker_init(struct xs_worker *w, struct xs_stack *s, uint32_t index) {
     memset(w, 0, sizeof *w);
     w->stack = s;
@@ -113,6 +116,24 @@ int xs_worker_wait(struct xs_worker *w, int timeout_ms) {
         if (event[i].data.fd == w->wake_fd && read(w->wake_fd, &drained, sizeof drained) < 0) continue;
     }
     return n > 0;
+}
+
+int xs_worker_run(struct xs_worker *w, uint32_t budget, int timeout_ms) {
+    uint64_t end = xs_stack_now_ns(w->stack) + (uint64_t)timeout_ms * 1000000u;
+    do {
+        int got = xs_worker_poll(w, budget);
+        if (w->walk.parked) return 1;
+        if (got == -EBUSY) {
+            sched_yield();
+            continue;
+        }
+        if (got < 0) return got;
+        if (got) continue;
+        /* nothing came: sleep, but no longer than held packets may wait for their tick */
+        got = xs_worker_wait(w, timeout_ms < XS_TICK_MS ? timeout_ms : XS_TICK_MS);
+        if (got < 0) return got;
+    } while (xs_stack_now_ns(w->stack) < end);
+    return 0;
 }
 
 void xs_worker_wake(struct xs_worker *w) {

@@ -118,7 +118,9 @@ class Walk:
             if hook is None:
                 edges, counters = stages[name]
                 if tuple(BY_NAME[name].edges) != edges:
-                    raise ConfigurationError(f"{name}: edges {edges} in C, {tuple(BY_NAME[name].edges)} in the path table")
+                    raise ConfigurationError(
+                        f"{name}: edges {edges} in C, {tuple(BY_NAME[name].edges)} in the path table"
+                    )
                 at = lib.xs_worker_add_stage(worker, name.encode())
                 self.nodes.append(Node(name, edges, counters))
             else:

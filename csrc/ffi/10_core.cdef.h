@@ -17,6 +17,8 @@ int xs_stack_create(const struct xs_stack_options *options, struct xs_stack **ou
 void xs_stack_destroy(struct xs_stack *stack);
 void *xs_stack_umem(struct xs_stack *stack);
 uint64_t xs_stack_umem_bytes(struct xs_stack *stack);
+uint32_t xs_stack_frame_shift(struct xs_stack *stack); /* log2 of the frame size in bytes */
+uint32_t xs_stack_frame_count(struct xs_stack *stack);
 void xs_stack_set_now(struct xs_stack *stack, uint64_t now_ns);
 uint64_t xs_stack_clock(struct xs_stack *stack);
 /* Blocks until no worker can see what was replaced before the call. */
@@ -65,6 +67,8 @@ int xs_worker_detach(struct xs_worker *worker, uint32_t device);
 int xs_worker_poll(struct xs_worker *worker, uint32_t budget);
 /* Sleeps until there is something to poll, at most `timeout_ms` (-1: for ever). 1 = something, 0 = time is over. */
 int xs_worker_wait(struct xs_worker *worker, int timeout_ms);
+/* Polls and sleeps until packets are parked (1) or `timeout_ms` is over (0). */
+int xs_worker_run(struct xs_worker *worker, uint32_t budget, int timeout_ms);
 void xs_worker_wake(struct xs_worker *worker);
 int xs_worker_epoll_fd(struct xs_worker *worker);
 

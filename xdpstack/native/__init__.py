@@ -13,7 +13,7 @@ import os
 from types import ModuleType
 from typing import Any
 
-from xdpstack.native import _native
+from xdpstack.native import _native as _native
 
 ffi: Any = _native.ffi
 lib: Any = _native.lib

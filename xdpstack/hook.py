@@ -1,0 +1,204 @@
+"""Custom stages: what a Python hook sees of a batch, and how a C stage is loaded.
+
+A Python hook is a callable on a `HookBatch`. It looks at the packets, may change them, and says of each where it goes; what
+it says nothing about goes on as if the hook were not there:
+
+    def no_chargen(batch):
+        for packet in batch:
+            if packet.dport == 19:
+                packet.drop()
+
+    stack.hook("netfilter.input", no_chargen)
+
+C never calls Python: the walk parks the packets of the hook, the poll returns, Python runs the hook, the walk resumes. A
+hook that raises loses its batch (reason HOOK_EXCEPTION), and the exception is raised to whoever polls.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from xdpstack.errors import ClosedError, ConfigurationError
+from xdpstack.native import ffi, lib
+from xdpstack.native.core import Core
+from xdpstack.walk import CStage, Hook, reasons
+
+#: Bumped with XS_STAGE_ABI of xdpstack_stage.h.
+STAGE_ABI = 1
+#: Counters and edges a stage definition has room for (struct xs_stage_def).
+_EDGES, _COUNTERS = 8, 16
+
+
+class Packet:
+    """One packet of a HookBatch. Valid until the hook returns.
+
+    Fields of the descriptor are attributes (host order): `pkt_len` (bytes, from the Ethernet header on), `l3_proto`
+    (ethertype), `l4_proto`, `sport`, `dport`, `mark`, `device`, `queue`, `flags`, `pkt_type`, `hash`, `priority`; those
+    that a stage has not set yet are 0. `mark` and `priority` can be written.
+    """
+
+    __slots__ = ("_batch", "_index", "_pkt")
+
+    def __init__(self, batch: HookBatch, index: int) -> None:
+        self._batch = batch
+        self._index = index
+        self._pkt = batch.pkts + batch.frames[index]
+
+    def __getattr__(self, name: str) -> int:
+        self._batch.check()
+        value = getattr(self._pkt, name)
+        return int(value)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in Packet.__slots__:
+            object.__setattr__(self, name, value)
+        elif name in ("mark", "priority"):
+            self._batch.check()
+            setattr(self._pkt, name, value)
+        else:
+            raise AttributeError(
+                f"{name} cannot be written: a hook may set mark and priority, and change bytes in data"
+            )
+
+    @property
+    def data(self) -> memoryview:
+        """The bytes in the packet's first frame, from the Ethernet header on; writable, no copy.
+
+        On transmit the headers are put in front as the packet goes along: before ip.tx there is only what was sent.
+        """
+        return self._batch.bytes_of(self._pkt)
+
+    def tobytes(self) -> bytes:
+        """A copy of the whole packet, over all its frames."""
+        self._batch.check()
+        parts = []
+        pkt = self._pkt
+        while True:
+            parts.append(bytes(self._batch.bytes_of(pkt)))
+            if pkt.frag == lib.XS_NO_FRAME:
+                return b"".join(parts)
+            pkt = self._batch.pkts + pkt.frag
+
+    @property
+    def l3_offset(self) -> int:
+        """Offset of the IP header within `data`."""
+        return int(self._pkt.l3_off - self._pkt.data_off)
+
+    def drop(self, reason: str = "HOOK") -> None:
+        """Drop the packet; `reason` is one of the drop reasons."""
+        self._batch.drop(self._index, reason)
+
+    def go(self, edge: str) -> None:
+        """Pass the packet on by one of the hook's edges."""
+        self._batch.go(self._index, edge)
+
+
+class HookBatch:
+    """The packets parked for one Python hook: a sequence of Packet. Raises ClosedError once the hook has returned."""
+
+    def __init__(self, hook: Hook, worker: Any, core: Core) -> None:
+        frames = ffi.new("uint32_t[]", lib.XS_BATCH_CAP)
+        n = lib.xs_worker_parked_frames(worker, hook.node, frames, lib.XS_BATCH_CAP)
+        self.frames: list[int] = list(frames[0:n])
+        self.pkts = core.packets
+        self._core = core
+        self._hook = hook
+        self._edges = list(hook.edges)
+        self._next = bytearray(n)
+        self._reason = [0] * n
+        self._open = True
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, index: int) -> Packet:
+        self.check()
+        if not 0 <= index < len(self.frames):
+            raise IndexError(index)
+        return Packet(self, index)
+
+    def __iter__(self) -> Iterator[Packet]:
+        return (self[i] for i in range(len(self)))
+
+    def check(self) -> None:
+        """Raise ClosedError after the hook has returned: the frames are somebody else's then."""
+        if not self._open:
+            raise ClosedError("the batch is only valid inside the hook", fix="Copy what you need with tobytes().")
+
+    def bytes_of(self, pkt: Any) -> memoryview:
+        """The bytes of one frame that belong to the packet."""
+        self.check()
+        start = (pkt - self.pkts) * self._core.frame_bytes + pkt.data_off
+        return self._core.umem[start : start + pkt.len]
+
+    def drop(self, index: int, reason: str = "HOOK") -> None:
+        """Drop packet `index`. Raises ConfigurationError for an unknown reason."""
+        self.check()
+        names = reasons()
+        if reason not in names:
+            raise ConfigurationError(f"there is no drop reason {reason!r}", fix=f"One of: {', '.join(names)}.")
+        self._next[index] = lib.XS_DROP
+        self._reason[index] = names.index(reason)
+
+    def go(self, index: int, edge: str) -> None:
+        """Pass packet `index` on by `edge`. Raises ConfigurationError when the hook has no such edge."""
+        self.check()
+        if edge not in self._edges:
+            raise ConfigurationError(f"hook {self._hook.name} has no edge {edge!r}", fix=f"One of: {self._edges}.")
+        self._next[index] = self._edges.index(edge)
+
+    def finish(self, failed: bool) -> tuple[bytes, list[int]]:
+        """Where each packet goes, in the numbers of the walk: next and reason. Closes the batch."""
+        self._open = False
+        if failed:
+            return bytes([lib.XS_DROP]) * len(self), [reasons().index("HOOK_EXCEPTION")] * len(self)
+        return bytes(self._next), self._reason
+
+
+class _StageDef(ctypes.Structure):
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("fn", ctypes.c_void_p),
+        ("tick", ctypes.c_void_p),
+        ("edges", ctypes.c_char_p * _EDGES),
+        ("counters", ctypes.c_char_p * _COUNTERS),
+    )
+
+
+class _StageExport(ctypes.Structure):
+    _fields_ = (("abi", ctypes.c_uint32), ("definition", ctypes.POINTER(_StageDef)), ("state", ctypes.c_void_p))
+
+
+def load_stage(path: str | Path) -> CStage:
+    """Load a C stage from a shared object that was built against xdpstack_stage.h and has XS_EXPORT_STAGE().
+
+    Raises ConfigurationError when the object exports no stage or was built against another version of the header.
+    """
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise ConfigurationError(f"cannot load the stage {path}", cause=str(error)) from error
+    try:
+        export = _StageExport.in_dll(library, "xs_stage_export")
+    except ValueError:
+        raise ConfigurationError(
+            f"{path} exports no stage", fix="Add XS_EXPORT_STAGE(definition, state) to it."
+        ) from None
+    if export.abi != STAGE_ABI:
+        raise ConfigurationError(
+            f"{path} was built for stage ABI {export.abi}, this is {STAGE_ABI}",
+            fix="Build it again against this version's xdpstack_stage.h (xdpstack.get_include()).",
+        )
+    definition = export.definition.contents
+    return CStage(
+        name=definition.name.decode(),
+        function=definition.fn,
+        tick=definition.tick or 0,
+        state=export.state or 0,
+        edges=tuple(e.decode() for e in definition.edges if e),
+        counters=tuple(c.decode() for c in definition.counters if c),
+        library=library,
+    )

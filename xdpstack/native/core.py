@@ -1,0 +1,101 @@
+"""The C stack as a Python object: its memory, its workers, its ledgers."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from typing import Any
+
+from xdpstack.errors import ConfigurationError, OutOfMemory
+from xdpstack.native import ffi, lib
+
+#: Names of enum xs_owner, in the numbers' order: where a frame can be.
+OWNERS = ("free", "filled", "walking", "held", "queued", "lent", "transmitting")
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The packet ledger: `received + created + split == delivered + sent + merged + punted + dropped + held`, always."""
+
+    received: int
+    created: int
+    split: int
+    delivered: int
+    sent: int
+    merged: int
+    punted: int
+    dropped: int
+    held: int
+
+    @property
+    def missing(self) -> int:
+        """Packets that began and have no end: 0 unless there is a defect."""
+        ended = self.delivered + self.sent + self.merged + self.punted + self.dropped + self.held
+        return self.received + self.created + self.split - ended
+
+
+class Core:
+    """Owns the C stack. The memory is unmapped with the last view on it, which may outlive `close()`.
+
+    `pointer` is the struct xs_stack, `workers` its workers, `umem` a writable memoryview on all frames. Raises
+    OutOfMemory, or ConfigurationError for sizes that cannot be.
+    """
+
+    def __init__(
+        self,
+        workers: int = 1,
+        frames: int = 16384,
+        frame_bytes: int = 2048,
+        huge_pages: bool = False,
+        manual_clock: bool = False,
+    ) -> None:
+        options = ffi.new(
+            "struct xs_stack_options *",
+            {
+                "workers": workers,
+                "frames_per_worker": frames,
+                "frame_bytes": frame_bytes,
+                "huge_pages": huge_pages,
+                "manual_clock": manual_clock,
+            },
+        )
+        out = ffi.new("struct xs_stack **")
+        result = lib.xs_stack_create(options, out)
+        size = workers * frames * frame_bytes
+        if result == -errno.EINVAL:
+            raise ConfigurationError(
+                f"cannot have {workers} worker(s) with {frames} frames of {frame_bytes} bytes",
+                fix="workers 1 to 64; frames a power of two, 64 or more; frame_bytes 2048 or 4096.",
+            )
+        if result < 0:
+            raise OutOfMemory(
+                f"no {size} bytes for {workers * frames} frames",
+                cause="huge pages are not there: see vm.nr_hugepages" if huge_pages else "the memory is not there",
+                fix=f"sysctl vm.nr_hugepages={size // (2 << 20) + 1}" if huge_pages else "Ask for fewer frames.",
+            )
+        stack = out[0]
+        self.pointer: Any = stack
+        self.frames = workers * frames
+        self.frame_bytes = frame_bytes
+        self.workers: list[Any] = [lib.xs_stack_worker(stack, i) for i in range(workers)]
+        # Every view is a slice of this one: the C stack goes when the last of them has gone.
+        owner = ffi.gc(lib.xs_stack_umem(stack), lambda _: lib.xs_stack_destroy(stack), size)
+        self.umem = memoryview(ffi.buffer(owner, size))
+        self.packets = ffi.cast("struct xs_pkt *", lib.xs_stack_pkts(stack))
+        self.metas = ffi.cast("struct xs_meta *", lib.xs_stack_metas(stack))
+
+    def frame_counts(self) -> dict[str, int]:
+        """Frames by owner; the values sum to the number of frames."""
+        out = ffi.new("uint64_t[8]")
+        lib.xs_stack_frames(self.pointer, out)
+        return dict(zip(OWNERS, out, strict=False))
+
+    def ledger(self) -> Ledger:
+        """The packet ledger over all workers."""
+        total = [0] * 9
+        values = ffi.new("struct xs_ledger_values *")
+        for worker in self.workers:
+            lib.xs_worker_ledger(worker, values)
+            for i, name in enumerate(Ledger.__slots__):
+                total[i] += getattr(values, name)
+        return Ledger(*total)
