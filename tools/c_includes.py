@@ -2,7 +2,7 @@
 
     python tools/c_includes.py
 
-    base < wire < tables, xsk, netlink < stages < walk < fake, views < fuzz, tests
+    base < wire < tables, xsk, xdp, netlink < stages < walk < fake, views < fuzz, tests
 
 `include` (the public header), `ffi/*.cdef.h` and `reasons.def` are plain declarations that everyone may include, and
 csrc/ffi/native.h, from which cffi generates, includes all. A stage does not include another stage's header. The BPF
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RANKS = [
     ["include", "reasons.def", "base"],
     ["wire"],
-    ["tables", "xsk", "netlink"],
+    ["tables", "xsk", "xdp", "netlink"],
     ["stages"],
     ["walk"],
     ["fake", "views"],

@@ -2,10 +2,16 @@
 #ifndef XS_FFI_NATIVE_H
 #define XS_FFI_NATIVE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+
+#include "bpf/xdpstack_maps.h"
 #include "ffi/10_core.cdef.h"
+#include "ffi/20_libbpf.cdef.h"
 #include "include/xdpstack_stage.h"
 #include "tables/config.h"
 

@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
+/* View to verdict: the claims, from the narrowest to the widest. The first that lifts the frame wins.
+ *
+ *      claim       tables                              lifts frames
+ *      socket      xs_ports; xs_sockets or xs_local    to the own MAC; to a group, where the claim says so
+ *      prefix      xs_prefixes                         to the own MAC or a group; to any where it says so;
+ *      protocol    xs_selectors                          ARP, ND and the host's SSH only where it names them
+ *      ethertype   xs_selectors                        the same
+ *      forward     xs_selectors, xs_local, xs_forward  to the own MAC, to none of the host's addresses
+ *      everything  xs_selectors                        as prefix does, but not its exceptions
+ */
+#ifndef XDPSTACK_CLAIMS_H
+#define XDPSTACK_CLAIMS_H
+
+#include "xdpstack_parse.h"
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, XS_XDP_PORTS);
+    __type(key, __u32);
+    __type(value, struct xs_xdp_claim);
+} xs_ports SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __uint(max_entries, 65536);
+    __type(key, struct xs_xdp_socket_key);
+    __type(value, struct xs_xdp_claim);
+} xs_sockets SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __uint(max_entries, 4096);
+    __type(key, struct xs_xdp_local_key);
+    __type(value, __u32);
+} xs_local SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_LPM_TRIE);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __uint(max_entries, 4096);
+    __type(key, struct xs_xdp_prefix_key);
+    __type(value, struct xs_xdp_claim);
+} xs_prefixes SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __uint(max_entries, 4096);
+    __type(key, struct xs_xdp_selector_key);
+    __type(value, struct xs_xdp_claim);
+} xs_selectors SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __uint(max_entries, 4096);
+    __type(key, struct xs_xdp_kept_key);
+    __type(value, __u32);
+} xs_kept SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_LPM_TRIE);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __uint(max_entries, 65536);
+    __type(key, struct xs_xdp_prefix_key);
+    __type(value, struct xs_xdp_claim);
+} xs_forward SEC(".maps");
+
+static __always_inline __u32 *xs_find_local(const struct xs_view *view) {
+    struct xs_xdp_local_key key = {.domain = view->domain};
+
+    __builtin_memcpy(key.address, view->address, sizeof(key.address));
+    return bpf_map_lookup_elem(&xs_local, &key);
+}
+
+static __always_inline struct xs_xdp_claim *xs_find_prefix(void *trie, const struct xs_view *view,
+                                                           __u16 domain) {
+    struct xs_xdp_prefix_key key = {.domain = domain};
+
+    key.prefix_length = XS_XDP_PREFIX_FIXED + (domain & XS_XDP_DOMAIN_IPV6 ? 128 : 32);
+    __builtin_memcpy(key.address, view->address, sizeof(key.address));
+    return bpf_map_lookup_elem(trie, &key);
+}
+
+static __always_inline struct xs_xdp_claim *xs_find_selector(__u16 domain, __u16 number) {
+    struct xs_xdp_selector_key key = {.domain = domain, .number = number};
+
+    return bpf_map_lookup_elem(&xs_selectors, &key);
+}
+
+static __always_inline bool xs_socket_takes(struct xs_view *view, const struct xs_xdp_claim *claim) {
+    if (view->own || (view->group && (claim->flags & XS_XDP_CLAIM_GROUP))) return true;
+    xs_obstacle(view, XS_XDP_PASS_NOT_OUR_MAC);
+    return false;
+}
+
+/* The common way: one array look-up, and one hash look-up for the address. */
+static __always_inline struct xs_xdp_claim *xs_match_socket(struct xs_view *view) {
+    __u32 index = bpf_ntohs(view->port) + (view->domain & XS_XDP_DOMAIN_IPV6 ? XS_XDP_PORTS_IPV6 : 0);
+    struct xs_xdp_claim *any = bpf_map_lookup_elem(&xs_ports, &index);
+    __u32 *local;
+
+    if (!any || !any->flags) return NULL;
+    if (any->flags & XS_XDP_CLAIM_EXACT) {
+        struct xs_xdp_socket_key key = {.port = view->port, .domain = view->domain};
+        struct xs_xdp_claim *exact;
+
+        __builtin_memcpy(key.address, view->address, sizeof(key.address));
+        exact = bpf_map_lookup_elem(&xs_sockets, &key);
+        if (exact && xs_socket_takes(view, exact)) return exact;
+        if (view->domain & XS_XDP_DOMAIN_VLAN) {
+            __builtin_memset(key.address, 0, sizeof(key.address));
+            any = bpf_map_lookup_elem(&xs_sockets, &key);
+            if (!any) return NULL;
+        }
+    } else if (view->domain & XS_XDP_DOMAIN_VLAN) {
+        return NULL;
+    }
+    if (!(any->flags & XS_XDP_CLAIM_LIFT)) return NULL;
+    local = xs_find_local(view);
+    if (!local || (*local == XS_XDP_LOCAL_GROUP && !(any->flags & XS_XDP_CLAIM_GROUP))) {
+        xs_obstacle(view, XS_XDP_PASS_NOT_LOCAL);
+        return NULL;
+    }
+    return xs_socket_takes(view, any) ? any : NULL;
+}
+
+/* Is this one of the ports that wide claims leave to the host? What cannot be told is taken for one. */
+static __always_inline void xs_keep(struct xs_view *view) {
+    struct xs_xdp_kept_key key = {
+        .port = view->port,
+        .domain = view->domain & (__u16)~XS_XDP_DOMAIN_IPV6,
+        .protocol = view->protocol,
+    };
+    __u32 *found = bpf_map_lookup_elem(&xs_kept, &key);
+    __u32 kept = view->upper ? 0 : XS_XDP_KEPT_SSH | XS_XDP_KEPT_EXCEPT;
+
+    if (found) kept |= *found;
+    if (kept & XS_XDP_KEPT_SSH) view->needs |= XS_XDP_CLAIM_SSH;
+    if (kept & XS_XDP_KEPT_EXCEPT) view->excepted = true;
+}
+
+/* Does a wide claim cover this frame, by all that it says and names? */
+static __always_inline bool xs_lifts(struct xs_view *view, const struct xs_xdp_claim *claim) {
+    __u32 missing;
+
+    if (!claim) return false;
+    if (claim->flags & XS_XDP_CLAIM_EXCEPT) view->excepted = true;
+    if (!(claim->flags & XS_XDP_CLAIM_LIFT)) return false;
+    missing = view->needs & ~claim->flags;
+    if (!missing) {
+        view->claim_id = claim->id;
+        return true;
+    }
+    if (missing & XS_XDP_CLAIM_ANY_MAC)
+        xs_obstacle(view, XS_XDP_PASS_NOT_OUR_MAC);
+    else if (missing & XS_XDP_CLAIM_ARP)
+        xs_obstacle(view, XS_XDP_PASS_ARP);
+    else if (missing & XS_XDP_CLAIM_ND)
+        xs_obstacle(view, XS_XDP_PASS_ND);
+    else
+        xs_obstacle(view, XS_XDP_PASS_SSH);
+    return false;
+}
+
+/* Verified by itself. Returns the verdict with its cause. */
+__attribute__((noinline)) __u32 xs_match_wide(struct xs_view *view, __u32 kinds) {
+    __u32 *local = NULL;
+    __u16 vlan;
+
+    if (!view) return XS_XDP_PASS_UNCLAIMED;
+    vlan = view->domain & (__u16)~XS_XDP_DOMAIN_IPV6;
+    if (view->ip && (kinds & (XS_XDP_KIND_KEPT | XS_XDP_KIND_FORWARD))) local = xs_find_local(view);
+    if (local && (kinds & XS_XDP_KIND_KEPT)) xs_keep(view);
+
+    if (view->ip && (kinds & XS_XDP_KIND_PREFIX)) {
+        if (xs_lifts(view, xs_find_prefix(&xs_prefixes, view, view->domain))) return XS_XDP_REDIRECT_PREFIX;
+    }
+    if (view->upper && (kinds & XS_XDP_KIND_PROTOCOL)) {
+        if (xs_lifts(view, xs_find_selector(view->domain, view->protocol))) return XS_XDP_REDIRECT_PROTOCOL;
+    }
+    /* Smaller numbers are lengths of 802.3 frames. */
+    if (bpf_ntohs(view->ethertype) >= ETH_P_802_3_MIN && (kinds & XS_XDP_KIND_ETHERTYPE)) {
+        if (xs_lifts(view, xs_find_selector(vlan, bpf_ntohs(view->ethertype))))
+            return XS_XDP_REDIRECT_ETHERTYPE;
+    }
+    if (view->ip && view->own && !local && (kinds & XS_XDP_KIND_FORWARD)) {
+        if (xs_lifts(view, xs_find_selector(vlan, XS_XDP_SELECT_FORWARD))) {
+            struct xs_xdp_claim *route = xs_find_prefix(&xs_forward, view, view->domain & XS_XDP_DOMAIN_IPV6);
+
+            if (route && (route->flags & XS_XDP_CLAIM_LIFT)) return XS_XDP_REDIRECT_FORWARD;
+            xs_obstacle(view, XS_XDP_PASS_NO_ROUTE);
+        }
+    }
+    if (kinds & XS_XDP_KIND_EVERYTHING) {
+        struct xs_xdp_claim *everything = xs_find_selector(vlan, XS_XDP_SELECT_EVERYTHING);
+
+        if (everything && view->excepted)
+            xs_obstacle(view, XS_XDP_PASS_EXCEPTION);
+        else if (xs_lifts(view, everything))
+            return XS_XDP_REDIRECT_EVERYTHING;
+    }
+    return view->cause;
+}
+
+/* The verdict on a frame with its cause. A lifted one has its claim_id in the view. */
+static __always_inline __u32 xs_match(struct xs_view *view, __u32 kinds) {
+    if (view->protocol == IPPROTO_UDP && view->port && (kinds & XS_XDP_KIND_SOCKET)) {
+        struct xs_xdp_claim *claim = xs_match_socket(view);
+
+        if (claim) {
+            view->claim_id = claim->id;
+            return XS_XDP_REDIRECT_SOCKET;
+        }
+    }
+    if (kinds & XS_XDP_KIND_WIDE) return xs_match_wide(view, kinds);
+    return view->cause;
+}
+
+#endif
