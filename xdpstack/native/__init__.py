@@ -21,7 +21,7 @@ lib: Any = _native.lib
 
 def second_module(name: str) -> ModuleType:
     """Load another module out of the same shared object (PEP 489, "Multiple modules in one library")."""
-    path = _native.__file__
+    path = str(_native.__file__)
     loader = importlib.machinery.ExtensionFileLoader(name, path)
     spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     if spec is None:

@@ -1,0 +1,111 @@
+"""What a stack needs of its devices, real or of memory.
+
+The order of calls: `open` (queues attached to workers, program attached, nothing claimed), then any of `claim`, `unclaim`,
+`set_local`, `events`, `stats`, `info`; then `withdraw` (claims out: nothing new is lifted), and after the stack has drained
+its rings `close` (program detached, sockets closed). `open` undoes what it did when it raises.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from xdpstack.native.core import Core
+from xdpstack.netlink import Neighbour, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One device as it was granted. `index` is the stack's own number, `ifindex` the kernel's.
+
+    `mode` is "native", "generic", "offloaded" or "memory"; `asked` is what the user asked for. `why` says, per thing that
+    was asked for and not granted, the reason.
+    """
+
+    name: str
+    index: int
+    ifindex: int
+    mac: bytes
+    queues: tuple[int, ...]
+    asked: str = "auto"
+    mode: str = "memory"
+    zero_copy: bool = False
+    multi_buffer: bool = False
+    partial_checksums: bool = False
+    driver: str = ""
+    rx_ring: int = 0
+    tx_ring: int = 0
+    why: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceEvent:
+    """Something happened to a device: `what` is "down", "gone", "up" or "queue-error"."""
+
+    device: Device
+    what: str
+    detail: str = ""
+
+
+class MirrorLike(Protocol):
+    """The mirror of what Linux knows (xdpstack.netlink.Mirror), or what was given by hand."""
+
+    @property
+    def snapshot(self) -> Snapshot: ...
+    def fileno(self) -> int:
+        """To select on; -1 when nothing ever comes by itself."""
+        ...
+
+    def process(self) -> Sequence[Any]:
+        """Take in what has come, without blocking; the changes (empty: nothing changed)."""
+        ...
+
+    def probe(self, neighbour: Neighbour | tuple[int, bytes]) -> bool:
+        """Ask the kernel to resolve (ifindex, address); at most once a second each."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Backend(Protocol):
+    """The devices of one stack."""
+
+    names: tuple[str, ...]
+
+    def open(self, core: Core) -> tuple[tuple[Device, ...], MirrorLike]:
+        """Attach the queues to the workers of `core`; the devices in stack index order, and the started mirror."""
+        ...
+
+    def claim(self, claim: Any) -> None:
+        """Lift what `claim` names from now on; when this returns the program has it."""
+        ...
+
+    def unclaim(self, claim: Any) -> None: ...
+
+    def set_local(self, snapshot: Snapshot) -> None:
+        """The host's own addresses (for wildcard claims) and MACs have changed."""
+        ...
+
+    def kernel_socket(self, family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket | None:
+        """A kernel socket in the devices' network namespace; None where there is no kernel (memory devices)."""
+        ...
+
+    def events(self) -> Sequence[DeviceEvent]:
+        """What happened to the devices since the last call."""
+        ...
+
+    def stats(self) -> Mapping[str, int]:
+        """`<device>.<queue>.<counter of XDP_STATISTICS>` and `xdp.rx.<verdict or cause>`."""
+        ...
+
+    def info(self) -> Mapping[str, Any]: ...
+
+    def withdraw(self) -> None:
+        """All claims out; idempotent."""
+        ...
+
+    def close(self) -> None:
+        """Program detached, queues detached from workers, sockets closed; idempotent."""
+        ...
