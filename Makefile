@@ -10,6 +10,7 @@ AS_OWNER := tools/as-owner
 AS_ROOT = MAKE_GOAL=$@ tools/as-root
 
 SOURCES := $(shell find csrc bpf -name '*.[ch]' -o -name '*.def') csrc/ffi/build.py setup.py
+C_FILES := find csrc bpf examples benchmarks -name '*.[ch]'
 PYTHON_SOURCES := $(shell find xdpstack -name '*.py*' -not -path '*/__pycache__/*')
 
 ASAN := $(CURDIR)/build/asan
@@ -26,11 +27,10 @@ ARGS ?=
 # How long each fuzz target runs.
 FUZZ_SECONDS ?= 60
 
-PACKAGES := packages-python packages-build packages-network packages-fuzz
-
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-unit test-asan fuzz bench lint lint-python lint-types lint-imports lint-c wheel clean $(PACKAGES)
+.PHONY: help demo test test-unit test-asan fuzz bench lint format lint-python lint-types lint-imports lint-c wheel clean
+.PHONY: packages-python packages-build packages-network packages-fuzz
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -79,6 +79,11 @@ build/fuzz/%.o: %.c | packages-build packages-fuzz
 
 lint: lint-python lint-types lint-imports lint-c ## check style, types, import rules and C formatting
 
+format: $(VENV)/.requires-dev ## lay Python and C out as lint wants it
+	@$(IN_VENV)/ruff check -q --fix --exit-zero
+	@$(IN_VENV)/ruff format -q
+	@$(C_FILES) | xargs -r $(IN_VENV)/clang-format -i
+
 lint-python: $(VENV)/.requires-dev
 	@$(IN_VENV)/ruff check
 	@$(IN_VENV)/ruff format --check
@@ -90,7 +95,7 @@ lint-imports: $(VENV)/.requires-dev
 	@$(IN_VENV)/lint-imports
 
 lint-c: $(VENV)/.requires-dev
-	@find csrc bpf examples -name '*.[ch]' | xargs -r $(IN_VENV)/clang-format --dry-run -Werror
+	@$(C_FILES) | xargs -r $(IN_VENV)/clang-format --dry-run -Werror
 	@$(IN_VENV)/python tools/c_includes.py
 
 wheel: $(VENV)/.built ## build the wheel into dist/
@@ -104,8 +109,14 @@ clean: ## remove all that the commands above made
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	find xdpstack -name '*.so' -exec rm -f {} +
 
-$(PACKAGES): packages-%:
-	@tools/system-packages $*
+packages-python:
+	@tools/system-packages python
+packages-build:
+	@tools/system-packages python build
+packages-network:
+	@tools/system-packages python build network
+packages-fuzz: packages-build
+	@tools/system-packages fuzz
 
 $(VENV)/.made: | packages-python
 	@$(AS_OWNER) $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("xdpstack needs Python 3.11 or newer")'

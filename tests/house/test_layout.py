@@ -1,0 +1,63 @@
+"""The layout of the tree: lengths, file heads, one stem per stage, tests beside what they test, who imports what."""
+
+import ast
+import re
+
+from tests.house.tree import C_SOURCES, PYTHON, ROOT, files, text
+from xdpstack.path import PATH
+
+STEMS = {row.stem for row in PATH}
+#: Folders of tests/ that are not about one part of xdpstack/ or one stage.
+JOURNEYS = {"house", "kernel", "paths", "bpf", "examples", "csrc"}
+
+#: Source files of more than 400 lines, each with the reason why it is one file. More than 600 have no excuse.
+LONG: dict[str, str] = {}
+
+
+def test_source_files_are_not_too_long() -> None:
+    lengths = {str(path): len(text(path).splitlines()) for path in PYTHON + C_SOURCES if path.parts[0] != "tests"}
+    assert {path: lines for path, lines in lengths.items() if lines > (600 if path in LONG else 400)} == {}
+
+
+def test_python_files_say_what_they_are_for() -> None:
+    assert [path for path in PYTHON if not ast.get_docstring(ast.parse(text(path)))] == []
+
+
+def test_c_files_say_what_they_are_for() -> None:
+    """With a comment at their head, behind the line that names the licence if there is one."""
+    heads = {path: re.sub(r"^//[^\n]*\n|^/\* SPDX[^\n]*\*/\n", "", text(path).lstrip()) for path in C_SOURCES}
+    assert [path for path, head in heads.items() if not re.match(r"/\*(?:(?!\*/).){20,}", head, re.DOTALL)] == []
+
+
+def test_bpf_programs_are_dual_licensed() -> None:
+    """GPL, so that the kernel lets them call every helper; or Apache, as the rest of the project."""
+    programs = files("bpf/*.[ch]")
+    line = "SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0)"
+    assert programs
+    assert [path for path in programs if path.suffix == ".c" and line not in text(path).splitlines()[0]] == []
+    assert [path for path in files("bpf/*.bpf.c") if 'SEC("license") = "GPL"' not in text(path)] == []
+
+
+def test_stages_have_one_stem_everywhere() -> None:
+    """Under the stem that the path table has for it."""
+    in_c = {path.name.split(".")[0].split("_")[0] for path in files("csrc/stages/*.c")}
+    configured = {path.stem for path in files("xdpstack/stages/*.py")} - {"__init__"}
+    documented = {path.stem for path in files("docs/stages/*.md")}
+    assert in_c | configured | documented <= STEMS
+
+
+def test_tests_mirror_the_package() -> None:
+    parts = {path.stem for path in (ROOT / "xdpstack").iterdir()}
+    folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir()}
+    assert folders - parts - STEMS - JOURNEYS - {"__pycache__"} == set()
+
+
+def test_only_the_native_package_imports_the_extension() -> None:
+    importers = set()
+    for path in files("xdpstack/**/*.py"):
+        for node in ast.walk(ast.parse(text(path))):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
+                if {"_native", "_views"} & {part for name in names for part in name.split(".")}:
+                    importers.add(str(path.parent))
+    assert importers == {"xdpstack/native"}
