@@ -11,6 +11,7 @@
 
 #include "bpf/xdpstack_maps.h"
 #include "ffi/10_core.cdef.h"
+#include "ffi/15_wire.cdef.h"
 #include "ffi/20_libbpf.cdef.h"
 #include "include/xdpstack_stage.h"
 #include "tables/config.h"
