@@ -1,0 +1,188 @@
+"""The control side of a stack: takes in what Linux and the workers say, and publishes tables to the workers.
+
+    netlink --> mirror --> snapshot --> publish: devices, FIB, neighbours, local addresses --> workers (C)
+    workers --> events (a neighbour is wanted) --> mirror.probe()
+    Unix socket --> questions of `xdpstack show` and `xdpstack trace`
+
+A thread of its own runs it for real devices; over memory devices the caller does, so that tests are deterministic.
+Everything here is a few calls a second, never per packet, and may hold locks: workers never wait for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from xdpstack.device.backend import Backend, Device, DeviceEvent, MirrorLike
+from xdpstack.native import check, ffi, lib
+from xdpstack.native.core import Core
+from xdpstack.netlink import Snapshot
+from xdpstack.netlink.uapi import AF_INET, AF_INET6
+from xdpstack.observe.server import Server
+
+log = logging.getLogger("xdpstack")
+
+
+class Publisher(Protocol):
+    """A layer or stage whose tables follow the mirror."""
+
+    def publish(self, snapshot: Snapshot) -> None: ...
+
+
+class Control:
+    """Publishes, listens, answers. `events` collects what happened to the devices."""
+
+    def __init__(
+        self,
+        core: Core,
+        backend: Backend,
+        devices: Sequence[Device],
+        mirror: MirrorLike,
+        publishers: Sequence[Publisher],
+    ) -> None:
+        self.lock = threading.RLock()
+        self.mirror = mirror
+        self.events: list[DeviceEvent] = []
+        self._core = core
+        self._backend = backend
+        self._devices = devices
+        self._publishers = publishers
+        self._down: set[int] = set()
+        self._sources: list[tuple[int, Callable[[], Any]]] = []
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    # ---- publishing ----
+
+    def publish(self) -> None:
+        """Give the workers what the mirror knows; all tables are of one snapshot, old ones serve until replaced."""
+        snapshot = self.mirror.snapshot
+        with self.lock:
+            self._publish_devices(snapshot)
+            for publisher in self._publishers:
+                publisher.publish(snapshot)
+            self._backend.set_local(snapshot)
+            self._watch_devices(snapshot)
+        self.wake_workers()
+
+    def _publish_devices(self, snapshot: Snapshot) -> None:
+        values = ffi.new("struct xs_device_values[]", len(self._devices))
+        for value, device in zip(values, self._devices, strict=True):
+            fill_device(value, device, snapshot)
+        check(lib.xs_stack_set_devices(self._core.pointer, values, len(self._devices)), "publish the devices")
+
+    def _watch_devices(self, snapshot: Snapshot) -> None:
+        for device in self._devices:
+            link = snapshot.links.get(device.ifindex)
+            down = link is None or not link.is_up
+            if down and device.index not in self._down:
+                self._down.add(device.index)
+                self.note(DeviceEvent(device, "gone" if link is None else "down"))
+            elif not down and device.index in self._down:
+                self._down.discard(device.index)
+                self.note(DeviceEvent(device, "up"))
+
+    def is_down(self, device: Device) -> bool:
+        """Down or gone, as far as the mirror knows."""
+        return device.index in self._down
+
+    def note(self, event: DeviceEvent) -> None:
+        """Something happened to a device: log it, keep it, wake who sleeps."""
+        log.warning("%s: %s %s", event.device.name, event.what, event.detail)
+        with self.lock:
+            self.events.append(event)
+        self.wake_workers()
+
+    def wake_workers(self) -> None:
+        """Make sleeping workers look again."""
+        for worker in self._core.workers:
+            lib.xs_worker_wake(worker)
+
+    # ---- one round ----
+
+    def step(self) -> None:
+        """Take in what has come since the last time, without blocking."""
+        with self.lock:
+            if self._stopping:
+                return
+            if self.mirror.process():
+                self.publish()
+            for event in self._backend.events():
+                self.note(event)
+            for _, handle in self._sources:
+                handle()
+
+    def listen(self, descriptor: int, handle: Callable[[], Any]) -> None:
+        """Have `handle` called in every round; `descriptor` readable wakes the thread. Before `start()` only."""
+        self._sources.append((descriptor, handle))
+
+    def serve(self, server: Server) -> None:
+        """Answer questions through `server`."""
+        self.listen(server.fileno(), server.handle)
+
+    # ---- the thread ----
+
+    def start(self) -> None:
+        """Run rounds in a thread of their own, whenever something comes and once a second."""
+        self._thread = threading.Thread(target=self._run, name="xdpstack-control", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            for descriptor in (self._wake_fd, self.mirror.fileno(), *(d for d, _ in self._sources)):
+                if descriptor >= 0:
+                    selector.register(descriptor, selectors.EVENT_READ)
+            while not self._stopping:
+                selector.select(timeout=1.0)
+                try:
+                    self.step()
+                except Exception:
+                    log.exception("control round failed; the tables published before go on serving")
+
+    def stop(self) -> None:
+        """End the thread. Idempotent."""
+        with self.lock:
+            if self._stopping:
+                return
+            self._stopping = True
+        os.eventfd_write(self._wake_fd, 1)
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+        os.close(self._wake_fd)
+
+
+def fill_device(value: Any, device: Device, snapshot: Snapshot) -> None:
+    """What the stages need to know of one device (struct xs_device_values), from link and sysctls."""
+    link = snapshot.links.get(device.ifindex)
+    switches = snapshot.sysctls
+    name = link.name if link else device.name
+    value.ifindex = device.ifindex
+    value.mtu = link.mtu if link else 0
+    value.nqueues = len(device.queues)
+    value.mac = list(link.address if link else device.mac)
+    value.rp_filter = switches.conf_max(AF_INET, name, "rp_filter")
+    value.ttl = switches["ipv4.ip_default_ttl"]
+    value.hop_limit = switches.conf(AF_INET6, name, "hop_limit") & 0xFF
+    flags = 0
+    for flag, on in (
+        (lib.XS_DEV_UP, link is not None and link.is_up),
+        (lib.XS_DEV_LOOPBACK, link is not None and link.is_loopback),
+        (lib.XS_DEV_PARTIAL_CSUM, device.partial_checksums),
+        (lib.XS_DEV_FORWARDING, switches.conf(AF_INET, name, "forwarding")),
+        (lib.XS_DEV_FORWARDING6, switches.conf(AF_INET6, "all", "forwarding")),
+        (lib.XS_DEV_ACCEPT_LOCAL, switches.conf_or(AF_INET, name, "accept_local")),
+        (lib.XS_DEV_ROUTE_LOCALNET, switches.conf_or(AF_INET, name, "route_localnet")),
+        (lib.XS_DEV_SOURCE_ROUTE, switches.conf_and(AF_INET, name, "accept_source_route")),
+        (lib.XS_DEV_IPV6_DISABLED, switches.conf(AF_INET6, name, "disable_ipv6")),
+        (
+            lib.XS_DEV_DROP_UNICAST_IN_MULTICAST,
+            switches.conf_or(AF_INET, name, "drop_unicast_in_l2_multicast"),
+        ),
+    ):
+        flags |= flag if on else 0
+    value.flags = flags

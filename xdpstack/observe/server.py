@@ -1,0 +1,118 @@
+"""A running stack answers questions: `xdpstack show` and `xdpstack trace` ask over a Unix socket.
+
+One request a connection: a line of JSON in (`{"ask": "counters"}`), a line of JSON out (`{"ok": …}` or `{"error": …}`). The
+socket is `DIRECTORY/<pid>-<number>.sock`, readable by its owner alone, and goes with the stack; a stale one (its process was
+killed) is removed by whoever finds it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import logging
+import os
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger("xdpstack")
+
+DIRECTORY = Path(os.environ.get("XDPSTACK_RUN", "/run/xdpstack"))
+#: Seconds that one request may take, on either side.
+TIMEOUT = 5.0
+#: Bytes of a request at most.
+_LINE = 4096
+
+_number = itertools.count()
+
+
+class Server:
+    """The answering side. `handle()` serves one connection; call it when `fileno()` is readable."""
+
+    def __init__(self, answers: Mapping[str, Callable[..., Any]], directory: Path = DIRECTORY) -> None:
+        """`answers` maps a question's name to what answers it (keyword arguments come from the request).
+
+        Raises OSError when the directory cannot be made or written.
+        """
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.path = directory / f"{os.getpid()}-{next(_number)}.sock"
+        self._answers = answers
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        with contextlib.suppress(FileNotFoundError):
+            self.path.unlink()  # of a process of the same number that was killed
+        self._socket.bind(str(self.path))
+        self.path.chmod(0o600)
+        self._socket.listen(8)
+
+    def fileno(self) -> int:
+        """Readable when somebody asks."""
+        return self._socket.fileno()
+
+    def handle(self) -> None:
+        """Answer one request, if there is one."""
+        try:
+            connection, _ = self._socket.accept()
+        except BlockingIOError:
+            return
+        with connection:
+            connection.settimeout(TIMEOUT)
+            try:
+                request = _read_line(connection)
+                reply: dict[str, Any] = {"ok": self._answer(json.loads(request))}
+            except Exception as error:
+                reply = {"error": f"{type(error).__name__}: {error}"}
+            with contextlib.suppress(OSError):
+                connection.sendall(json.dumps(reply).encode() + b"\n")
+
+    def _answer(self, request: Mapping[str, Any]) -> Any:
+        arguments = dict(request)
+        question = str(arguments.pop("ask", ""))
+        if question not in self._answers:
+            raise KeyError(f"cannot answer {question!r}; can: {', '.join(sorted(self._answers))}")
+        return self._answers[question](**arguments)
+
+    def close(self) -> None:
+        """Stop answering and remove the socket."""
+        self._socket.close()
+        with contextlib.suppress(FileNotFoundError):
+            self.path.unlink()
+
+
+def running(directory: Path = DIRECTORY) -> list[Path]:
+    """The sockets of running stacks, oldest first. Stale ones are removed."""
+    found = []
+    for path in sorted(directory.glob("*.sock"), key=lambda p: p.stat().st_mtime) if directory.is_dir() else []:
+        pid = int(path.name.partition("-")[0])
+        if Path(f"/proc/{pid}").exists():
+            found.append(path)
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink()
+    return found
+
+
+def ask(path: Path, question: str, timeout: float = TIMEOUT, **arguments: Any) -> Any:
+    """Ask the stack behind `path`. Raises OSError when it is not reached, RuntimeError with its words when it cannot answer."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(timeout)
+        connection.connect(str(path))
+        connection.sendall(json.dumps({"ask": question, **arguments}).encode() + b"\n")
+        reply = json.loads(_read_line(connection, most=64 << 20))
+    if "error" in reply:
+        raise RuntimeError(reply["error"])
+    return reply["ok"]
+
+
+def _read_line(connection: socket.socket, most: int = _LINE) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        part = connection.recv(65536)
+        parts.append(part)
+        size += len(part)
+        if not part or part.endswith(b"\n"):
+            return b"".join(parts)
+        if size > most:
+            raise ValueError(f"a request has at most {most} bytes")
