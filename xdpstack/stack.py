@@ -1,8 +1,8 @@
 """Stack: devices, walk, layers and sockets put together; opened, driven and closed as one.
 
-    Backend (devices) --- queues ---> workers (C) <--- wires --- Walk (path table, hooks)
-    Control (mirror, events) --- tables ---> workers
-    sockets, frames() --- claims ---> Backend
+Backend (devices) --- queues ---> workers (C) <--- wires --- Walk (path table, hooks)
+Control (mirror, events) --- tables ---> workers
+sockets, frames() --- claims ---> Backend
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,7 +26,7 @@ from xdpstack.native.core import Core, Ledger
 from xdpstack.netlink import Snapshot, text
 from xdpstack.observe import trace
 from xdpstack.path import BY_NAME
-from xdpstack.walk import CStage, Hook, Walk, c_stages
+from xdpstack.walk import CStage, Hook, Walk, c_stages, reason_text
 
 log = logging.getLogger("xdpstack")
 
@@ -198,6 +199,30 @@ class Stack:
     def trace_read(self) -> list[trace.Walked]:
         """What was recorded so far."""
         return trace.read(self.walk)
+
+    def trace_stop(self) -> None:
+        """Forget what was recorded."""
+        trace.stop(self.walk)
+
+    def answers(self) -> dict[str, Callable[..., Any]]:
+        """What `xdpstack show` and `xdpstack trace` may ask of a running stack, as plain values."""
+        return {
+            "counters": self.counters,
+            "reasons": lambda: {name: (count, reason_text(name)) for name, count in self.reasons().items()},
+            "nodes": lambda: [
+                {
+                    "name": node.name,
+                    "row": node.hook.row if node.hook else "",
+                    "edges": node.edges,
+                    "targets": node.targets,
+                }
+                for node in self.walk.nodes
+            ],
+            "info": lambda: {**self.info(), "frames": self.frames_by_owner(), "packets": asdict(self.ledger())},
+            "trace_start": self.trace_start,
+            "trace_read": lambda: [walked.as_json() for walked in self.trace_read()],
+            "trace_stop": self.trace_stop,
+        }
 
     # ---- life ----
 

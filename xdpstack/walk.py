@@ -41,6 +41,11 @@ def reasons() -> tuple[str, ...]:
     return tuple(names)
 
 
+def reason_text(name: str) -> str:
+    """What the drop reason means, in a line."""
+    return text(lib.xs_reason_text(reasons().index(name))) or ""
+
+
 @dataclass(frozen=True, slots=True)
 class CStage:
     """A stage of a user's own shared object: addresses of its functions and its state, and who keeps them alive."""

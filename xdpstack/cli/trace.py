@@ -1,0 +1,68 @@
+"""`xdpstack trace`: the walk of the next packets through a running stack, stage by stage."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.tree import Tree
+
+from xdpstack.cli import find
+from xdpstack.observe.server import ask
+
+
+@click.command()
+@click.option("-n", "--packets", default=1, show_default=True, type=click.IntRange(1, 4096), help="Packets to follow.")
+@click.option("--seconds", default=10.0, show_default=True, help="Wait for them no longer than this.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@find.option
+def trace(packets: int, seconds: float, as_json: bool, pid: int | None) -> None:
+    """Follow the next N packets: every stage they pass, the edge taken, the verdict and its reason."""
+    path = find.running(pid)
+    ask(path, "trace_start", packets=packets)
+    walked: list[dict[str, Any]] = []
+    try:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            walked = ask(path, "trace_read")
+            if len(walked) >= packets:
+                break
+            time.sleep(0.05)
+    finally:
+        ask(path, "trace_stop")
+    if as_json:
+        click.echo(json.dumps(walked, indent=2))
+    else:
+        console = Console()
+        for packet in walked:
+            console.print(tree(packet))
+    if len(walked) < packets:
+        raise click.ClickException(f"{len(walked)} of {packets} packets came within {seconds:g} s")
+
+
+def tree(packet: dict[str, Any]) -> Tree:
+    """One packet's walk as a tree of one branch, with the time since it entered."""
+    steps = packet["steps"]
+    began = steps[0]["now_ns"] if steps else 0
+    root = Tree(f"packet {packet['number']}: {summary(bytes.fromhex(packet['head']))}")
+    for step in steps:
+        late = f"+{(step['now_ns'] - began) / 1000:.1f} us"
+        if step["edge"] == "DROP":
+            root.add(f"[red]{step['stage']}  {late}  dropped: {step['reason']}")
+        elif step["edge"] == "KEPT":
+            root.add(f"[green]{step['stage']}  {late}  took it")
+        else:
+            root.add(f"{step['stage']}  {late}  {step['edge']} -> {step['target']}")
+    return root
+
+
+def summary(head: bytes) -> str:
+    """A line about a packet from its first bytes."""
+    try:
+        from scapy.layers.l2 import Ether
+    except ImportError:
+        return head[:64].hex(" ")
+    return str(Ether(head).summary()) if len(head) >= 14 else head.hex(" ")
