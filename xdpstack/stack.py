@@ -190,7 +190,13 @@ class Stack:
 
     def info(self) -> dict[str, Any]:
         """What was asked for and what was granted."""
-        return {"frames": self._core.frames, "frame_bytes": self._core.frame_bytes, **self._backend.info()}
+        devices = [{**asdict(device), "mac": device.mac.hex(":")} for device in self.devices]
+        return {
+            "devices": devices,
+            "frames_total": self._core.frames,
+            "frame_bytes": self._core.frame_bytes,
+            **self._backend.info(),
+        }
 
     def trace_start(self, packets: int = 1) -> None:
         """Record the walk of the next `packets` packets."""
@@ -218,11 +224,16 @@ class Stack:
                 }
                 for node in self.walk.nodes
             ],
-            "info": lambda: {**self.info(), "frames": self.frames_by_owner(), "packets": asdict(self.ledger())},
+            "info": self._info_and_ledgers,
             "trace_start": self.trace_start,
             "trace_read": lambda: [walked.as_json() for walked in self.trace_read()],
             "trace_stop": self.trace_stop,
         }
+
+    def _info_and_ledgers(self) -> dict[str, Any]:
+        ledger = self.ledger()
+        packets = {**asdict(ledger), "missing": ledger.missing}
+        return {**self.info(), "frames": self.frames_by_owner(), "packets": packets}
 
     # ---- life ----
 

@@ -37,7 +37,7 @@ class Device:
     driver: str = ""
     rx_ring: int = 0
     tx_ring: int = 0
-    why: Mapping[str, str] = field(default_factory=dict)
+    why: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

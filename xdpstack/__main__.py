@@ -1,0 +1,5 @@
+"""`python -m xdpstack` is the xdpstack command."""
+
+from xdpstack.cli.main import main
+
+main()
