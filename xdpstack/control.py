@@ -30,7 +30,9 @@ log = logging.getLogger("xdpstack")
 class Publisher(Protocol):
     """A layer or stage whose tables follow the mirror."""
 
-    def publish(self, snapshot: Snapshot) -> None: ...
+    def publish(self, snapshot: Snapshot) -> None:
+        """Make tables of the snapshot and give them to the workers."""
+        ...
 
 
 class Control:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
 from xdpstack.observe import server
 
+Command = TypeVar("Command", bound=Callable[..., Any])
 
-def option(function):  # type: ignore[no-untyped-def]  # click's own decorators are typed as Any
+
+def option(command: Command) -> Command:
     """The option that chooses the stack."""
-    return click.option("--pid", type=int, help="Process of the stack; needed when several run.")(function)
+    return click.option("--pid", type=int, help="Process of the stack; needed when several run.")(command)
 
 
 def running(pid: int | None) -> Path:

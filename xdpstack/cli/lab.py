@@ -39,7 +39,9 @@ def lab(queues: int = 1) -> Iterator[tuple[str, str]]:
         ours = stack.enter_context(namespace(f"xdplab-{os.getpid()}"))
         peer = stack.enter_context(namespace(f"xdplab-peer-{os.getpid()}"))
         counts = ["numrxqueues", str(queues), "numtxqueues", str(queues)]
-        _ip("-n", ours, "link", "add", "veth0", *counts, "type", "veth", "peer", "name", "veth1", *counts, "netns", peer)
+        _ip(
+            "-n", ours, "link", "add", "veth0", *counts, "type", "veth", "peer", "name", "veth1", *counts, "netns", peer
+        )
         for where, interface, addresses in ((ours, "veth0", OURS), (peer, "veth1", PEERS)):
             for address in addresses:
                 # nodad: an IPv6 address can be used at once, there is nobody else to ask

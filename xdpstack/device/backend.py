@@ -53,7 +53,10 @@ class MirrorLike(Protocol):
     """The mirror of what Linux knows (xdpstack.netlink.Mirror), or what was given by hand."""
 
     @property
-    def snapshot(self) -> Snapshot: ...
+    def snapshot(self) -> Snapshot:
+        """What is known now."""
+        ...
+
     def fileno(self) -> int:
         """To select on; -1 when nothing ever comes by itself."""
         ...
@@ -66,7 +69,9 @@ class MirrorLike(Protocol):
         """Ask the kernel to resolve (ifindex, address); at most once a second each."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Stop following. Idempotent."""
+        ...
 
 
 class Backend(Protocol):
@@ -82,7 +87,9 @@ class Backend(Protocol):
         """Lift what `claim` names from now on; when this returns the program has it."""
         ...
 
-    def unclaim(self, claim: Any) -> None: ...
+    def unclaim(self, claim: Any) -> None:
+        """Lift it no more."""
+        ...
 
     def set_local(self, snapshot: Snapshot) -> None:
         """The host's own addresses (for wildcard claims) and MACs have changed."""
@@ -100,7 +107,9 @@ class Backend(Protocol):
         """`<device>.<queue>.<counter of XDP_STATISTICS>` and `xdp.rx.<verdict or cause>`."""
         ...
 
-    def info(self) -> Mapping[str, Any]: ...
+    def info(self) -> Mapping[str, Any]:
+        """Further facts about the devices, as plain values."""
+        ...
 
     def withdraw(self) -> None:
         """All claims out; idempotent."""

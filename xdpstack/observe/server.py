@@ -94,7 +94,7 @@ def running(directory: Path = DIRECTORY) -> list[Path]:
 
 
 def ask(path: Path, question: str, timeout: float = TIMEOUT, **arguments: Any) -> Any:
-    """Ask the stack behind `path`. Raises OSError when it is not reached, RuntimeError with its words when it cannot answer."""
+    """Ask the stack behind `path`. Raises OSError when it is not reached, RuntimeError when it cannot answer."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout)
         connection.connect(str(path))

@@ -15,7 +15,7 @@ _CHUNK = 256
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One stage that a packet passed: its name, the edge taken ("receive", "DROP", "KEPT"), the stage reached, the reason."""
+    """One stage that a packet passed: its name, the edge taken (or "DROP", "KEPT"), the stage reached, the reason."""
 
     stage: str
     edge: str
