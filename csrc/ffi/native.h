@@ -13,6 +13,7 @@
 #include "ffi/10_core.cdef.h"
 #include "ffi/15_wire.cdef.h"
 #include "ffi/20_libbpf.cdef.h"
+#include "ffi/40_fake.cdef.h"
 #include "include/xdpstack_stage.h"
 #include "tables/config.h"
 
