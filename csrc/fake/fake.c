@@ -15,7 +15,8 @@ struct fake_ring {
     alignas(64) uint8_t slots[];
 };
 
-static void *make_ring(uint32_t size, size_t slot_bytes, uint32_t first, struct xs_ring *user, struct xs_ring *kernel) {
+static void *make_ring(uint32_t size, size_t slot_bytes, uint32_t first, struct xs_ring *user,
+                       struct xs_ring *kernel) {
     struct fake_ring *shared = aligned_alloc(64, (sizeof *shared + size * slot_bytes + 63) & ~(size_t)63);
     if (!shared) return NULL;
     memset(shared, 0, sizeof *shared + size * slot_bytes);
@@ -122,7 +123,8 @@ static void publish_need_wakeup(struct xs_fake *f) {
         atomic_fetch_and(f->tx.flags, ~(uint32_t)XDP_RING_NEED_WAKEUP);
 }
 
-static int make(struct xs_stack *stack, const struct xs_fake_options *o, struct xs_xsk *x, struct xs_fake *f) {
+static int make(struct xs_stack *stack, const struct xs_fake_options *o, struct xs_xsk *x,
+                struct xs_fake *f) {
     x->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (x->fd < 0) return -errno;
     f->pending = calloc(o->comp_size, sizeof *f->pending);
@@ -130,7 +132,8 @@ static int make(struct xs_stack *stack, const struct xs_fake_options *o, struct 
     x->map[1].addr = make_ring(o->tx_size, sizeof(struct xdp_desc), o->first_index, &x->tx, &f->tx);
     x->map[2].addr = make_ring(o->fill_size, sizeof(uint64_t), o->first_index, &x->fill, &f->fill);
     x->map[3].addr = make_ring(o->comp_size, sizeof(uint64_t), o->first_index, &x->comp, &f->comp);
-    if (!f->pending || !x->map[0].addr || !x->map[1].addr || !x->map[2].addr || !x->map[3].addr) return -ENOMEM;
+    if (!f->pending || !x->map[0].addr || !x->map[1].addr || !x->map[2].addr || !x->map[3].addr)
+        return -ENOMEM;
     pthread_mutex_init(&f->lock, NULL);
     x->ops = &fake_ops;
     x->kernel = f;
@@ -144,7 +147,8 @@ static int make(struct xs_stack *stack, const struct xs_fake_options *o, struct 
     f->chunk_bytes = 1u << stack->mem.frame_shift;
     f->frame_bytes = f->chunk_bytes - x->headroom;
     f->memory_bytes = (uint64_t)stack->mem.nframes << stack->mem.frame_shift;
-    f->faults = (struct xs_fake_faults){.kick_budget = 32, .need_wakeup = 1}; /* TX_BATCH_SIZE; XDP_USE_NEED_WAKEUP */
+    f->faults =
+        (struct xs_fake_faults){.kick_budget = 32, .need_wakeup = 1}; /* TX_BATCH_SIZE; XDP_USE_NEED_WAKEUP */
     publish_need_wakeup(f);
     return 0;
 }
@@ -203,10 +207,12 @@ int xs_fake_inject(struct xs_xsk *x, const uint8_t *bytes, uint32_t length, uint
     return rc;
 }
 
-int xs_fake_inject_many(struct xs_xsk *x, const uint8_t *bytes, const uint32_t *lengths, uint32_t n, uint32_t flags) {
+int xs_fake_inject_many(struct xs_xsk *x, const uint8_t *bytes, const uint32_t *lengths, uint32_t n,
+                        uint32_t flags) {
     struct xs_fake *f = lock(x);
     int arrived = 0;
-    for (uint32_t i = 0; i < n; bytes += lengths[i++]) arrived += xs_fake_receive(f, bytes, lengths[i], flags) == 0;
+    for (uint32_t i = 0; i < n; bytes += lengths[i++])
+        arrived += xs_fake_receive(f, bytes, lengths[i], flags) == 0;
     unlock(f);
     return arrived;
 }

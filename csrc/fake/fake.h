@@ -46,14 +46,14 @@ struct xs_fake_bytes {
 struct xs_fake {
     pthread_mutex_t lock;
     struct xs_xsk *xsk;
-    struct xs_stack *stack;          /* not looked at any more once `closed` */
+    struct xs_stack *stack;            /* not looked at any more once `closed` */
     struct xs_ring rx, tx, fill, comp; /* the kernel's side */
     struct xs_fake_faults faults;
     struct xs_xsk_stats stats;
     struct xs_fake_values values;
     bool closed;
-    bool asleep;                     /* fault rx_need_wakeup: found the fill ring empty, waits for kick_rx */
-    uint32_t frame_bytes;            /* most that one chunk takes of a received packet */
+    bool asleep;          /* fault rx_need_wakeup: found the fill ring empty, waits for kick_rx */
+    uint32_t frame_bytes; /* most that one chunk takes of a received packet */
     uint32_t nspare;
     uint64_t spare[XS_FAKE_FRAGS_MAX];
     uint32_t npending;

@@ -49,7 +49,9 @@ int xs_fake_transmit(struct xs_fake *f, uint32_t budget) {
     const uint8_t *memory = f->stack->mem.data;
     while (xs_ring_have(&f->tx, 1)) {
         struct xdp_desc d = slots[f->tx.cons & f->tx.mask];
-        if (!valid(f, &d)) { /* it is skipped, never completed, and takes down the packet it is in; the rest waits */
+        if (!valid(
+                f,
+                &d)) { /* it is skipped, never completed, and takes down the packet it is in; the rest waits */
             f->stats.tx_invalid_descs++;
             drop_packet(f);
             xs_ring_release(&f->tx, 1);
@@ -60,7 +62,8 @@ int xs_fake_transmit(struct xs_fake *f, uint32_t budget) {
         if (xs_ring_room(&f->comp, f->comp.size) <= f->npending) return -EAGAIN;
         if (!f->open_pending) begin_packet(f);
         append(&f->sent, memory + d.addr, d.len);
-        f->pending[f->npending++] = (struct xs_fake_pending){.address = d.addr, .sent_ns = xs_stack_now_ns(f->stack)};
+        f->pending[f->npending++] =
+            (struct xs_fake_pending){.address = d.addr, .sent_ns = xs_stack_now_ns(f->stack)};
         f->open_pending++;
         xs_ring_release(&f->tx, 1);
         if (!(d.options & XS_UAPI_XDP_PKT_CONTD))

@@ -2,35 +2,35 @@
  * Functions return 0 or a count, or a negative errno; out-parameters come last and are untouched on failure. */
 
 struct xs_fake_options {
-    uint32_t rx_size;       /* slots of each ring, powers of two */
+    uint32_t rx_size; /* slots of each ring, powers of two */
     uint32_t tx_size;
     uint32_t fill_size;
     uint32_t comp_size;
-    uint32_t first_index;   /* where the indices of all four rings start: 0xfffffff0 makes them wrap soon */
-    uint32_t queue;         /* number of the queue on its device */
-    uint32_t headroom;      /* bytes asked for beyond the kernel's own 256 */
-    uint8_t multi;          /* bound with XDP_USE_SG: frames larger than a chunk arrive in several */
-    uint8_t zero_copy;      /* what is reported as granted; the fake copies either way */
+    uint32_t first_index; /* where the indices of all four rings start: 0xfffffff0 makes them wrap soon */
+    uint32_t queue;       /* number of the queue on its device */
+    uint32_t headroom;    /* bytes asked for beyond the kernel's own 256 */
+    uint8_t multi;        /* bound with XDP_USE_SG: frames larger than a chunk arrive in several */
+    uint8_t zero_copy;    /* what is reported as granted; the fake copies either way */
 };
 
 /* What goes wrong. All zero, but for the first two: a sound kernel in copy mode. May be changed at any time. */
 struct xs_fake_faults {
-    uint32_t kick_budget;          /* descriptors sent by one kick, then -EAGAIN: 32 in copy mode; 0 = no limit */
-    uint8_t need_wakeup;           /* TX: 1 = sends only when kicked; 0 = sends by itself, and says so in the ring */
-    uint8_t gone;                  /* the device was deleted: kicks return -ENXIO, nothing arrives or completes */
-    uint8_t down;                  /* the device is down: kicks return -ENETDOWN, nothing arrives */
-    uint8_t fill_empty;            /* the kernel sees no frame in the fill ring */
-    uint8_t rx_full;               /* the kernel sees no room in the RX ring */
-    uint8_t rx_need_wakeup;        /* a driver that found the fill ring empty sleeps until it is woken */
-    uint8_t completions_reversed;  /* those that are due together are reported last sent first */
-    uint32_t kick_again;           /* so many kicks do nothing and return -EAGAIN */
-    uint32_t kick_errno;           /* each kick does nothing and returns minus this */
-    uint32_t completions_lost;     /* so many completions never come */
-    uint64_t completion_delay_ns;  /* by the stack's clock; UINT64_MAX = until it is changed */
-    uint32_t rx_bad_addresses;     /* so many received frames are announced at an address outside of the UMEM */
-    uint32_t rx_bad_lengths;       /* so many are announced with the length `rx_bad_length` */
+    uint32_t kick_budget;   /* descriptors sent by one kick, then -EAGAIN: 32 in copy mode; 0 = no limit */
+    uint8_t need_wakeup;    /* TX: 1 = sends only when kicked; 0 = sends by itself, and says so in the ring */
+    uint8_t gone;           /* the device was deleted: kicks return -ENXIO, nothing arrives or completes */
+    uint8_t down;           /* the device is down: kicks return -ENETDOWN, nothing arrives */
+    uint8_t fill_empty;     /* the kernel sees no frame in the fill ring */
+    uint8_t rx_full;        /* the kernel sees no room in the RX ring */
+    uint8_t rx_need_wakeup; /* a driver that found the fill ring empty sleeps until it is woken */
+    uint8_t completions_reversed; /* those that are due together are reported last sent first */
+    uint32_t kick_again;          /* so many kicks do nothing and return -EAGAIN */
+    uint32_t kick_errno;          /* each kick does nothing and returns minus this */
+    uint32_t completions_lost;    /* so many completions never come */
+    uint64_t completion_delay_ns; /* by the stack's clock; UINT64_MAX = until it is changed */
+    uint32_t rx_bad_addresses; /* so many received frames are announced at an address outside of the UMEM */
+    uint32_t rx_bad_lengths;   /* so many are announced with the length `rx_bad_length` */
     uint32_t rx_bad_length;
-    uint32_t completions_bad;      /* so many completions name an address outside of the UMEM */
+    uint32_t completions_bad; /* so many completions name an address outside of the UMEM */
 };
 
 /* `frames` are those of the stack's UMEM. The socket outlives xs_worker_detach(), which only closes it, and the stack. */
@@ -46,9 +46,11 @@ void xs_fake_get_faults(struct xs_xsk *xsk, struct xs_fake_faults *out);
  *  -ENOMEM     no frame in the fill ring                     -ENOBUFS   no room in the RX ring
  * all but the first two counted in the statistics as the kernel does. -EINVAL for 0 bytes. */
 int xs_fake_inject(struct xs_xsk *xsk, const uint8_t *bytes, uint32_t length, uint32_t flags);
-#define XS_FAKE_PARTIAL 1 /* as from a sender that leaves checksums to its NIC: only the pseudo-header's sum is there */
+#define XS_FAKE_PARTIAL \
+    1 /* as from a sender that leaves checksums to its NIC: only the pseudo-header's sum is there */
 /* Several at once, one behind the other in `bytes`. Stops at none. Returns how many arrived. */
-int xs_fake_inject_many(struct xs_xsk *xsk, const uint8_t *bytes, const uint32_t *lengths, uint32_t n, uint32_t flags);
+int xs_fake_inject_many(struct xs_xsk *xsk, const uint8_t *bytes, const uint32_t *lengths, uint32_t n,
+                        uint32_t flags);
 
 /* What the kernel does without being asked: sends if it needs no kick, reports completions that are due. */
 void xs_fake_service(struct xs_xsk *xsk);
@@ -59,13 +61,13 @@ uint64_t xs_fake_sent_bytes(struct xs_xsk *xsk);
 uint64_t xs_fake_take_sent(struct xs_xsk *xsk, uint8_t *out, uint64_t cap);
 
 struct xs_fake_values {
-    uint64_t received;             /* packets put on the RX ring */
-    uint64_t sent;                 /* packets taken from the TX ring whole */
-    uint64_t tx_dropped;           /* packets taken from it and thrown away: more buffers than the kernel allows */
-    uint64_t completed;            /* descriptors reported on the completion ring */
-    uint64_t lost;                 /* descriptors that never will be */
-    uint64_t pending;              /* descriptors sent whose completion is not due yet */
-    uint64_t kicks;                /* system calls made to send */
+    uint64_t received;   /* packets put on the RX ring */
+    uint64_t sent;       /* packets taken from the TX ring whole */
+    uint64_t tx_dropped; /* packets taken from it and thrown away: more buffers than the kernel allows */
+    uint64_t completed;  /* descriptors reported on the completion ring */
+    uint64_t lost;       /* descriptors that never will be */
+    uint64_t pending;    /* descriptors sent whose completion is not due yet */
+    uint64_t kicks;      /* system calls made to send */
 };
 void xs_fake_values(struct xs_xsk *xsk, struct xs_fake_values *out);
 
@@ -73,7 +75,8 @@ void xs_fake_values(struct xs_xsk *xsk, struct xs_fake_values *out);
 void xs_fake_indices(struct xs_xsk *xsk, uint32_t *out);
 /* XDP_STATISTICS and the socket's own counters. */
 struct xs_fake_statistics {
-    uint64_t rx_dropped, rx_invalid_descs, tx_invalid_descs, rx_ring_full, rx_fill_ring_empty_descs, tx_ring_empty_descs;
+    uint64_t rx_dropped, rx_invalid_descs, tx_invalid_descs, rx_ring_full, rx_fill_ring_empty_descs,
+        tx_ring_empty_descs;
     uint64_t kicks, kicks_spared, rx_wakeups, kick_errors, rx_bad_descs;
 };
 void xs_fake_statistics(struct xs_xsk *xsk, struct xs_fake_statistics *out);
