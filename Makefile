@@ -14,6 +14,9 @@ C_FILES := find csrc bpf examples benchmarks -name '*.[ch]'
 PYTHON_SOURCES := $(shell find xdpstack -name '*.py*' -not -path '*/__pycache__/*')
 
 ASAN := $(CURDIR)/build/asan
+ASAN_ENV = env PYTHONPATH=$(ASAN)/lib:$(CURDIR) PYTHONSAFEPATH=1 PYTHONMALLOC=malloc \
+	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so)" ASAN_OPTIONS=detect_leaks=0:log_path=$(ASAN)/report \
+	UBSAN_OPTIONS=print_stacktrace=1:log_path=$(ASAN)/report
 
 CLANG ?= clang
 FUZZERS := $(patsubst csrc/fuzz/%.c,build/fuzz/%,$(wildcard csrc/fuzz/*.c))
@@ -48,10 +51,8 @@ test-unit: $(VENV)/.built $(VENV)/.requires-testing ## run the tests that need n
 # have captured or ended the process that wrote one. Python's own memory comes from malloc, so that it is watched as well.
 test-asan: packages-network $(ASAN)/.built ## run all tests on a build with sanitizers (needs root)
 	@rm -f $(ASAN)/report.*
-	@$(AS_ROOT) env PYTHONPATH=$(ASAN)/lib PYTHONSAFEPATH=1 PYTHONMALLOC=malloc \
-		LD_PRELOAD="$$($(CC) -print-file-name=libasan.so)" \
-		ASAN_OPTIONS=detect_leaks=0:log_path=$(ASAN)/report UBSAN_OPTIONS=print_stacktrace=1:log_path=$(ASAN)/report \
-		$(IN_VENV)/python -m pytest -p no:faulthandler $(ARGS); status=$$?; \
+	@$(ASAN_ENV) $(IN_VENV)/python -c 'from xdpstack.native import _native; assert "/asan/" in _native.__file__'
+	@$(AS_ROOT) $(ASAN_ENV) $(IN_VENV)/python -m pytest -p no:faulthandler $(ARGS); status=$$?; \
 	cat $(ASAN)/report.* 2>/dev/null && status=1; exit $$status
 
 $(ASAN)/.built: $(SOURCES) $(PYTHON_SOURCES) $(VENV)/.built $(VENV)/.requires-testing

@@ -1,11 +1,16 @@
 """The build: what is missing is named with the package that brings it, and only what has changed is compiled."""
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+import pytest
+import setuptools
+
+from tests.house.tree import ROOT
 
 
 def build_ext(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -33,3 +38,47 @@ def test_a_missing_header_is_named_with_its_package(tmp_path: Path) -> None:
     assert build.returncode != 0
     for package in ("libc6-dev", "python3-dev", "linux-libc-dev", "libbpf-dev"):
         assert package in build.stderr
+
+
+@pytest.fixture
+def compile_changed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Compiles one.c and two.c, of which one.c includes one.h, as the build does; returns what was compiled anew."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(setuptools, "setup", lambda **_: None)
+    changed_only = runpy.run_path(str(ROOT / "setup.py"))["ChangedOnly"]
+    Path("one.h").write_text("int one;")
+    Path("one.c").write_text('#include "one.h"')
+    Path("two.c").write_text("int two;")
+
+    def build(*flags: str) -> list[str]:
+        spawned: list[list[str]] = []
+
+        def spawn(command: list[str]) -> None:
+            spawned.append(command)
+            subprocess.run(command, check=True)
+
+        compiler = changed_only(spawn)
+        for name in ("one", "two"):
+            compiler(["cc", *flags, "-c", f"{name}.c", "-o", f"{name}.o"])
+        compiler(["cc", "-shared", "one.o", "two.o", "-o", "both.so"])
+        return sorted(command[command.index("-c") + 1] for command in spawned if "-c" in command)
+
+    return build
+
+
+def test_only_what_has_changed_is_compiled(compile_changed: Any) -> None:
+    assert compile_changed("-fPIC") == ["one.c", "two.c"]
+    assert compile_changed("-fPIC") == []
+    Path("one.h").write_text("int one = 1;")
+    assert compile_changed("-fPIC") == ["one.c"]
+    assert compile_changed("-fPIC", "-O1") == ["one.c", "two.c"]
+
+
+def test_a_source_that_failed_is_compiled_again(compile_changed: Any) -> None:
+    compile_changed("-fPIC")
+    Path("two.c").write_text("int two")
+    for _ in range(2):
+        with pytest.raises(subprocess.CalledProcessError):
+            compile_changed("-fPIC")
+    Path("two.c").write_text("int two;")
+    assert compile_changed("-fPIC") == ["two.c"]
