@@ -113,7 +113,7 @@ static void take_fault(struct xs_worker *w, const struct epoll_event *e) {
         if (!x || x->fd < 0 || x->fd != e->data.fd) continue;
         epoll_ctl(w->epoll_fd, EPOLL_CTL_DEL, x->fd, NULL);
         x->error = ENODEV;
-        x->dead = x->report = 1;
+        x->dead = 1;
     }
 }
 
@@ -123,18 +123,6 @@ static void look_for_faults(struct xs_worker *w, uint64_t now) {
     struct epoll_event event[8];
     int n = epoll_wait(w->epoll_fd, event, 8, 0);
     for (int i = 0; i < n; i++) take_fault(w, &event[i]);
-}
-
-/* Whether a queue has a fault that was not told yet. */
-static bool new_fault(struct xs_worker *w) {
-    bool found = false;
-    for (uint32_t port = 0; port < w->napi.nports; port++) {
-        struct xs_xsk *x = w->napi.port[port].xsk;
-        if (!x || !x->report) continue;
-        x->report = 0;
-        found = true;
-    }
-    return found;
 }
 
 int xs_worker_poll(struct xs_worker *w, uint32_t budget) {
@@ -153,10 +141,9 @@ int xs_worker_poll(struct xs_worker *w, uint32_t budget) {
     kick_all(w);
     finish_later(w, now);
     look_for_faults(w, now);
-    bool fault = new_fault(w);
     atomic_store_explicit(&w->polls, atomic_load_explicit(&w->polls, memory_order_relaxed) + 1, memory_order_relaxed);
     xs_worker_leave(w);
-    return fault ? -ENODEV : (int)total;
+    return (int)total;
 }
 
 int xs_worker_wait(struct xs_worker *w, int timeout_ms) {
@@ -194,75 +181,6 @@ void xs_worker_wake(struct xs_worker *w) {
 }
 
 int xs_worker_epoll_fd(struct xs_worker *w) { return w->epoll_fd; }
-
-/* ---- queues ---- */
-
-int xs_worker_attach(struct xs_worker *w, struct xs_xsk *x, uint32_t device) {
-    if (device >= XS_DEVICES_MAX) return -EINVAL;
-    pthread_mutex_lock(&w->stack->ports_lock);
-    while (!xs_worker_enter(w)) sched_yield();
-    int port = xs_napi_attach(&w->napi, x, device);
-    struct epoll_event e = {.events = EPOLLIN, .data.fd = x->fd};
-    int rc = port < 0 ? port : 0;
-    if (!rc && x->fd >= 0 && epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, x->fd, &e)) {
-        rc = -errno;
-        xs_napi_detach(&w->napi, (uint32_t)port);
-    }
-    if (!rc) xs_napi_refill(&w->napi, (uint32_t)port);
-    xs_worker_leave(w);
-    pthread_mutex_unlock(&w->stack->ports_lock);
-    return rc;
-}
-
-/* The frames of one closed queue, wherever their home is, are nobody's any more: home with them. */
-static int take_home(struct xs_worker *w, const struct xs_xsk *x) {
-    const struct xs_mem *mem = w->walk.mem;
-    int home = 0;
-    for (uint32_t f = 0; f < mem->nframes; f++) {
-        const struct xs_pkt *p = &mem->pkt[f];
-        if ((p->owner != XS_FILLED && p->owner != XS_TRANSMITTING) || p->owner_device != x->device || p->queue != x->queue)
-            continue;
-        xs_pool_put(&w->pool, mem, f);
-        home++;
-    }
-    return home;
-}
-
-static int detach_port(struct xs_worker *w, uint32_t at) {
-    struct xs_port *port = &w->napi.port[at];
-    struct xs_xsk *x = port->xsk;
-    if (x->fd >= 0) epoll_ctl(w->epoll_fd, EPOLL_CTL_DEL, x->fd, NULL);
-    x->dead = 1;
-    for (; port->backlog_n; port->backlog_n--) { /* what waited for room can go nowhere now */
-        uint32_t frame = port->backlog[port->backlog_head];
-        port->backlog_head = (port->backlog_head + 1) % XS_TX_BACKLOG;
-        xs_walk_drop(&w->walk, w->rx_entry < XS_NODES_MAX ? w->rx_entry : 0, frame, XS_REASON_DEVICE_GONE);
-    }
-    x->ops->close(x);
-    int home = take_home(w, x);
-    x->filled = x->transmitting = x->unkicked = 0;
-    x->rx_head = XS_NO_FRAME;
-    xs_napi_detach(&w->napi, at);
-    return home;
-}
-
-/* A frame on this queue may have its home with another worker, so all of them stand still for the moment. */
-int xs_worker_detach(struct xs_worker *w, uint32_t device) {
-    struct xs_stack *s = w->stack;
-    int home = -EINVAL;
-    pthread_mutex_lock(&s->ports_lock);
-    for (uint32_t i = 0; i < s->nworkers; i++)
-        while (s->worker[i] && !xs_worker_enter(s->worker[i])) sched_yield();
-    for (uint32_t port = w->napi.nports; port-- > 0;) {
-        struct xs_xsk *x = w->napi.port[port].xsk;
-        if (!x || x->device != device) continue;
-        home = (home < 0 ? 0 : home) + detach_port(w, port);
-    }
-    for (uint32_t i = 0; i < s->nworkers; i++)
-        if (s->worker[i]) xs_worker_leave(s->worker[i]);
-    pthread_mutex_unlock(&s->ports_lock);
-    return home;
-}
 
 /* ---- nodes ---- */
 

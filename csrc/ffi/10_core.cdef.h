@@ -67,8 +67,7 @@ int xs_worker_attach(struct xs_worker *worker, struct xs_xsk *xsk, uint32_t devi
 int xs_worker_detach(struct xs_worker *worker, uint32_t device);
 
 /* One round over all queues. Returns descriptors received; -EBUSY when another thread drives this worker; -EAGAIN when
- * packets are parked for a Python hook: resume those first; -ENODEV when, all else done, a queue has a new fault (said
- * once: xs_xsk_read() has the errno, and whether the queue is dead and should be detached). */
+ * packets are parked for a Python hook: resume those first. A queue that fails is not polled any more: xs_xsk_read() says so. */
 int xs_worker_poll(struct xs_worker *worker, uint32_t budget);
 /* Sleeps until there is something to poll, at most `timeout_ms` (-1: for ever). 1 = something, 0 = time is over. */
 int xs_worker_wait(struct xs_worker *worker, int timeout_ms);

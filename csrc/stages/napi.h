@@ -53,6 +53,8 @@ void xs_napi_refill(struct xs_napi *self, uint32_t port);
 void xs_napi_complete(struct xs_napi *self, uint32_t port);
 /* Tells the kernel of what was put on the TX ring since the last time. */
 void xs_napi_kick(struct xs_napi *self, uint32_t port);
+/* Takes note of what a system call on a socket said, unless it was "later". */
+void xs_napi_fault(struct xs_xsk *x, int rc);
 /* True when there is something left that only another poll can do, though no packet may come to cause one: packets wait to be
  * sent, or fill rings wait for frames. */
 bool xs_napi_unfinished(const struct xs_napi *self);

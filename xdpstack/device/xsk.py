@@ -42,8 +42,9 @@ COUNTERS = ("kicks", "kicks_spared", "kick_errors", "rx_wakeups", "rx_bad_descs"
 
 @dataclass(frozen=True, slots=True)
 class Rings:
-    """Slots of the four rings of one socket; powers of two. `fill_target`: frames to keep with the kernel for
-    receiving, at most `fill`.
+    """Slots of the four rings of one socket, powers of two.
+
+    `fill_target` is how many frames to keep with the kernel for receiving, at most `fill`.
     """
 
     rx: int = 2048
