@@ -73,10 +73,11 @@ $(ASAN)/.built: $(SOURCES) $(PYTHON_SOURCES) $(VENV)/.built $(VENV)/.requires-te
 
 fuzz: packages-fuzz $(FUZZERS) ## run each fuzz target for FUZZ_SECONDS (60)
 	@for fuzzer in $(FUZZERS); do \
-		name=$${fuzzer##*/}; $(AS_OWNER) mkdir -p build/fuzz/corpus/$$name csrc/fuzz/corpus/$$name; \
+		name=$${fuzzer##*/}; $(AS_OWNER) mkdir -p build/fuzz/corpus/$$name; \
+		seeds=csrc/fuzz/corpus/$$name; [ -d $$seeds ] || seeds=; \
 		echo "$$name: $(FUZZ_SECONDS) s"; \
 		$(AS_OWNER) $$fuzzer -max_total_time=$(FUZZ_SECONDS) -timeout=10 -print_final_stats=1 -verbosity=0 \
-			-artifact_prefix=build/fuzz/$$name- build/fuzz/corpus/$$name csrc/fuzz/corpus/$$name || exit 1; \
+			-artifact_prefix=build/fuzz/$$name- build/fuzz/corpus/$$name $$seeds || exit 1; \
 	done
 
 $(FUZZERS): build/fuzz/%: build/fuzz/csrc/fuzz/%.o $(FUZZ_OBJECTS)
