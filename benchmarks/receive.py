@@ -12,6 +12,8 @@ import json
 import mmap
 import os
 import platform
+import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -30,6 +32,8 @@ from xdpstack.cli.lab import namespace
 HERE = Path(__file__).resolve().parent
 PORT = 9
 ADDRESS, PEER = "10.88.0.1", "10.88.0.2"
+#: As the extension is built: what is compared is the code, not the compiler.
+FLAGS = ("-O3", *(("-march=x86-64-v2",) if platform.machine() == "x86_64" else ()))
 SETTLE = 0.5  # seconds of load before the window
 
 
@@ -95,9 +99,7 @@ class Count:
 def build_peers(folder: Path) -> None:
     """Compile benchmarks/peers/*.c."""
     for source in sorted((HERE / "peers").glob("*.c")):
-        subprocess.run(
-            ["cc", "-O3", "-march=native", "-o", str(folder / source.stem), str(source), "-lbpf"], check=True
-        )
+        subprocess.run(["cc", *FLAGS, "-o", str(folder / source.stem), str(source), "-lbpf"], check=True)
 
 
 def ip(*words: str) -> None:
@@ -156,6 +158,36 @@ def measure(
         if instructions is not None:
             figures[f"{which}_instructions_per_packet"] = instructions / packets
     return figures
+
+
+def instructions(subject: Subject, wires: tuple[str, str, bytes], build: Path, ring: int, seconds: float) -> float:
+    """User instructions per packet, counted by callgrind while the subject receives: exact, and no hardware is needed."""
+    here, peer, frame = wires
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        received, sent = Count(folder), Count(folder)
+        frame_file, out = Path(folder) / "frame", Path(folder) / "out"
+        frame_file.write_bytes(frame)
+        if subject.needs_program:
+            stack.enter_context(running(here, 1, [str(build / "generator"), "pass", "veth0"]))
+        grind = ["valgrind", "-q", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={out}"]
+        words = [*grind, *subject.command("veth0", ring, received.path)]
+        child = stack.enter_context(running(here, 1, words))
+        send = [str(build / "generator"), "send", "veth1", str(frame_file), sent.path]
+        with running(peer, 0, send):
+            time.sleep(SETTLE)
+            callgrind(child.pid, "on")
+            before = int(received)
+            time.sleep(seconds)
+            callgrind(child.pid, "off")
+            packets = int(received) - before
+        stack.close()  # the subject ends, and writes its counts
+        totals = re.findall(r"(?:summary|totals): (\d+)", out.read_text())
+    return int(totals[-1]) / packets
+
+
+def callgrind(pid: int, state: str) -> None:
+    """Switch counting on or off in a running subject."""
+    subprocess.run(["callgrind_control", "-i", state, str(pid)], check=True, capture_output=True)
 
 
 def environment() -> dict[str, str | int]:
@@ -223,6 +255,12 @@ def main() -> None:
                 figures.setdefault(subject.name, []).append(
                     measure(subject, wires, build, options.ring, options.seconds)
                 )
+        for subject in subjects(build):
+            if subject.name in figures and shutil.which("valgrind"):
+                print(f"instructions: {subject.name}", file=sys.stderr)
+                counted = instructions(subject, wires, build, options.ring, options.seconds)
+                for figure in figures[subject.name]:
+                    figure["user_instructions_per_packet"] = counted
     table, results = report(figures)
     Console(width=130).print(table)
     if options.json:
