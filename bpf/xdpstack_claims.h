@@ -110,7 +110,7 @@ static __always_inline struct xs_xdp_claim *xs_match_socket(struct xs_view *view
 
         __builtin_memcpy(key.address, view->address, sizeof(key.address));
         exact = bpf_map_lookup_elem(&xs_sockets, &key);
-        if (exact && xs_socket_takes(view, exact)) return exact;
+        if (exact && (exact->flags & XS_XDP_CLAIM_EXACT) && xs_socket_takes(view, exact)) return exact;
         if (view->domain & XS_XDP_DOMAIN_VLAN) {
             __builtin_memset(key.address, 0, sizeof(key.address));
             any = bpf_map_lookup_elem(&xs_sockets, &key);

@@ -88,7 +88,7 @@ struct xs_xdp_device {
 #define XS_XDP_CLAIM_SSH 0x10     /* names the host's SSH */
 #define XS_XDP_CLAIM_GROUP 0x20   /* socket: also frames to broadcast and multicast stations */
 #define XS_XDP_CLAIM_EXCEPT 0x40  /* excepted from everything-but; may stand beside LIFT */
-#define XS_XDP_CLAIM_EXACT 0x80   /* port: xs_sockets has entries for it */
+#define XS_XDP_CLAIM_EXACT 0x80   /* port: xs_sockets has entries for it; socket: for this address alone */
 
 struct xs_xdp_claim {
     uint32_t id; /* given by user space, never 0 beside LIFT */
@@ -113,8 +113,8 @@ struct xs_xdp_metadata {
 #define XS_XDP_PORTS_IPV6 0x10000
 #define XS_XDP_PORTS 0x20000
 
-/* xs_sockets, a hash: an address and port that is claimed, or in a VLAN, with a zero address, a port on every
- * local address. */
+/* xs_sockets, a hash: an address and port that is claimed (EXACT); or, in a VLAN, with a zero address, a port
+ * on every local address. */
 struct xs_xdp_socket_key {
     uint32_t address[4]; /* network order; IPv4: the first word, the others zero */
     uint16_t port;       /* network order */

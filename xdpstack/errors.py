@@ -109,6 +109,16 @@ class AddressInUse(XdpstackOSError):
     NUMBER = _errno.EADDRINUSE
 
 
+class ClaimTaken(AddressInUse):
+    """Another claim covers the same frames; the message names it."""
+
+
+class TableFull(XdpstackOSError):
+    """A table of the XDP program has no room; the message has its name and size. Nothing was changed."""
+
+    NUMBER = _errno.ENOSPC
+
+
 class ForkedError(XdpstackError):
     """The stack was opened in a parent process; a forked child must open its own."""
 

@@ -16,6 +16,5 @@
 #include "ffi/40_fake.cdef.h"
 #include "include/xdpstack_stage.h"
 #include "tables/config.h"
-#include "xsk/xsk.h"
 
 #endif

@@ -1,0 +1,52 @@
+"""The XDP program in the kernel, by BPF_PROG_TEST_RUN, held against its definition in Python. Nothing is attached."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from tests.device.xdp_cases import CASES, Case
+from xdpstack.device.deadman import NEVER
+from xdpstack.device.verdict import Cause, Rules
+from xdpstack.device.xdp import XdpProgram
+
+pytestmark = pytest.mark.root
+
+XDP_PASS, XDP_REDIRECT = 2, 4
+AF_XDP = 44
+
+
+@pytest.fixture(scope="module")
+def program() -> Iterator[XdpProgram]:
+    """Loaded, with an AF_XDP socket in the slot of queue 0. The socket is not bound: nothing may come."""
+    with XdpProgram.open("lo", 1, ssh=()) as program, socket.socket(AF_XDP, socket.SOCK_RAW) as xsk:
+        program.set_socket(0, xsk.fileno())
+        program.deadman.deadline_ns = NEVER
+        yield program
+
+
+def follow(program: XdpProgram, rules: Rules) -> None:
+    program.claims.clear()
+    program.claims.set_mac(rules.mac)
+    program.claims.set_ssh(rules.ssh)
+    program.claims.set_local(rules.local)
+    program.claims.set_forwardable(rules.forwardable)
+    program.claims.add(*rules.claims)
+
+
+def verdict(program: XdpProgram, frame: bytes) -> Cause:
+    """Run the program; what it counted, after checking that it did that and changed nothing."""
+    before = program.counters().frames
+    run = program.test_run(frame)
+    after = program.counters().frames
+    (cause,) = (each for each in Cause if after[each] != before[each])
+    assert after[cause] == before[cause] + 1
+    assert run.verdict == (XDP_REDIRECT if cause.lifted else XDP_PASS)
+    assert run.frame == frame
+    return cause
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_verdict(program: XdpProgram, case: Case) -> None:
+    follow(program, case.rules)
+    assert verdict(program, case.frame) is case.cause
