@@ -24,7 +24,7 @@ FUZZ_OBJECTS := $(patsubst %.c,build/fuzz/%.o,$(filter-out csrc/ffi/% csrc/views
 FUZZ_FLAGS := -std=gnu17 -O1 -g -fno-omit-frame-pointer -fno-strict-aliasing -fno-sanitize-recover=undefined \
 	-fsanitize=address,undefined -D_GNU_SOURCE -DXS_DEBUG=1 -I. -Icsrc
 
-# Arguments for pytest:  sudo make test ARGS='tests/udp -k echo'
+# Arguments for pytest, and for the benchmark:  sudo make test ARGS='tests/udp -k echo'
 ARGS ?=
 # How long each fuzz target runs.
 FUZZ_SECONDS ?= 60
@@ -73,10 +73,11 @@ $(ASAN)/.built: $(SOURCES) $(PYTHON_SOURCES) $(VENV)/.built $(VENV)/.requires-te
 
 fuzz: packages-fuzz $(FUZZERS) ## run each fuzz target for FUZZ_SECONDS (60)
 	@for fuzzer in $(FUZZERS); do \
-		name=$${fuzzer##*/}; $(AS_OWNER) mkdir -p build/fuzz/corpus/$$name csrc/fuzz/corpus/$$name; \
+		name=$${fuzzer##*/}; $(AS_OWNER) mkdir -p build/fuzz/corpus/$$name; \
+		seeds=csrc/fuzz/corpus/$$name; [ -d $$seeds ] || seeds=; \
 		echo "$$name: $(FUZZ_SECONDS) s"; \
 		$(AS_OWNER) $$fuzzer -max_total_time=$(FUZZ_SECONDS) -timeout=10 -print_final_stats=1 -verbosity=0 \
-			-artifact_prefix=build/fuzz/$$name- build/fuzz/corpus/$$name csrc/fuzz/corpus/$$name || exit 1; \
+			-artifact_prefix=build/fuzz/$$name- build/fuzz/corpus/$$name $$seeds || exit 1; \
 	done
 
 $(FUZZERS): build/fuzz/%: build/fuzz/csrc/fuzz/%.o $(FUZZ_OBJECTS)
@@ -87,6 +88,9 @@ build/fuzz/%.o: %.c | packages-build packages-fuzz
 	@$(AS_OWNER) $(CLANG) $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link -MMD -c $< -o $@
 
 -include $(wildcard build/fuzz/csrc/*.d build/fuzz/csrc/*/*.d)
+
+bench: packages-network $(VENV)/.built ## compare receive paths with a plain ring loop and kernel sockets (needs root)
+	@$(AS_ROOT) $(IN_VENV)/python -m benchmarks.receive $(ARGS)
 
 lint: lint-python lint-types lint-imports lint-c ## check style, types, import rules and C formatting
 

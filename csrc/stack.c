@@ -47,6 +47,7 @@ int xs_stack_create(const struct xs_stack_options *o, struct xs_stack **out) {
     s->frames_per_worker = o->frames_per_worker;
     s->manual_clock = o->manual_clock;
     s->pid = getpid();
+    pthread_mutex_init(&s->ports_lock, NULL);
     atomic_init(&s->tables.config, &no_devices);
     int rc = mem_init(s, o);
     for (uint32_t i = 0; rc == 0 && i < s->nworkers; i++) {
@@ -68,6 +69,9 @@ int xs_stack_create(const struct xs_stack_options *o, struct xs_stack **out) {
 }
 
 void xs_stack_destroy(struct xs_stack *s) {
+    if (xs_stack_forked(s)) return; /* the child has neither the memory nor a right to the rings */
+    for (uint32_t i = 0; i < s->nworkers; i++)
+        for (uint32_t d = 0; s->worker[i] && d < XS_DEVICES_MAX; d++) xs_worker_detach(s->worker[i], d);
     for (uint32_t i = 0; i < s->nworkers; i++) {
         if (!s->worker[i]) continue;
         xs_worker_deinit(s->worker[i]);
@@ -76,8 +80,11 @@ void xs_stack_destroy(struct xs_stack *s) {
     const struct xs_config *config = atomic_load(&s->tables.config);
     if (config != &no_devices) free((void *)config);
     mem_deinit(s);
+    pthread_mutex_destroy(&s->ports_lock);
     free(s);
 }
+
+int xs_stack_forked(struct xs_stack *s) { return getpid() != s->pid; }
 
 void *xs_stack_umem(struct xs_stack *s) { return s->mem.data; }
 uint64_t xs_stack_umem_bytes(struct xs_stack *s) { return s->data_bytes; }

@@ -2,6 +2,8 @@
 #ifndef XS_STACK_H
 #define XS_STACK_H
 
+#include <pthread.h>
+
 #include "base/pool.h"
 #include "tables/config.h"
 #include "worker.h"
@@ -15,6 +17,8 @@ struct xs_stack {
     bool manual_clock;             /* the memory device's: time is what the caller says */
     _Atomic(uint64_t) manual_now_ns;
     pid_t pid;                     /* a forked child must not touch the rings */
+    pthread_mutex_t ports_lock;    /* held while a worker's queues change; the watchdog looks at them under it. Taken before
+                                      any worker is entered */
     struct xs_worker *worker[XS_WORKERS_MAX];
 };
 

@@ -6,7 +6,8 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/syscall.h>
+#include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "ffi/10_core.cdef.h"
@@ -15,22 +16,29 @@
 
 /* The longest that a driven worker sleeps: timers of stages are no finer than this. */
 #define XS_TICK_MS 10
+/* What is left unfinished is tried again after so long, though nothing comes in. */
+#define LATER_NS 1000000ull
+/* How often sockets are asked for errors, at most. */
+#define FAULTS_NS 10000000ull
 
 int xs_worker_init(struct xs_worker *w, struct xs_stack *s, uint32_t index) {
     memset(w, 0, sizeof *w);
     w->stack = s;
     w->index = index;
-    w->wake_fd = w->epoll_fd = -1;
+    w->wake_fd = w->epoll_fd = w->timer_fd = -1;
     w->rx_entry = w->tx_entry = w->frames_tx_entry = XS_EDGE_NONE;
     int rc = xs_pool_init(&w->pool, index, s->nworkers, s->frames_per_worker);
     if (rc) return rc;
     w->walk.mem = &s->mem;
     w->walk.pool = &w->pool;
-    w->napi = (struct xs_napi){.mem = &s->mem, .pool = &w->pool, .tables = &s->tables};
+    xs_napi_init(&w->napi, &s->mem, &w->pool, &s->tables);
     w->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    w->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
     w->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     struct epoll_event wake = {.events = EPOLLIN, .data.fd = w->wake_fd};
-    if (w->wake_fd < 0 || w->epoll_fd < 0 || epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, w->wake_fd, &wake)) {
+    struct epoll_event timer = {.events = EPOLLIN, .data.fd = w->timer_fd};
+    if (w->wake_fd < 0 || w->timer_fd < 0 || w->epoll_fd < 0 || epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, w->wake_fd, &wake) ||
+        epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, w->timer_fd, &timer)) {
         rc = -errno;
         xs_worker_deinit(w);
     }
@@ -38,8 +46,8 @@ int xs_worker_init(struct xs_worker *w, struct xs_stack *s, uint32_t index) {
 }
 
 void xs_worker_deinit(struct xs_worker *w) {
-    for (uint32_t d = 0; d < w->napi.nports; d++) xs_worker_detach(w, d);
     if (w->wake_fd >= 0) close(w->wake_fd);
+    if (w->timer_fd >= 0) close(w->timer_fd);
     if (w->epoll_fd >= 0) close(w->epoll_fd);
     free(w->walk.trace);
     w->walk.trace = NULL;
@@ -57,34 +65,64 @@ bool xs_worker_enter(struct xs_worker *w) {
 }
 
 void xs_worker_leave(struct xs_worker *w) {
-    atomic_store_explicit(&w->polls, atomic_load_explicit(&w->polls, memory_order_relaxed) + 1, memory_order_relaxed);
     xs_epoch_leave(&w->epoch);
     atomic_store_explicit(&w->driver, 0, memory_order_release);
 }
 
 /* ---- poll ---- */
 
-static uint32_t poll_device(struct xs_worker *w, uint32_t device, uint32_t budget, uint64_t now) {
-    struct xs_xsk *x = w->napi.port[device].xsk;
+static uint32_t poll_port(struct xs_worker *w, uint32_t port, uint32_t budget, uint64_t now) {
+    struct xs_xsk *x = w->napi.port[port].xsk;
     if (!x || x->dead) return 0;
-    xs_napi_complete(&w->napi, device);
+    xs_napi_complete(&w->napi, port);
     uint32_t total = 0, got;
     do {
         struct xs_batch *b = xs_walk_begin(&w->walk, now);
         uint32_t want = budget - total < XS_WEIGHT ? budget - total : XS_WEIGHT;
-        got = xs_napi_poll(&w->napi, device, want, b);
+        got = xs_napi_poll(&w->napi, port, want, b);
         total += got;
         if (b->n) xs_walk_run(&w->walk, w->rx_entry);
-        xs_napi_refill(&w->napi, device);
+        xs_napi_refill(&w->napi, port);
     } while (got == XS_WEIGHT && total < budget && !w->walk.parked);
     return total;
 }
 
 static void kick_all(struct xs_worker *w) {
-    for (uint32_t d = 0; d < w->napi.nports; d++) {
-        struct xs_xsk *x = w->napi.port[d].xsk;
-        if (x && x->unkicked) xs_napi_kick(&w->napi, d);
+    for (uint32_t port = 0; port < w->napi.nports; port++)
+        if (w->napi.port[port].xsk) xs_napi_kick(&w->napi, port);
+}
+
+/* Packets may wait for room in a ring, and fill rings for frames, while nothing comes in that would wake whoever sleeps on
+ * the epoll descriptor. So that he polls again, the timer makes it readable. A clock moved by hand needs none. */
+static void finish_later(struct xs_worker *w, uint64_t now) {
+    if (w->timer_ns && now >= w->timer_ns) {
+        uint64_t expired;
+        if (read(w->timer_fd, &expired, sizeof expired) < 0) return; /* a moment too early: next time */
+        w->timer_ns = 0;
     }
+    if (w->timer_ns || w->stack->manual_clock || !xs_napi_unfinished(&w->napi)) return;
+    struct itimerspec at = {.it_value.tv_nsec = LATER_NS};
+    if (timerfd_settime(w->timer_fd, 0, &at, NULL) == 0) w->timer_ns = now + LATER_NS;
+}
+
+/* The kernel says by an error on the socket that its device is gone (xsk_notifier): epoll reports it, for ever. */
+static void take_fault(struct xs_worker *w, const struct epoll_event *e) {
+    if (!(e->events & (EPOLLERR | EPOLLHUP))) return;
+    for (uint32_t port = 0; port < w->napi.nports; port++) {
+        struct xs_xsk *x = w->napi.port[port].xsk;
+        if (!x || x->fd < 0 || x->fd != e->data.fd) continue;
+        epoll_ctl(w->epoll_fd, EPOLL_CTL_DEL, x->fd, NULL);
+        x->error = ENODEV;
+        x->dead = 1;
+    }
+}
+
+static void look_for_faults(struct xs_worker *w, uint64_t now) {
+    if (now - w->faults_ns < FAULTS_NS || w->stack->manual_clock) return;
+    w->faults_ns = now;
+    struct epoll_event event[8];
+    int n = epoll_wait(w->epoll_fd, event, 8, 0);
+    for (int i = 0; i < n; i++) take_fault(w, &event[i]);
 }
 
 int xs_worker_poll(struct xs_worker *w, uint32_t budget) {
@@ -96,13 +134,14 @@ int xs_worker_poll(struct xs_worker *w, uint32_t budget) {
     uint64_t now = xs_stack_now_ns(w->stack);
     uint32_t total = 0;
     xs_pool_drain(&w->pool);
-    for (uint32_t k = 0; k < w->napi.nports && !w->walk.parked; k++) {
-        uint32_t device = (w->napi.next_port + k) % w->napi.nports;
-        total += poll_device(w, device, budget, now);
-    }
+    for (uint32_t k = 0; k < w->napi.nports && !w->walk.parked; k++)
+        total += poll_port(w, (w->napi.next_port + k) % w->napi.nports, budget, now);
     if (w->napi.nports) w->napi.next_port = (w->napi.next_port + 1) % w->napi.nports;
     xs_walk_tick(&w->walk, now);
     kick_all(w);
+    finish_later(w, now);
+    look_for_faults(w, now);
+    atomic_store_explicit(&w->polls, atomic_load_explicit(&w->polls, memory_order_relaxed) + 1, memory_order_relaxed);
     xs_worker_leave(w);
     return (int)total;
 }
@@ -142,53 +181,6 @@ void xs_worker_wake(struct xs_worker *w) {
 }
 
 int xs_worker_epoll_fd(struct xs_worker *w) { return w->epoll_fd; }
-
-/* ---- queues ---- */
-
-int xs_worker_attach(struct xs_worker *w, struct xs_xsk *x, uint32_t device) {
-    if (device >= XS_DEVICES_MAX || w->napi.port[device].xsk) return -EINVAL;
-    if (x->fd >= 0) {
-        struct epoll_event e = {.events = EPOLLIN, .data.fd = x->fd};
-        if (epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, x->fd, &e)) return -errno;
-    }
-    x->device = (uint8_t)device;
-    x->rx_head = XS_NO_FRAME;
-    while (!xs_worker_enter(w)) sched_yield();
-    w->napi.port[device].xsk = x;
-    if (w->napi.nports <= device) w->napi.nports = device + 1;
-    if (!w->napi.fill_target || w->napi.fill_target > x->fill.size) w->napi.fill_target = x->fill.size;
-    xs_napi_refill(&w->napi, device);
-    xs_worker_leave(w);
-    return 0;
-}
-
-int xs_worker_detach(struct xs_worker *w, uint32_t device) {
-    if (device >= XS_DEVICES_MAX || !w->napi.port[device].xsk) return -EINVAL;
-    while (!xs_worker_enter(w)) sched_yield();
-    struct xs_port *port = &w->napi.port[device];
-    struct xs_xsk *x = port->xsk;
-    if (x->fd >= 0) epoll_ctl(w->epoll_fd, EPOLL_CTL_DEL, x->fd, NULL);
-    x->dead = 1;
-    while (port->backlog_n) { /* what waited for room can go nowhere now */
-        uint32_t frame = port->backlog[port->backlog_head];
-        port->backlog_head = (port->backlog_head + 1) % XS_TX_BACKLOG;
-        port->backlog_n--;
-        xs_walk_drop(&w->walk, w->rx_entry < XS_NODES_MAX ? w->rx_entry : 0, frame, XS_REASON_DEVICE_GONE);
-    }
-    x->ops->close(x);
-    port->xsk = NULL;
-    int home = 0;
-    const struct xs_mem *mem = w->walk.mem;
-    uint32_t first = w->index * w->pool.per_home;
-    for (uint32_t f = first; f < first + w->pool.per_home; f++) {
-        struct xs_pkt *p = &mem->pkt[f];
-        if ((p->owner != XS_FILLED && p->owner != XS_TRANSMITTING) || p->owner_device != device) continue;
-        xs_pool_put(&w->pool, mem, f);
-        home++;
-    }
-    xs_worker_leave(w);
-    return home;
-}
 
 /* ---- nodes ---- */
 

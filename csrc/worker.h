@@ -25,7 +25,10 @@ struct xs_worker {
     struct xs_stack *stack;
     uint32_t index;
     int wake_fd;                   /* eventfd: control wakes a worker that sleeps in xs_worker_wait() */
-    int epoll_fd;                  /* RX rings, wake_fd, and what sockets add */
+    int epoll_fd;                  /* RX rings, wake_fd, timer_fd, and what sockets add */
+    int timer_fd;                  /* see finish_later() */
+    uint64_t timer_ns;             /* when it goes off; 0 = not set */
+    uint64_t faults_ns;            /* when sockets were last asked for errors */
     uint32_t rx_entry;             /* node of napi.rx */
     uint32_t tx_entry;             /* node of routing.tx */
     uint32_t frames_tx_entry;      /* where whole frames from the user enter: tc.tx or what stands for it */

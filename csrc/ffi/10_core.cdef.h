@@ -15,6 +15,8 @@ struct xs_stack_options {
 
 int xs_stack_create(const struct xs_stack_options *options, struct xs_stack **out);
 void xs_stack_destroy(struct xs_stack *stack);
+/* 1 in a forked child of the process that made the stack: it must not use it (and destroying it there does nothing). */
+int xs_stack_forked(struct xs_stack *stack);
 void *xs_stack_umem(struct xs_stack *stack);
 uint64_t xs_stack_umem_bytes(struct xs_stack *stack);
 uint32_t xs_stack_frame_shift(struct xs_stack *stack); /* log2 of the frame size in bytes */
@@ -58,12 +60,14 @@ const char *xs_stage_counter(uint32_t index, uint32_t counter);
 const char *xs_reason_name(uint32_t reason);
 const char *xs_reason_text(uint32_t reason);
 
+/* A queue of a device becomes one of this worker's, which may have several of each device. */
 int xs_worker_attach(struct xs_worker *worker, struct xs_xsk *xsk, uint32_t device);
-/* The queue is gone: frames whose owner it is come home. Returns how many. */
+/* All queues of the device that this worker has: what waits to be sent is dropped, their sockets are closed, and the frames
+ * that the kernel had come home. Returns how many. The sockets stay the caller's, to free. */
 int xs_worker_detach(struct xs_worker *worker, uint32_t device);
 
-/* One round over all queues. Returns packets received; -EBUSY when another thread drives this worker; -EAGAIN when
- * packets are parked for a Python hook: resume those first. */
+/* One round over all queues. Returns descriptors received; -EBUSY when another thread drives this worker; -EAGAIN when
+ * packets are parked for a Python hook: resume those first. A queue that fails is not polled any more: xs_xsk_read() says so. */
 int xs_worker_poll(struct xs_worker *worker, uint32_t budget);
 /* Sleeps until there is something to poll, at most `timeout_ms` (-1: for ever). 1 = something, 0 = time is over. */
 int xs_worker_wait(struct xs_worker *worker, int timeout_ms);

@@ -16,5 +16,6 @@
 #include "ffi/40_fake.cdef.h"
 #include "include/xdpstack_stage.h"
 #include "tables/config.h"
+#include "xsk/xsk.h"
 
 #endif

@@ -7,12 +7,16 @@
 #include "tables/config.h"
 #include "xsk/xsk.h"
 
-#define XS_TX_BACKLOG 1024u /* packets that wait for room in a TX ring, per queue: the length of a pfifo qdisc */
-#define XS_FRAGS_MAX 18u    /* frames of a received packet: MAX_SKB_FRAGS + 1 */
+#define XS_PORTS_MAX 64u  /* queues, of all devices, that one worker polls */
+#define XS_QUEUES_MAX 64u /* queues of a device that the choice of a TX queue tells apart */
+#define XS_NO_PORT 255u
+#define XS_TX_BACKLOG \
+    1024u                /* packets that wait for room in a TX ring, per queue: the length of a pfifo qdisc */
+#define XS_FRAGS_MAX 18u /* frames of a packet: MAX_SKB_FRAGS + 1 */
 
-/* This worker's queue of one device. */
+/* One queue of one device. A worker has one or more of each device (or none: then it sends through another worker). */
 struct xs_port {
-    struct xs_xsk *xsk;     /* NULL: this worker has no queue of that device */
+    struct xs_xsk *xsk; /* NULL: the place is free */
     uint32_t backlog_head, backlog_n;
     uint32_t backlog[XS_TX_BACKLOG]; /* FIFO of packets, owner HELD */
 };
@@ -21,24 +25,39 @@ struct xs_napi {
     const struct xs_mem *mem;
     struct xs_pool *pool;
     const struct xs_tables *tables;
-    struct xs_port port[XS_DEVICES_MAX];
-    uint32_t nports;          /* ports[0..nports) may have a queue */
-    uint32_t next_port;       /* round robin of polls */
-    uint32_t fill_target;     /* frames that a fill ring should hold */
+    uint32_t nports;    /* ports[0..nports) may have a queue */
+    uint32_t next_port; /* round robin of polls */
+    uint64_t
+        starved; /* bit per port: its fill ring has less than half of what it should, for want of free frames */
+    uint8_t tx_port[XS_DEVICES_MAX]
+                   [XS_QUEUES_MAX]; /* device and queue -> the port to send by, or XS_NO_PORT */
+    struct xs_port port[XS_PORTS_MAX];
 };
 
 enum { XS_NAPI_RX_RECEIVE };
-enum xs_napi_rx_counter { XS_NAPI_RX_PACKETS_BYTES, XS_NAPI_RX_TRUNCATED };
+enum xs_napi_rx_counter { XS_NAPI_RX_BYTES, XS_NAPI_RX_TRUNCATED };
 enum xs_napi_tx_counter { XS_NAPI_TX_BYTES, XS_NAPI_TX_BACKLOGGED };
 
-/* Takes up to `budget` packets of one device's queue into the empty batch `b`. Returns how many. */
-uint32_t xs_napi_poll(struct xs_napi *self, uint32_t device, uint32_t budget, struct xs_batch *b);
+void xs_napi_init(struct xs_napi *self, const struct xs_mem *mem, struct xs_pool *pool,
+                  const struct xs_tables *tables);
+/* Puts a queue into a free place; returns its port, or -ENOSPC. */
+int xs_napi_attach(struct xs_napi *self, struct xs_xsk *x, uint32_t device);
+/* The port is empty from now on; its backlog must be. */
+void xs_napi_detach(struct xs_napi *self, uint32_t port);
+
+/* Takes up to `budget` packets of one queue into the empty batch `b`. Returns how many descriptors were taken. */
+uint32_t xs_napi_poll(struct xs_napi *self, uint32_t port, uint32_t budget, struct xs_batch *b);
 /* Puts free frames on the fill ring, up to the target; wakes the kernel when it asks for it. */
-void xs_napi_refill(struct xs_napi *self, uint32_t device);
+void xs_napi_refill(struct xs_napi *self, uint32_t port);
 /* Takes sent frames back from the completion ring. */
-void xs_napi_complete(struct xs_napi *self, uint32_t device);
+void xs_napi_complete(struct xs_napi *self, uint32_t port);
 /* Tells the kernel of what was put on the TX ring since the last time. */
-void xs_napi_kick(struct xs_napi *self, uint32_t device);
+void xs_napi_kick(struct xs_napi *self, uint32_t port);
+/* Takes note of what a system call on a socket said, unless it was "later". */
+void xs_napi_fault(struct xs_xsk *x, int rc);
+/* True when there is something left that only another poll can do, though no packet may come to cause one: packets wait to be
+ * sent, or fill rings wait for frames. */
+bool xs_napi_unfinished(const struct xs_napi *self);
 /* Packets that could be sent on the device now without being dropped (ring and backlog). */
 uint32_t xs_napi_tx_room(struct xs_napi *self, uint32_t device);
 

@@ -8,27 +8,22 @@
  *
  * `ops` is what needs a system call. The real kernel's are in csrc/xsk/socket.c, the fake kernel's in csrc/fake/; all else,
  * rings included, is the same code for both.
+ *
+ * Who may touch it: the thread that drives the worker it is attached to. Exceptions: control reads counters, which may be
+ * a poll behind; the watchdog reads the shared indices of the RX ring under the stack's ports_lock (csrc/stack.h), under
+ * which a worker attaches and detaches.
  */
 #ifndef XS_XSK_XSK_H
 #define XS_XSK_XSK_H
 
 #include "base/ring.h"
 #include "base/uapi.h"
-
-struct xs_xsk;
-
-/* The six counters of XDP_STATISTICS. */
-struct xs_xsk_stats {
-    uint64_t rx_dropped;
-    uint64_t rx_invalid_descs;
-    uint64_t tx_invalid_descs;
-    uint64_t rx_ring_full;
-    uint64_t rx_fill_ring_empty_descs;
-    uint64_t tx_ring_empty_descs;
-};
+#include "ffi/30_xsk.cdef.h"
 
 struct xs_xsk_ops {
-    int (*kick_tx)(struct xs_xsk *x);  /* 0, or a negative errno: -EAGAIN and -EBUSY mean later, -ENXIO and -ENETDOWN gone */
+    /* Both return 0 or a negative errno. -EAGAIN, -EBUSY, -ENOBUFS: later. -ENETDOWN: the device is down, or resets.
+     * -ENXIO, -ENODEV: the queue is not ours any more. */
+    int (*kick_tx)(struct xs_xsk *x);
     int (*kick_rx)(struct xs_xsk *x);
     int (*stats)(struct xs_xsk *x, struct xs_xsk_stats *out);
     void (*close)(struct xs_xsk *x); /* unmaps the rings, closes the descriptor */
@@ -37,22 +32,28 @@ struct xs_xsk_ops {
 struct xs_xsk {
     struct xs_ring rx, tx, fill, comp;
     const struct xs_xsk_ops *ops;
-    int fd;             /* -1 for a memory device */
-    void *kernel;       /* the fake kernel's side, for a memory device */
-    uint8_t device;     /* the stack's device index */
+    int fd;         /* -1: closed, or a memory device */
+    void *kernel;   /* the fake kernel's side, for a memory device */
+    uint8_t device; /* the stack's device index */
     uint8_t queue;
-    uint8_t zero_copy;  /* granted */
-    uint8_t multi;      /* bound with XDP_USE_SG: packets of several frames may come */
-    uint8_t dead;       /* the device is gone or the queue was taken away: not polled any more */
-    uint32_t headroom;  /* bytes the kernel leaves before a received frame, ours included */
-    uint32_t filled;    /* frames in fill and RX ring, or with the kernel for them */
+    uint8_t zero_copy; /* granted */
+    uint8_t multi;     /* bound with XDP_USE_SG: packets of several frames come, and may be sent */
+    uint8_t dead;      /* the device is gone or the queue was taken away: not polled any more */
+    uint8_t error;     /* errno of the last fault, 0 = none. ENETDOWN without `dead` may pass */
+    uint32_t headroom; /* bytes the kernel leaves before a received frame, ours included */
+    uint32_t
+        fill_target; /* frames that the fill and RX ring should have between them; 0 = as many as fill has slots */
+    uint32_t filled; /* frames in fill and RX ring, or with the kernel for them */
     uint32_t transmitting;
-    uint32_t unkicked;  /* TX descriptors submitted since the kernel was last told */
+    uint32_t unkicked;         /* TX descriptors submitted since the kernel was last told */
     uint32_t rx_head, rx_tail; /* packet whose frames are still arriving (multi-buffer), or XS_NO_FRAME */
-    uint32_t rx_frags;
     /* counters */
     uint64_t kicks, kicks_spared, rx_wakeups, kick_errors, rx_bad_descs;
-    struct { void *addr; size_t bytes; } map[4]; /* the rings' mappings: rx, tx, fill, completion */
+    struct xs_xsk_stats last_stats; /* of a closed socket */
+    struct {
+        void *addr;
+        size_t bytes;
+    } map[4]; /* the rings' mappings: rx, tx, fill, completion */
 };
 
 #endif

@@ -35,10 +35,10 @@ _FAULT_NAMES = tuple(name for name, _ in ffi.typeof(_FAULTS).fields)
 class Rings:
     """Slots of the four rings, powers of two, and where their free-running 32-bit indices start."""
 
-    rx: int = 2048
-    tx: int = 2048
-    fill: int = 4096
-    completion: int = 2048
+    rx: int = 512
+    tx: int = 512
+    fill: int = 1024
+    completion: int = 512
     first_index: int = 0
 
 

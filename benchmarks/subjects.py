@@ -1,0 +1,71 @@
+"""The Python subjects of benchmarks/receive.py: subjects.py KIND INTERFACE RING COUNTFILE. Each says "ready" and counts."""
+
+import mmap
+import os
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+
+import xdpstack
+
+PORT = 9
+ADDRESS = "10.88.0.1"
+
+
+def napi(interface: str, ring: int) -> Iterator[int]:
+    """The walk's first stage alone: rings, descriptors, ledgers; then a hook in C drops everything."""
+    with xdpstack.open(interface, rx_ring=ring) as stack, stack.frames(xdpstack.EverythingBut()):
+        stack.hook("taps.rx", xdpstack.drop_all())
+        yield (total := 0)
+        while True:
+            total += stack.poll_wait(0.1)
+            yield total
+
+
+def udp(interface: str, ring: int) -> Iterator[int]:
+    """The whole path to a socket, read in batches."""
+    with xdpstack.open(interface, rx_ring=ring) as stack, stack.udp((ADDRESS, PORT)) as sock:
+        yield (total := 0)
+        while True:
+            with sock.recv_batch(256) as batch:
+                total += len(batch)
+            yield total
+
+
+def recvfrom(interface: str, ring: int) -> Iterator[int]:
+    """The whole path to a socket, a datagram at a time."""
+    with xdpstack.open(interface, rx_ring=ring) as stack, stack.udp((ADDRESS, PORT)) as sock:
+        yield (total := 0)
+        while True:
+            for _ in range(64):
+                sock.recvfrom(2048)
+            total += 64
+            yield total
+
+
+def kernel(interface: str, ring: int) -> Iterator[int]:
+    """The kernel's socket, from Python."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind((ADDRESS, PORT))
+        yield (total := 0)
+        while True:
+            for _ in range(64):
+                sock.recvfrom(2048)
+            total += 64
+            yield total
+
+
+def main() -> None:
+    kind, interface, ring, path = sys.argv[1:]
+    descriptor = os.open(path, os.O_RDWR)
+    count = mmap.mmap(descriptor, 8)
+    run = {"napi": napi, "udp": udp, "recvfrom": recvfrom, "kernel": kernel}[kind](interface, int(ring))
+    next(run)  # set up
+    print("ready", flush=True)
+    for total in run:
+        struct.pack_into("Q", count, 0, total)
+
+
+if __name__ == "__main__":
+    main()

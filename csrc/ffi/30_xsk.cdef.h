@@ -1,0 +1,68 @@
+/* AF_XDP sockets: opening, reading and closing them. Read by cffi and by C; plain declarations only.
+ * Functions return 0 or a count, or a negative errno; out-parameters come last and are untouched on failure. */
+
+struct xs_xsk;
+
+/* What xs_xsk_open() was doing when it failed: which system call the errno is of. */
+enum xs_xsk_step {
+    XS_XSK_SOCKET, /* socket(AF_XDP) */
+    XS_XSK_MEMORY, /* XDP_UMEM_REG: the memory is pinned */
+    XS_XSK_RINGS,  /* making and mapping the four rings */
+    XS_XSK_BIND,   /* bind to the queue */
+    XS_XSK_DONE,
+};
+
+struct xs_xsk_options {
+    void *memory; /* frames; page aligned. Stays the caller's, who keeps it mapped until the socket is closed */
+    uint64_t memory_bytes;
+    uint32_t frame_bytes;
+    uint32_t ifindex; /* in the network namespace of the calling thread */
+    uint32_t queue;
+    uint32_t rx_slots; /* ring sizes are powers of two */
+    uint32_t tx_slots;
+    uint32_t fill_slots;
+    uint32_t completion_slots;
+    uint32_t fill_target; /* frames to keep with the kernel; 0 = fill_slots */
+    uint32_t bind_flags;  /* XDP_COPY, XDP_ZEROCOPY, XDP_USE_NEED_WAKEUP, XDP_USE_SG */
+    int32_t share;        /* a socket whose registered memory, and with it mode and flags, this one shares: bind_flags are
+                             to be what that one was bound with. -1: registers `memory` anew */
+};
+
+/* `step` is written in any case. */
+int xs_xsk_open(const struct xs_xsk_options *options, uint32_t *step, struct xs_xsk **out);
+/* Unmaps the rings, then closes the descriptor; idempotent. Detaching from a worker does it too. */
+void xs_xsk_close(struct xs_xsk *xsk);
+/* Closes and frees. It must not be attached to a worker. */
+void xs_xsk_free(struct xs_xsk *xsk);
+
+/* The six counters of XDP_STATISTICS. */
+struct xs_xsk_stats {
+    uint64_t rx_dropped;
+    uint64_t rx_invalid_descs;
+    uint64_t tx_invalid_descs;
+    uint64_t rx_ring_full;
+    uint64_t rx_fill_ring_empty_descs;
+    uint64_t tx_ring_empty_descs;
+};
+/* The kernel's; of a closed socket what it counted last. */
+int xs_xsk_read_stats(struct xs_xsk *xsk, struct xs_xsk_stats *out);
+
+/* State and counters of our side. Counters of a running worker may be a poll behind. */
+struct xs_xsk_values {
+    int32_t fd; /* -1: closed, or a memory device */
+    uint32_t queue;
+    uint32_t device;         /* the stack's device index */
+    uint32_t zero_copy;      /* granted */
+    uint32_t multi;          /* takes packets of several frames */
+    uint32_t dead;           /* not polled any more */
+    uint32_t error;          /* errno of the fault, 0 = none */
+    uint32_t filled;         /* frames with the kernel to receive into, or received and not read */
+    uint32_t transmitting;   /* frames with the kernel to send, or sent and not taken back */
+    uint32_t unkicked;       /* of those, the kernel was not told yet */
+    uint64_t kicks;          /* system calls that told the kernel to send */
+    uint64_t kicks_spared;   /* batches for which it needed none */
+    uint64_t kick_errors;    /* kicks that failed otherwise than by "later" */
+    uint64_t rx_wakeups;     /* system calls that told the kernel of new empty frames */
+    uint64_t rx_bad_descs;   /* descriptors outside the memory: never from a sound kernel */
+};
+void xs_xsk_read(struct xs_xsk *xsk, struct xs_xsk_values *out);

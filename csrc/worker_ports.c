@@ -1,0 +1,76 @@
+/* Queues come to a worker, and go: by control, while nobody drives. See worker.h. */
+#include <errno.h>
+#include <sys/epoll.h>
+
+#include "stack.h"
+#include "worker.h"
+
+#include "ffi/10_core.cdef.h"
+
+int xs_worker_attach(struct xs_worker *w, struct xs_xsk *x, uint32_t device) {
+    if (device >= XS_DEVICES_MAX) return -EINVAL;
+    pthread_mutex_lock(&w->stack->ports_lock);
+    while (!xs_worker_enter(w)) sched_yield();
+    int port = xs_napi_attach(&w->napi, x, device);
+    struct epoll_event e = {.events = EPOLLIN, .data.fd = x->fd};
+    int rc = port < 0 ? port : 0;
+    if (!rc && x->fd >= 0 && epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, x->fd, &e)) {
+        rc = -errno;
+        xs_napi_detach(&w->napi, (uint32_t)port);
+    }
+    if (!rc) xs_napi_refill(&w->napi, (uint32_t)port);
+    xs_worker_leave(w);
+    pthread_mutex_unlock(&w->stack->ports_lock);
+    return rc;
+}
+
+/* The frames of one closed queue, wherever their home is, are nobody's any more: home with them. */
+static int take_home(struct xs_worker *w, const struct xs_xsk *x) {
+    const struct xs_mem *mem = w->walk.mem;
+    int home = 0;
+    for (uint32_t f = 0; f < mem->nframes; f++) {
+        const struct xs_pkt *p = &mem->pkt[f];
+        if ((p->owner != XS_FILLED && p->owner != XS_TRANSMITTING) || p->owner_device != x->device ||
+            p->queue != x->queue)
+            continue;
+        xs_pool_put(&w->pool, mem, f);
+        home++;
+    }
+    return home;
+}
+
+static int detach_port(struct xs_worker *w, uint32_t at) {
+    struct xs_port *port = &w->napi.port[at];
+    struct xs_xsk *x = port->xsk;
+    if (x->fd >= 0) epoll_ctl(w->epoll_fd, EPOLL_CTL_DEL, x->fd, NULL);
+    x->dead = 1;
+    for (; port->backlog_n; port->backlog_n--) { /* what waited for room can go nowhere now */
+        uint32_t frame = port->backlog[port->backlog_head];
+        port->backlog_head = (port->backlog_head + 1) % XS_TX_BACKLOG;
+        xs_walk_drop(&w->walk, w->rx_entry < XS_NODES_MAX ? w->rx_entry : 0, frame, XS_REASON_DEVICE_GONE);
+    }
+    x->ops->close(x);
+    int home = take_home(w, x);
+    x->filled = x->transmitting = x->unkicked = 0;
+    x->rx_head = XS_NO_FRAME;
+    xs_napi_detach(&w->napi, at);
+    return home;
+}
+
+/* A frame on this queue may have its home with another worker, so all of them stand still for the moment. */
+int xs_worker_detach(struct xs_worker *w, uint32_t device) {
+    struct xs_stack *s = w->stack;
+    int home = -EINVAL;
+    pthread_mutex_lock(&s->ports_lock);
+    for (uint32_t i = 0; i < s->nworkers; i++)
+        while (s->worker[i] && !xs_worker_enter(s->worker[i])) sched_yield();
+    for (uint32_t port = w->napi.nports; port-- > 0;) {
+        struct xs_xsk *x = w->napi.port[port].xsk;
+        if (!x || x->device != device) continue;
+        home = (home < 0 ? 0 : home) + detach_port(w, port);
+    }
+    for (uint32_t i = 0; i < s->nworkers; i++)
+        if (s->worker[i]) xs_worker_leave(s->worker[i]);
+    pthread_mutex_unlock(&s->ports_lock);
+    return home;
+}

@@ -1,0 +1,84 @@
+"""The stack's frames as the kernel knows them: which socket registered them, and which sockets share that.
+
+A registration (XDP_UMEM_REG) belongs to the socket that made it and to those bound with XDP_SHARED_UMEM; it lives as long
+as any of them, and the kernel gives all of them one mode: zero-copy or copy, multi-buffer or not. So
+
+* a new socket shares through any socket still bound that has the flags it needs;
+* if there is none, the same memory is registered anew (the kernel pins the pages once more, and knows nothing of the
+  other registration): for the first socket, after the last one was closed, and for a device of another mode.
+
+Frame numbers mean the same in every registration, so a frame received on one device can be sent on any other.
+
+Closing a socket is asynchronous in the kernel: the queue is free some milliseconds after close(2) returned. A bind that
+finds it busy is repeated, with growing pauses, until a deadline.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+
+from xdpstack.device.xsk import XDP_COPY, XDP_ZEROCOPY, BindFailed, Rings, Xsk, open_xsk
+from xdpstack.native import ffi, lib
+from xdpstack.native.core import Core
+
+#: How long a busy queue is waited for, and the pauses between attempts, in seconds.
+BUSY_SECONDS = 2.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.001, 0.05
+
+
+class Umem:
+    """The frames of one `Core`, and the sockets that use them. Control thread only."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.sockets: list[Xsk] = []
+        self.registrations = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of all frames."""
+        return self._core.frames * self._core.frame_bytes
+
+    def open(self, ifindex: int, queue: int, rings: Rings, flags: int, busy_seconds: float = BUSY_SECONDS) -> Xsk:
+        """A socket bound to the queue, in the network namespace of the calling thread. Raises BindFailed.
+
+        `flags` are XDP_COPY, XDP_ZEROCOPY (neither: the kernel chooses), XDP_USE_NEED_WAKEUP and XDP_USE_SG.
+        """
+        deadline = time.monotonic() + busy_seconds
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                return self._try(ifindex, queue, rings, flags)
+            except BindFailed as failed:
+                if failed.errno != errno.EBUSY or time.monotonic() >= deadline:
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _try(self, ifindex: int, queue: int, rings: Rings, flags: int) -> Xsk:
+        share = self._sharable(ifindex, flags)
+        pointer = ffi.cast("void *", lib.xs_stack_umem(self._core.pointer))
+        xsk = open_xsk(pointer, self.size, self._core.frame_bytes, ifindex, queue, rings, flags, share)
+        self.registrations += share < 0
+        self.sockets.append(xsk)
+        return xsk
+
+    def _sharable(self, ifindex: int, flags: int) -> int:
+        """The descriptor of a bound socket that has what `flags` ask for; -1 if there is none.
+
+        Where the kernel may choose the mode, only sockets of the same device are shared with: another device might be
+        granted another mode, and one registration has one.
+        """
+        for xsk in self.sockets:
+            descriptor = xsk.fileno()
+            if descriptor < 0 or xsk.flags != flags or xsk.state().dead:
+                continue
+            if xsk.ifindex == ifindex or flags & (XDP_COPY | XDP_ZEROCOPY):
+                return descriptor
+        return -1
+
+    def release(self, xsk: Xsk) -> None:
+        """Close and forget a socket; it must be detached from its worker."""
+        self.sockets.remove(xsk)
+        xsk.free()
