@@ -32,6 +32,11 @@ int xs_worker_init(struct xs_worker *w, struct xs_stack *s, uint32_t index) {
     w->walk.mem = &s->mem;
     w->walk.pool = &w->pool;
     xs_napi_init(&w->napi, &s->mem, &w->pool, &s->tables);
+    rc = xs_ip_init(&w->ip, &s->tables, &w->pool, index ? &s->worker[0]->ip : NULL);
+    if (rc) {
+        xs_worker_deinit(w);
+        return rc;
+    }
     w->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     w->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
     w->epoll_fd = epoll_create1(EPOLL_CLOEXEC);

@@ -12,6 +12,7 @@
 
 #include "base/epoch.h"
 #include "base/pool.h"
+#include "stages/ip.h"
 #include "stages/napi.h"
 #include "tables/config.h"
 #include "walk.h"
@@ -36,6 +37,7 @@ struct xs_worker {
     struct xs_walk walk;
     /* the stages' state, one field a stem */
     struct xs_napi napi;
+    struct xs_ip ip;
 };
 
 int xs_worker_init(struct xs_worker *w, struct xs_stack *stack, uint32_t index);

@@ -2,11 +2,15 @@
 #ifndef XS_STAGES_REGISTRY_H
 #define XS_STAGES_REGISTRY_H
 
+#include "stages/ip.h"
 #include "stages/napi.h"
 
 /* X(definition, field of struct xs_worker) in the order of xdpstack/path.py */
 #define XS_STAGE_ROWS(X)                                                                                     \
     X(xs_napi_rx_def, napi)                                                                                  \
+    X(xs_ip_rx_def, ip)                                                                                      \
+    X(xs_ip_local_def, ip)                                                                                   \
+    X(xs_ip_tx_def, ip)                                                                                      \
     X(xs_napi_tx_def, napi)
 
 #endif

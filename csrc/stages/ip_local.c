@@ -1,0 +1,62 @@
+/* ip.local: finds the transport protocol of a packet for this host. Contract: xdpstack/stages/ip.py.
+ * Mirrors ip_local_deliver, ip_protocol_deliver_rcu, ip6_input, ip6_protocol_deliver_rcu. */
+#include "stages/ip.h"
+
+#include "wire/ipv4.h"
+#include "wire/ipv6.h"
+
+/* UDP, and nothing between it and the IP header that has to be looked at. */
+static inline bool plain_udp(const struct xs_pkt *p) {
+    bool extended = (p->flags & XS_PKT_IPV6) && p->l4_off - p->l3_off != (int)XS_IPV6_BYTES;
+    return p->l4_proto == IPPROTO_UDP && !(p->flags & XS_PKT_FRAGMENT) && !extended;
+}
+
+/* ip_rcv_finish_core, RFC 1122, 3.3.6: for IPv4 it is routing that knows broadcast addresses; IPv6 was judged by ip.rx. */
+static inline bool unicast_in_l2_group(const struct xs_pkt *p, const struct xs_config *config) {
+    return (p->pkt_type == XS_PACKET_BROADCAST || p->pkt_type == XS_PACKET_MULTICAST) &&
+           !(p->flags & (XS_PKT_IPV6 | XS_PKT_ROUTED_BROADCAST | XS_PKT_ROUTED_MULTICAST)) &&
+           (config->device[p->device].flags & XS_DEV_DROP_UNICAST_IN_MULTICAST);
+}
+
+static enum xs_reason deliver(const struct xs_batch *b, uint32_t i) {
+    struct xs_pkt *p = xs_pkt(b, i);
+    if (p->flags & XS_PKT_IPV6) {
+        struct xs_ip_view v = {.l3 = xs_data(b, i) + p->l3_off,
+                               .head = (uint32_t)p->data_off + p->len - p->l3_off,
+                               .total = p->pkt_len - ((uint32_t)p->l3_off - p->data_off)};
+        uint8_t proto;
+        uint32_t off;
+        enum xs_reason why = xs_ip_extensions(&v, p->pkt_type, &proto, &off);
+        if (why != XS_IP_PASS) return why;
+        p->l4_proto = proto;
+        p->l4_off = (uint16_t)(p->l3_off + off);
+    } else if (p->flags & XS_PKT_FRAGMENT) {
+        return XS_REASON_FRAGMENT;
+    }
+    return p->l4_proto == IPPROTO_UDP ? XS_IP_PASS : XS_REASON_IP_NOPROTO;
+}
+
+void xs_ip_local(struct xs_ip *self, struct xs_batch *b) {
+    const struct xs_config *config = xs_table(self->tables, config);
+    for (uint32_t i = 0; i < b->n; i++) {
+        const struct xs_pkt *p = xs_pkt(b, i);
+        enum xs_reason why = XS_IP_PASS;
+        if (__builtin_expect(!plain_udp(p), 0)) {
+            b->count[XS_IP_LOCAL_SLOW]++;
+            why = deliver(b, i);
+        }
+        if (__builtin_expect(p->pkt_type != XS_PACKET_HOST, 0) && unicast_in_l2_group(p, config))
+            why = XS_REASON_UNICAST_IN_L2_MULTICAST;
+        if (__builtin_expect(why == XS_IP_PASS, 1))
+            b->next[i] = XS_IP_LOCAL_INPUT;
+        else
+            xs_drop(b, i, why);
+    }
+}
+
+const struct xs_stage_def xs_ip_local_def = {
+    .name = "ip.local",
+    .fn = (xs_stage_fn *)xs_ip_local,
+    .edges = {"input"},
+    .counters = {"slow"},
+};

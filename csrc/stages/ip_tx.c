@@ -1,0 +1,154 @@
+/* ip.tx: puts the IP header before what this host sends. Contract: xdpstack/stages/ip.py.
+ * Mirrors __ip_make_skb, ip_select_ident, ip_local_out, __ip6_make_skb, ip6_make_flowlabel. */
+#include "stages/ip.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+#include "wire/eth.h"
+#include "wire/ipv4.h"
+#include "wire/ipv6.h"
+
+/* ---- numbers that nobody outside can guess ---- */
+
+/* SipHash-1-3 (Aumasson, Bernstein) of `n` words: keyed, so that an observer of flow labels and ids learns no more. */
+static inline uint64_t rotl(uint64_t x, int by) { return x << by | x >> (64 - by); }
+
+static inline void sip_round(uint64_t v[4]) {
+    v[0] += v[1], v[1] = rotl(v[1], 13) ^ v[0], v[0] = rotl(v[0], 32);
+    v[2] += v[3], v[3] = rotl(v[3], 16) ^ v[2];
+    v[0] += v[3], v[3] = rotl(v[3], 21) ^ v[0];
+    v[2] += v[1], v[1] = rotl(v[1], 17) ^ v[2], v[2] = rotl(v[2], 32);
+}
+
+static inline uint64_t siphash(const uint64_t key[2], const uint64_t *word, uint32_t n) {
+    uint64_t v[4] = {key[0] ^ 0x736f6d6570736575u, key[1] ^ 0x646f72616e646f6du, key[0] ^ 0x6c7967656e657261u,
+                     key[1] ^ 0x7465646279746573u};
+    for (uint32_t i = 0; i <= n; i++) {
+        uint64_t m =
+            i < n ? word[i] : (uint64_t)n << 59; /* the last block: length in bytes, in its top byte */
+        v[3] ^= m;
+        sip_round(v);
+        v[0] ^= m;
+    }
+    v[2] ^= 0xff;
+    for (uint32_t i = 0; i < 3; i++) sip_round(v);
+    return v[0] ^ v[1] ^ v[2] ^ v[3];
+}
+
+/* xorshift64*, of Vigna: for jumps, which need not be unguessable one by one. */
+static inline uint32_t next_random(struct xs_ip *self) {
+    uint64_t x = self->random;
+    x ^= x >> 12;
+    x ^= x << 25;
+    x ^= x >> 27;
+    self->random = x;
+    return (uint32_t)(x * 0x2545f4914f6cdd1du >> 32);
+}
+
+int xs_ip_init(struct xs_ip *self, const struct xs_tables *tables, struct xs_pool *pool,
+               const struct xs_ip *first) {
+    *self = (struct xs_ip){.tables = tables, .pool = pool};
+    if (getentropy(self->secret, sizeof self->secret) || getentropy(&self->random, sizeof self->random))
+        return -errno;
+    if (first) memcpy(self->secret, first->secret, sizeof self->secret);
+    self->random |= 1; /* the generator stays at zero */
+    for (uint32_t i = 0; i < XS_IP_IDENTS; i++) self->ident[i].id = next_random(self);
+    return 0;
+}
+
+/* __ip_select_ident, ip_idents_reserve: the next id of the counter that this pair of addresses has. */
+static uint16_t select_ident(struct xs_ip *self, const struct xs_pkt *p, const struct xs_meta *m,
+                             uint32_t now_ms) {
+    uint64_t word[2] = {(uint64_t)xs_addr_get4(m->src) << 32 | xs_addr_get4(m->dst), p->l4_proto};
+    struct xs_ip_ident *ident = &self->ident[siphash(self->secret, word, 2) & (XS_IP_IDENTS - 1)];
+    uint32_t idle_ms = now_ms - ident->used_ms;
+    ident->used_ms = now_ms;
+    ident->id += 1 + (uint32_t)((uint64_t)idle_ms * next_random(self) >> 32);
+    return (uint16_t)ident->id;
+}
+
+/* ip6_make_flowlabel, with net.ipv6.auto_flowlabels at its default: the same for all packets of a flow. RFC 6437. */
+static uint32_t flow_label(const struct xs_ip *self, const struct xs_pkt *p, const struct xs_meta *m) {
+    uint64_t word[5];
+    memcpy(word, m->src, 16);
+    memcpy(word + 2, m->dst, 16);
+    word[4] = (uint64_t)p->sport << 32 | (uint64_t)p->dport << 16 | p->l4_proto;
+    return (uint32_t)siphash(self->secret, word, 5) & XS_IPV6_FLOW_LABEL;
+}
+
+/* ---- the headers ---- */
+
+/* Room for `bytes` before the transport header; it becomes the start of the packet. */
+static inline uint8_t *push(const struct xs_batch *b, uint32_t i, uint32_t bytes) {
+    struct xs_pkt *p = xs_pkt(b, i);
+    p->data_off = p->l3_off = (uint16_t)(p->data_off - bytes);
+    p->len = (uint16_t)(p->len + bytes);
+    p->pkt_len += bytes;
+    return xs_data(b, i) + p->l3_off;
+}
+
+/* IP_PMTUDISC_WANT, the default: DF on all that fits the device, ids from a counter; with IP_PMTUDISC_DO id 0 will do. */
+static void write4(struct xs_ip *self, const struct xs_batch *b, uint32_t i,
+                   const struct xs_device_config *device) {
+    struct xs_pkt *p = xs_pkt(b, i);
+    const struct xs_meta *m = xs_meta(b, i);
+    uint8_t *l3 = push(b, i, XS_IPV4_BYTES);
+    p->l3_proto = XS_ETHERTYPE_IPV4;
+    xs_ipv4_write(
+        l3, &(struct xs_ipv4_values){
+                .total = (uint16_t)p->pkt_len,
+                .id = p->flags & XS_PKT_DF ? 0 : select_ident(self, p, m, (uint32_t)(b->now_ns / 1000000u)),
+                .frag = XS_IPV4_DF,
+                .tos = p->tos,
+                .ttl = m->ttl ? m->ttl : device->ttl,
+                .protocol = p->l4_proto,
+                .src = m->src,
+                .dst = m->dst,
+            });
+}
+
+static void write6(struct xs_ip *self, const struct xs_batch *b, uint32_t i,
+                   const struct xs_device_config *device) {
+    struct xs_pkt *p = xs_pkt(b, i);
+    const struct xs_meta *m = xs_meta(b, i);
+    uint32_t payload = p->pkt_len;
+    uint8_t *l3 = push(b, i, XS_IPV6_BYTES);
+    p->l3_proto = XS_ETHERTYPE_IPV6;
+    xs_ipv6_write(l3, &(struct xs_ipv6_values){
+                          .flow_label = flow_label(self, p, m),
+                          .payload = (uint16_t)payload,
+                          .traffic_class = p->tos,
+                          .hop_limit = m->ttl ? m->ttl : device->hop_limit,
+                          .next = p->l4_proto,
+                          .src = m->src,
+                          .dst = m->dst,
+                      });
+}
+
+void xs_ip_tx(struct xs_ip *self, struct xs_batch *b) {
+    const struct xs_config *config = xs_table(self->tables, config);
+    for (uint32_t i = 0; i < b->n; i++) {
+        const struct xs_pkt *p = xs_pkt(b, i);
+        const struct xs_device_config *device = &config->device[p->device];
+        bool ipv6 = p->flags & XS_PKT_IPV6;
+        if (p->pkt_len + (ipv6 ? XS_IPV6_BYTES : XS_IPV4_BYTES) > device->mtu) {
+            xs_drop(
+                b, i,
+                XS_REASON_TX_SLOW); /* the shadow socket fragments it, or has the error that it deserves */
+            continue;
+        }
+        if (ipv6)
+            write6(self, b, i, device);
+        else
+            write4(self, b, i, device);
+        b->next[i] = XS_IP_TX_OUTPUT;
+    }
+}
+
+const struct xs_stage_def xs_ip_tx_def = {
+    .name = "ip.tx",
+    .fn = (xs_stage_fn *)xs_ip_tx,
+    .edges = {"output"},
+    .counters = {0},
+};
