@@ -141,6 +141,7 @@ static int make(struct xs_stack *stack, const struct xs_fake_options *o, struct 
     x->zero_copy = o->zero_copy;
     x->multi = o->multi;
     x->headroom = XS_FAKE_HEADROOM + o->headroom;
+    x->fill_target = o->fill_target;
     x->rx_head = x->rx_tail = XS_NO_FRAME;
     f->xsk = x;
     f->stack = stack;
@@ -263,22 +264,4 @@ void xs_fake_indices(struct xs_xsk *x, uint32_t *out) {
         out[2 * i] = atomic_load(ring[i]->producer);
         out[2 * i + 1] = atomic_load(ring[i]->consumer);
     }
-}
-
-void xs_fake_statistics(struct xs_xsk *x, struct xs_fake_statistics *out) {
-    struct xs_xsk_stats s;
-    statistics(x, &s);
-    *out = (struct xs_fake_statistics){
-        .rx_dropped = s.rx_dropped,
-        .rx_invalid_descs = s.rx_invalid_descs,
-        .tx_invalid_descs = s.tx_invalid_descs,
-        .rx_ring_full = s.rx_ring_full,
-        .rx_fill_ring_empty_descs = s.rx_fill_ring_empty_descs,
-        .tx_ring_empty_descs = s.tx_ring_empty_descs,
-        .kicks = x->kicks,
-        .kicks_spared = x->kicks_spared,
-        .rx_wakeups = x->rx_wakeups,
-        .kick_errors = x->kick_errors,
-        .rx_bad_descs = x->rx_bad_descs,
-    };
 }

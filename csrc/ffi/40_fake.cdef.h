@@ -6,6 +6,7 @@ struct xs_fake_options {
     uint32_t tx_size;
     uint32_t fill_size;
     uint32_t comp_size;
+    uint32_t fill_target; /* frames to keep with the kernel; 0 = fill_size */
     uint32_t first_index; /* where the indices of all four rings start: 0xfffffff0 makes them wrap soon */
     uint32_t queue;       /* number of the queue on its device */
     uint32_t headroom;    /* bytes asked for beyond the kernel's own 256 */
@@ -73,10 +74,3 @@ void xs_fake_values(struct xs_xsk *xsk, struct xs_fake_values *out);
 
 /* The four rings as the user side sees them, for tests: producer and consumer index of rx, tx, fill, completion. */
 void xs_fake_indices(struct xs_xsk *xsk, uint32_t *out);
-/* XDP_STATISTICS and the socket's own counters. */
-struct xs_fake_statistics {
-    uint64_t rx_dropped, rx_invalid_descs, tx_invalid_descs, rx_ring_full, rx_fill_ring_empty_descs,
-        tx_ring_empty_descs;
-    uint64_t kicks, kicks_spared, rx_wakeups, kick_errors, rx_bad_descs;
-};
-void xs_fake_statistics(struct xs_xsk *xsk, struct xs_fake_statistics *out);

@@ -78,11 +78,14 @@ class MemoryBackend:
 
     def open(self, core: Core) -> tuple[tuple[Device, ...], MirrorLike]:
         """Make the queues and attach them, queue i to worker i of `core`, over again where there are more queues."""
+        # half of the frames to receive into, the other half to send and to hold
+        queues = sum(spec.queues for spec in self.specs)
+        share = core.frames // (2 * max(len(core.workers), queues))
         try:
             for index, spec in enumerate(self.specs):
                 for queue in range(spec.queues):
                     worker = core.workers[queue % len(core.workers)]
-                    made = MemoryQueue(core, queue, spec.rings, spec.multi_buffer, spec.headroom)
+                    made = MemoryQueue(core, queue, spec.rings, spec.multi_buffer, spec.headroom, share)
                     check(lib.xs_worker_attach(worker, made.pointer, index), f"attach {spec.name}")
                     self.queues[spec.name].append(made)
                     self._attached.append((worker, index))

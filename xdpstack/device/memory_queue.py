@@ -43,9 +43,21 @@ class Rings:
 
 
 class MemoryQueue:
-    """The socket of one queue. Ends with `destroy()`, after its stack has detached it or is closed."""
+    """The socket of one queue. Ends with `destroy()`, after its stack has detached it or is closed.
 
-    def __init__(self, core: Core, queue: int, rings: Rings, multi_buffer: bool, headroom: int = 0) -> None:
+    `headroom` bytes are left before a received frame, beyond the kernel's 256; `fill_target` frames are kept with the
+    kernel to receive into, as many as the fill ring has slots for 0.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        queue: int,
+        rings: Rings,
+        multi_buffer: bool,
+        headroom: int = 0,
+        fill_target: int = 0,
+    ) -> None:
         options = ffi.new(
             "struct xs_fake_options *",
             {
@@ -53,6 +65,7 @@ class MemoryQueue:
                 "tx_size": rings.tx,
                 "fill_size": rings.fill,
                 "comp_size": rings.completion,
+                "fill_target": min(fill_target, rings.fill),
                 "first_index": rings.first_index,
                 "queue": queue,
                 "headroom": headroom,
@@ -124,7 +137,10 @@ class MemoryQueue:
 
     def statistics(self) -> dict[str, int]:
         """XDP_STATISTICS, as the kernel counts, and the socket's own counters."""
-        return _fields("struct xs_fake_statistics", lib.xs_fake_statistics, self.pointer)
+        counters = _fields("struct xs_xsk_stats", lib.xs_xsk_read_stats, self.pointer)
+        own = _fields("struct xs_xsk_values", lib.xs_xsk_read, self.pointer)
+        names = ("kicks", "kicks_spared", "kick_errors", "rx_wakeups", "rx_bad_descs")
+        return {**counters, **{name: own[name] for name in names}}
 
     def indices(self) -> dict[str, tuple[int, int]]:
         """(producer, consumer) of each ring, as shared between the two sides."""

@@ -125,7 +125,8 @@ class MemoryWalk:
 
     def _attach(self, index: int, device: TestDevice) -> None:
         queues = self.queues[device.name] = []
-        for queue, worker in zip(range(device.queues), self.core.workers, strict=False):
+        for queue in range(device.queues):
+            worker = self.core.workers[queue % len(self.core.workers)]
             made = MemoryQueue(self.core, queue, device.rings, device.multi_buffer)
             queues.append(made)
             check(lib.xs_worker_attach(worker, made.pointer, index), f"attach {device.name}")
@@ -249,9 +250,8 @@ class MemoryWalk:
             return
         self.closed = True
         for device in range(len(self.devices)):
-            for queue, worker in enumerate(self.core.workers):
-                if queue < self.devices[device].queues:
-                    check(lib.xs_worker_detach(worker, device), f"detach {self.devices[device].name}")
+            for worker in self.core.workers[: self.devices[device].queues]:
+                check(lib.xs_worker_detach(worker, device), f"detach {self.devices[device].name}")
         for worker in self.core.workers:
             check(lib.xs_worker_poll(worker, BUDGET), "poll")
         check_closed(self.core)
