@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "ffi/10_core.cdef.h"
+#include "tables/fib.h"
 
 static const struct xs_config no_devices;
 
@@ -49,6 +50,7 @@ int xs_stack_create(const struct xs_stack_options *o, struct xs_stack **out) {
     s->pid = getpid();
     pthread_mutex_init(&s->ports_lock, NULL);
     atomic_init(&s->tables.config, &no_devices);
+    atomic_init(&s->tables.fib, &xs_fib_empty);
     int rc = mem_init(s, o);
     for (uint32_t i = 0; rc == 0 && i < s->nworkers; i++) {
         s->worker[i] = aligned_alloc(64, (sizeof *s->worker[i] + 63) & ~(size_t)63);
@@ -79,6 +81,7 @@ void xs_stack_destroy(struct xs_stack *s) {
     }
     const struct xs_config *config = atomic_load(&s->tables.config);
     if (config != &no_devices) free((void *)config);
+    xs_fib_destroy((struct xs_fib *)atomic_load(&s->tables.fib));
     mem_deinit(s);
     pthread_mutex_destroy(&s->ports_lock);
     free(s);

@@ -37,6 +37,7 @@ int xs_worker_init(struct xs_worker *w, struct xs_stack *s, uint32_t index) {
         xs_worker_deinit(w);
         return rc;
     }
+    w->routing = (struct xs_routing){.tables = &s->tables, .user = (uint32_t)getuid()};
     w->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     w->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
     w->epoll_fd = epoll_create1(EPOLL_CLOEXEC);

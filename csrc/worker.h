@@ -14,6 +14,7 @@
 #include "base/pool.h"
 #include "stages/ip.h"
 #include "stages/napi.h"
+#include "stages/routing.h"
 #include "tables/config.h"
 #include "walk.h"
 
@@ -38,6 +39,7 @@ struct xs_worker {
     /* the stages' state, one field a stem */
     struct xs_napi napi;
     struct xs_ip ip;
+    struct xs_routing routing;
 };
 
 int xs_worker_init(struct xs_worker *w, struct xs_stack *stack, uint32_t index);

@@ -16,6 +16,7 @@
 #include "ffi/40_fake.cdef.h"
 #include "include/xdpstack_stage.h"
 #include "tables/config.h"
+#include "tables/fib.h"
 #include "xsk/xsk.h"
 
 #endif

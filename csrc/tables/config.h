@@ -20,6 +20,10 @@
 #define XS_DEV_PROMISC 0x0100u
 #define XS_DEV_LOOPBACK 0x0200u
 #define XS_DEV_DROP_UNICAST_IN_MULTICAST 0x0400u /* drop_unicast_in_l2_multicast */
+#define XS_DEV_SRC_VALID_MARK 0x0800u   /* src_valid_mark */
+#define XS_DEV_SEND_REDIRECTS 0x1000u   /* send_redirects */
+#define XS_DEV_BC_FORWARDING 0x2000u    /* bc_forwarding */
+#define XS_DEV_NO_IPV4 0x4000u          /* it has no IPv4 address */
 #define XS_DEV_GONE 0x8000u
 
 struct xs_device_config {

@@ -1,0 +1,205 @@
+/* routing.rx: where a received packet goes. See routing.h; the order of checks is the kernel's. */
+#include "stages/routing.h"
+
+#include "wire/ipv4.h"
+#include "wire/ipv6.h"
+
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+static const struct xs_addr any4 = {0, XS_MAPPED};
+
+static inline void deliver(struct xs_routed *out, uint16_t flag) {
+    out->next = XS_ROUTING_RX_LOCAL;
+    out->flags = flag;
+}
+
+static void forward(const struct xs_fib *fib, const struct xs_fib_hop *hop, struct xs_routed *out) {
+    const struct xs_nexthop *nexthop = xs_fib_nexthop(fib, hop->nexthop);
+    /* control and claims may be a moment apart: what leaves by none of our devices should not have been lifted */
+    if (!nexthop || nexthop->device == XS_NO_DEVICE) return xs_routed_drop(out, XS_REASON_NOT_CLAIMED);
+    out->next = XS_ROUTING_RX_FORWARD;
+    out->nexthop = hop->nexthop;
+}
+
+/* ---- IPv4: ip_route_input_slow(), net/ipv4/route.c ---- */
+
+/* ip_route_input_mc(), ip_mc_validate_source(). */
+static enum xs_reason multicast4(const struct xs_fib *fib, const struct xs_device_config *device,
+                                 const struct xs_fib_key *key) {
+    uint32_t src = xs_addr_to4(key->src);
+    if (!xs_fib_joined(fib, key->dst, device->ifindex)) return XS_REASON_NOT_MEMBER;
+    if (xs_addr4_is_multicast(src) || xs_addr4_is_broadcast(src)) return XS_REASON_IP_INVALID_SOURCE;
+    if (xs_addr4_is_loopback(src) && !(device->flags & XS_DEV_ROUTE_LOCALNET)) return XS_REASON_IP_LOCALNET;
+    if (src) return xs_routing_validate(fib, device, key, any4, 0);
+    bool link_local = xs_addr4_is_local_multicast(xs_addr_to4(key->dst));
+    return link_local || key->proto == IPPROTO_IGMP ? XS_ROUTING_PASS : XS_REASON_IP_INVALID_SOURCE;
+}
+
+/* Why there is no way on, of a device that forwards (ip_error); one that does not was not asked. */
+static enum xs_reason refused4(const struct xs_device_config *device, uint32_t verdict) {
+    if (!(device->flags & XS_DEV_FORWARDING)) return XS_REASON_IP_INADDRERRORS;
+    switch (verdict) {
+    case XS_FIB_UNREACHABLE: return XS_REASON_ROUTE_UNREACHABLE;
+    case XS_FIB_PROHIBITED: return XS_REASON_ROUTE_PROHIBIT;
+    case XS_FIB_BLACKHOLE: return XS_REASON_ROUTE_BLACKHOLE;
+    default: return XS_REASON_IP_INNOROUTES;
+    }
+}
+
+/* What can be said of the addresses alone. */
+static inline enum xs_reason martian4(const struct xs_device_config *device, uint32_t src, uint32_t dst) {
+    if (!src) return XS_REASON_IP_INVALID_SOURCE;
+    if (!dst) return XS_REASON_IP_INVALID_DEST;
+    if ((xs_addr4_is_loopback(dst) || xs_addr4_is_loopback(src)) && !(device->flags & XS_DEV_ROUTE_LOCALNET))
+        return XS_REASON_IP_LOCALNET;
+    return XS_ROUTING_PASS;
+}
+
+static void broadcast4(const struct xs_fib *fib, const struct xs_device_config *device,
+                       const struct xs_fib_key *key, struct xs_routed *out) {
+    enum xs_reason why = XS_ROUTING_PASS;
+    if (xs_addr_to4(key->src)) why = xs_routing_validate(fib, device, key, any4, 0);
+    if (why != XS_ROUTING_PASS) return xs_routed_drop(out, why);
+    deliver(out, XS_PKT_ROUTED_BROADCAST);
+}
+
+/* ip_mkroute_input(). */
+static void forward4(const struct xs_fib *fib, const struct xs_device_config *device,
+                     const struct xs_fib_key *key, struct xs_fib_result *found, struct xs_routed *out) {
+    if (found->route->nhops > 1) xs_fib_select4(fib, key, found);
+    enum xs_reason why = xs_routing_validate(fib, device, key, key->dst, found->hop->ifindex);
+    if (why != XS_ROUTING_PASS) return xs_routed_drop(out, why);
+    forward(fib, found->hop, out);
+}
+
+static void input4(const struct xs_fib *fib, const struct xs_device_config *device,
+                   const struct xs_fib_key *key, struct xs_routed *out) {
+    uint32_t src = xs_addr_to4(key->src), dst = xs_addr_to4(key->dst);
+    enum xs_reason why;
+    if (unlikely(xs_addr4_is_multicast(dst))) {
+        why = multicast4(fib, device, key);
+        if (why != XS_ROUTING_PASS) return xs_routed_drop(out, why);
+        return deliver(out, XS_PKT_ROUTED_MULTICAST);
+    }
+    if (unlikely(xs_addr4_is_multicast(src) || xs_addr4_is_broadcast(src)))
+        return xs_routed_drop(out, XS_REASON_IP_INVALID_SOURCE);
+    if (unlikely(xs_addr4_is_broadcast(dst) || !(src | dst))) return broadcast4(fib, device, key, out);
+    why = martian4(device, src, dst);
+    if (unlikely(why != XS_ROUTING_PASS)) return xs_routed_drop(out, why);
+
+    struct xs_fib_result found;
+    uint32_t verdict = xs_fib_lookup(fib, key, &found);
+    if (unlikely(verdict != XS_FIB_FOUND)) return xs_routed_drop(out, refused4(device, verdict));
+    uint8_t type = found.route->type;
+    if (likely(type == XS_ROUTE_LOCAL)) {
+        why = xs_routing_validate(fib, device, key, key->dst, 0);
+        if (unlikely(why != XS_ROUTING_PASS)) return xs_routed_drop(out, why);
+        return deliver(out, XS_PKT_ROUTED_LOCAL);
+    }
+    if (type == XS_ROUTE_BROADCAST && !(device->flags & XS_DEV_BC_FORWARDING))
+        return broadcast4(fib, device, key, out);
+    if (type != XS_ROUTE_BROADCAST) {
+        if (!(device->flags & XS_DEV_FORWARDING)) return xs_routed_drop(out, XS_REASON_IP_INADDRERRORS);
+        if (type != XS_ROUTE_UNICAST) return xs_routed_drop(out, XS_REASON_IP_INVALID_DEST);
+    }
+    forward4(fib, device, key, &found, out);
+}
+
+/* ---- IPv6: ip6_route_input(), net/ipv6/route.c ---- */
+
+/* rt6_need_strict(): an address that means something on one link only. */
+static inline bool strict6(struct xs_addr a) {
+    return xs_ip6_is_multicast(a) || xs_ip6_is_link_local(a) || xs_ip6_is_loopback(a);
+}
+
+/* ip6_forward(), as far as it is about addresses. */
+static void forward6(const struct xs_fib *fib, const struct xs_device_config *device,
+                     const struct xs_fib_key *key, struct xs_fib_result *found, struct xs_routed *out) {
+    bool back = found->hop->ifindex == device->ifindex; /* it deserves a redirect, whoever sent it */
+    if (!(device->flags & XS_DEV_FORWARDING6) || (!back && (xs_addr_is_any(key->src) || strict6(key->src))))
+        return xs_routed_drop(out, XS_REASON_IP_INADDRERRORS);
+    forward(fib, found->hop, out);
+}
+
+static void input6(const struct xs_fib *fib, const struct xs_device_config *device, struct xs_fib_key *key,
+                   struct xs_routed *out) {
+    key->flags |= XS_FIB_HAS_SOURCE | (strict6(key->dst) ? XS_FIB_STRICT : 0);
+    key->prefer = device->ifindex;
+    struct xs_fib_result found;
+    uint32_t verdict = xs_fib_lookup(fib, key, &found);
+    if (unlikely(verdict != XS_FIB_FOUND)) {
+        if (verdict == XS_FIB_BLACKHOLE) return xs_routed_drop(out, XS_REASON_ROUTE_BLACKHOLE);
+        return xs_routed_drop(out,
+                              xs_addr_is_any(key->dst) ? XS_REASON_IP_INADDRERRORS : XS_REASON_IP_INNOROUTES);
+    }
+    if (likely(found.route->type == XS_ROUTE_LOCAL || found.route->type == XS_ROUTE_ANYCAST))
+        return deliver(out, XS_PKT_ROUTED_LOCAL);
+    if (xs_ip6_is_multicast(key->dst)) { /* ip6_mc_input */
+        if (!xs_fib_joined(fib, key->dst, device->ifindex)) return xs_routed_drop(out, XS_REASON_NOT_MEMBER);
+        return deliver(out, XS_PKT_ROUTED_MULTICAST);
+    }
+    forward6(fib, device, key, &found, out);
+}
+
+/* ---- the stage ---- */
+
+void xs_routing_input(const struct xs_fib *fib, const struct xs_device_config *device, struct xs_fib_key *key,
+                      struct xs_routed *out) {
+    key->iif = device->ifindex;
+    if (key->flags & XS_FIB_IPV6)
+        input6(fib, device, key, out);
+    else
+        input4(fib, device, key, out);
+}
+
+/* Rules may select by ports, multipath may hash them: where no fragment hides them and the frame has them. */
+static __attribute__((noinline)) void load_ports(const struct xs_pkt *p, const uint8_t *frame,
+                                                 struct xs_fib_key *key) {
+    bool has = p->l4_proto == IPPROTO_UDP || p->l4_proto == IPPROTO_TCP || p->l4_proto == IPPROTO_SCTP ||
+               p->l4_proto == IPPROTO_UDPLITE || p->l4_proto == IPPROTO_DCCP;
+    if (!has || !p->l4_off || p->flags & XS_PKT_FRAGMENT || p->l4_off + 4u > (uint32_t)p->data_off + p->len)
+        return;
+    key->sport = xs_get16(frame + p->l4_off);
+    key->dport = xs_get16(frame + p->l4_off + 2);
+}
+
+static inline void load_key(const struct xs_fib *fib, const struct xs_pkt *p, const uint8_t *frame,
+                            struct xs_fib_key *key) {
+    const uint8_t *l3 = frame + p->l3_off;
+    bool ipv6 = p->flags & XS_PKT_IPV6;
+    *key = (struct xs_fib_key){.mark = p->mark, .proto = p->l4_proto, .tos = p->tos};
+    if (ipv6) {
+        key->src = xs_addr_load(xs_ipv6_src(l3));
+        key->dst = xs_addr_load(xs_ipv6_dst(l3));
+        key->flow_label = xs_ipv6_flow_label(l3);
+        key->flags = XS_FIB_IPV6;
+    } else {
+        key->src = xs_addr_of4(xs_ipv4_src(l3));
+        key->dst = xs_addr_of4(xs_ipv4_dst(l3));
+    }
+    if (unlikely(fib->family[ipv6].needs_ports)) load_ports(p, frame, key);
+}
+
+void xs_routing_rx(struct xs_routing *self, struct xs_batch *b) {
+    const struct xs_fib *fib = xs_table(self->tables, fib);
+    const struct xs_config *config = xs_table(self->tables, config);
+    for (uint32_t i = 0; i < b->n; i++) {
+        struct xs_pkt *p = xs_pkt(b, i);
+        struct xs_fib_key key;
+        struct xs_routed route = {0};
+        load_key(fib, p, xs_data(b, i), &key);
+        xs_routing_input(fib, &config->device[p->device], &key, &route);
+        p->flags = (uint16_t)((p->flags & ~XS_PKT_ROUTED) | route.flags);
+        p->nexthop = route.nexthop;
+        b->next[i] = route.next;
+        b->reason[i] = route.reason;
+    }
+}
+
+const struct xs_stage_def xs_routing_rx_def = {
+    .name = "routing.rx",
+    .fn = (xs_stage_fn *)xs_routing_rx,
+    .edges = {"local", "forward"},
+    .counters = {0},
+};

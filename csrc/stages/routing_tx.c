@@ -1,0 +1,215 @@
+/* routing.tx: which way what this host sends goes, and from which address. See routing.h.
+ *
+ * What the kernel would loop back to itself, or send through a device that is not ours, is the kernel's: TX_SLOW, and the
+ * sender's shadow socket sends it with the same options. That is: to this host's own addresses; broadcasts; multicast to
+ * groups that the host has joined on the way out; other devices, tunnels.
+ *
+ * Bound senders: pkt.device comes in as the stack's index of the device that the sender is bound to (SO_BINDTODEVICE,
+ * IP_PKTINFO, a link-local scope), or XS_NO_DEVICE, and leaves as the device it goes out by. A sender bound to a device that
+ * is not of the stack does not come here.
+ *
+ * Connected sockets may one day bring the next hop that they were given before: pkt.nexthop with the FIB's generation it is
+ * from (xs_fib.generation, the kernel's rt_genid); then this function would return at once. Nothing does so yet, and
+ * pkt.nexthop is not looked at.
+ */
+#include "stages/routing.h"
+
+#include <netinet/in.h>
+
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+/* The errno of each reason, as a sender is told it: xdpstack/routing/reasons.py. */
+static enum xs_reason refused(uint32_t verdict) {
+    switch (verdict) {
+    case XS_FIB_UNREACHABLE: return XS_REASON_ROUTE_UNREACHABLE;
+    case XS_FIB_PROHIBITED: return XS_REASON_ROUTE_PROHIBIT;
+    case XS_FIB_BLACKHOLE: return XS_REASON_ROUTE_BLACKHOLE;
+    default: return XS_REASON_IP_OUTNOROUTES;
+    }
+}
+
+/* The device of the stack with this kernel index, or NULL. */
+static const struct xs_fib_link *link_of(const struct xs_fib *fib, uint32_t ifindex) {
+    for (uint32_t i = 0; i < fib->nlinks; i++)
+        if (fib->link[i].ifindex == ifindex) return &fib->link[i];
+    return NULL;
+}
+
+/* ---- IPv4: ip_route_output_key_hash_rcu(), net/ipv4/route.c ---- */
+
+/* __ip_dev_find(): the device that has the address, or that table `local` leads to; 0 = it is not one of this host. */
+static uint32_t device_of(const struct xs_fib *fib, struct xs_addr address) {
+    uint32_t ifindex = xs_fib_local(fib, address);
+    if (ifindex || fib->family[0].local_table == XS_FIB_NO_TABLE) return ifindex;
+    struct xs_fib_key key = {.dst = address};
+    struct xs_fib_result found;
+    if (xs_fib_table_lookup(fib, fib->family[0].local_table, &key, &found) != XS_FIB_FOUND) return 0;
+    return found.route->type == XS_ROUTE_LOCAL ? found.hop->ifindex : 0;
+}
+
+/* __mkroute_output(): the way is known, what goes it? `length` is that of the prefix the way was found by. */
+static void leave4(const struct xs_fib *fib, const struct xs_config *config, const struct xs_fib_key *key,
+                   uint32_t nexthop_id, uint32_t length, struct xs_routed *out) {
+    uint32_t dst = xs_addr_to4(key->dst);
+    const struct xs_nexthop *nexthop = xs_fib_nexthop(fib, nexthop_id);
+    if (!nexthop || nexthop->device >= config->ndevices) return xs_routed_drop(out, XS_REASON_TX_SLOW);
+    const struct xs_device_config *device = &config->device[nexthop->device];
+    if (unlikely(xs_addr4_is_loopback(xs_addr_to4(key->src))) && !(device->flags & XS_DEV_ROUTE_LOCALNET))
+        return xs_routed_drop(out, XS_REASON_INVALID_ARG);
+    if (unlikely(xs_addr4_is_broadcast(dst))) return xs_routed_drop(out, XS_REASON_TX_SLOW);
+    if (unlikely(xs_addr4_is_multicast(dst))) {
+        if (xs_fib_joined(fib, key->dst, nexthop->ifindex)) return xs_routed_drop(out, XS_REASON_TX_SLOW);
+        out->flags = XS_PKT_ROUTED_MULTICAST;
+        if (length < 4)
+            nexthop_id =
+                fib->link[nexthop->device].nexthop; /* the default route is for unicast: no gateway */
+    }
+    out->next = XS_ROUTING_TX_OUTPUT;
+    out->device = nexthop->device;
+    out->nexthop = nexthop_id;
+    out->src = key->src;
+}
+
+/* To the link of a device, without asking the tables. */
+static void on_link4(const struct xs_fib *fib, const struct xs_config *config, struct xs_fib_key *key,
+                     const struct xs_fib_link *link, uint32_t source, struct xs_routed *out) {
+    if (!link) return xs_routed_drop(out, XS_REASON_TX_SLOW);
+    if (xs_addr_is_any(key->src)) key->src = xs_addr_of4(source);
+    leave4(fib, config, key, link->nexthop, 32, out);
+}
+
+static void output4(const struct xs_fib *fib, const struct xs_config *config, struct xs_fib_key *key,
+                    struct xs_routed *out) {
+    uint32_t src = xs_addr_to4(key->src), dst = xs_addr_to4(key->dst);
+    const struct xs_fib_link *bound = key->oif ? link_of(fib, key->oif) : NULL;
+    bool to_all = xs_addr4_is_multicast(dst) || xs_addr4_is_broadcast(dst);
+    if (src) {
+        if (xs_addr4_is_multicast(src) || xs_addr4_is_broadcast(src))
+            return xs_routed_drop(out, XS_REASON_INVALID_ARG);
+        uint32_t owner = device_of(fib, key->src);
+        if (unlikely(!owner)) return xs_routed_drop(out, XS_REASON_IP_OUTNOROUTES);
+        if (unlikely(to_all && !key->oif)) return on_link4(fib, config, key, link_of(fib, owner), 0, out);
+    }
+    if (unlikely(key->oif)) {
+        if (!bound) return xs_routed_drop(out, XS_REASON_TX_SLOW);
+        if (xs_addr4_is_local_multicast(dst) || xs_addr4_is_broadcast(dst))
+            return on_link4(fib, config, key, bound, bound->source_link, out);
+        if (!src && to_all) key->src = xs_addr_of4(bound->source_universe);
+    }
+    if (unlikely(!dst)) return xs_routed_drop(out, XS_REASON_TX_SLOW); /* this host */
+    struct xs_fib_result found;
+    uint32_t verdict = xs_fib_lookup(fib, key, &found);
+    if (unlikely(verdict != XS_FIB_FOUND)) {
+        /* a bound sender reaches what is on the link of its device, whatever the tables say */
+        if (bound) return on_link4(fib, config, key, bound, bound->source_link, out);
+        return xs_routed_drop(out, refused(verdict));
+    }
+    if (found.route->type == XS_ROUTE_LOCAL || found.route->type == XS_ROUTE_BROADCAST)
+        return xs_routed_drop(out, XS_REASON_TX_SLOW);
+    if (!key->oif) xs_fib_select4(fib, key, &found);
+    if (xs_addr_is_any(key->src)) key->src = found.hop->source;
+    leave4(fib, config, key, found.hop->nexthop, found.route->length, out);
+}
+
+/* ---- IPv6: ip6_dst_lookup_tail(), net/ipv6/ip6_output.c ---- */
+
+static uint32_t lookup6(const struct xs_fib *fib, struct xs_fib_key *key, struct xs_fib_result *found) {
+    bool strict = key->oif || xs_ip6_is_multicast(key->dst) || xs_ip6_is_link_local(key->dst) ||
+                  xs_ip6_is_loopback(key->dst);
+    key->flags |= (strict ? XS_FIB_STRICT : 0) | (xs_addr_is_any(key->src) ? 0 : XS_FIB_HAS_SOURCE);
+    key->prefer = key->oif;
+    return xs_fib_lookup(fib, key, found);
+}
+
+/* ip6_route_get_saddr(): the route's own, or by RFC 6724; `found` is NULL when there is no route (yet). */
+static bool choose_source(const struct xs_fib *fib, const struct xs_fib_result *found,
+                          struct xs_fib_key *key) {
+    if (!found) return xs_fib_source6(fib, key->dst, 0, false, &key->src);
+    /* of a next-hop object the first hop, whichever is taken (fib6_info_nh_dev) */
+    const struct xs_fib_hop *hop = found->route->grouped ? &fib->hop[found->route->hop] : found->hop;
+    key->src = hop->source;
+    if (!xs_addr_is_any(key->src)) return true;
+    const struct xs_nexthop *nexthop = xs_fib_nexthop(fib, hop->nexthop);
+    bool own_addresses = nexthop && nexthop->flags & XS_NEXTHOP_OWN_ADDRESSES;
+    return xs_fib_source6(fib, key->dst, hop->ifindex, own_addresses, &key->src);
+}
+
+static bool is_own(const struct xs_fib_route *r) {
+    return r->type == XS_ROUTE_LOCAL || r->type == XS_ROUTE_ANYCAST;
+}
+
+static void output6(const struct xs_fib *fib, const struct xs_config *config, struct xs_fib_key *key,
+                    struct xs_routed *out) {
+    if (key->oif && !link_of(fib, key->oif)) return xs_routed_drop(out, XS_REASON_TX_SLOW);
+    if (xs_addr_is_any(key->dst)) return xs_routed_drop(out, XS_REASON_TX_SLOW); /* this host */
+    struct xs_fib_result found;
+    uint32_t verdict = lookup6(fib, key, &found);
+    if (xs_addr_is_any(key->src) && !(verdict == XS_FIB_FOUND && is_own(found.route))) {
+        if (!choose_source(fib, verdict == XS_FIB_FOUND ? &found : NULL, key))
+            return xs_routed_drop(out, XS_REASON_NO_SOURCE_ADDRESS);
+        /* "pretend it never existed and let the SA-enabled version take over" */
+        if (verdict != XS_FIB_FOUND) verdict = lookup6(fib, key, &found);
+    }
+    if (unlikely(verdict != XS_FIB_FOUND)) return xs_routed_drop(out, refused(verdict));
+    const struct xs_nexthop *nexthop = xs_fib_nexthop(fib, found.hop->nexthop);
+    if (is_own(found.route) || !nexthop || nexthop->device >= config->ndevices)
+        return xs_routed_drop(out, XS_REASON_TX_SLOW);
+    if (xs_ip6_is_multicast(key->dst)) {
+        bool interface_local = (key->dst.hi >> 48 & 0xf) <= 1;
+        if (interface_local || xs_fib_joined(fib, key->dst, nexthop->ifindex))
+            return xs_routed_drop(out, XS_REASON_TX_SLOW);
+        out->flags = XS_PKT_ROUTED_MULTICAST;
+    }
+    out->next = XS_ROUTING_TX_OUTPUT;
+    out->device = nexthop->device;
+    out->nexthop = found.hop->nexthop;
+    out->src = key->src;
+}
+
+/* ---- the stage ---- */
+
+void xs_routing_output(const struct xs_fib *fib, const struct xs_config *config, struct xs_fib_key *key,
+                       struct xs_routed *out) {
+    key->iif = XS_FIB_LOOPBACK;
+    if (key->flags & XS_FIB_IPV6)
+        output6(fib, config, key, out);
+    else
+        output4(fib, config, key, out);
+}
+
+void xs_routing_tx(struct xs_routing *self, struct xs_batch *b) {
+    const struct xs_fib *fib = xs_table(self->tables, fib);
+    const struct xs_config *config = xs_table(self->tables, config);
+    for (uint32_t i = 0; i < b->n; i++) {
+        struct xs_pkt *p = xs_pkt(b, i);
+        struct xs_meta *m = xs_meta(b, i);
+        struct xs_fib_key key = {
+            .dst = xs_addr_load(m->dst),
+            .src = xs_addr_load(m->src),
+            .oif = p->device < config->ndevices ? config->device[p->device].ifindex : 0,
+            .mark = p->mark,
+            .user = self->user,
+            .sport = p->sport,
+            .dport = p->dport,
+            .proto = IPPROTO_UDP,
+            .tos = p->tos,
+            .flags = p->flags & XS_PKT_IPV6 ? XS_FIB_IPV6 : 0,
+        };
+        struct xs_routed route = {0};
+        xs_routing_output(fib, config, &key, &route);
+        b->next[i] = route.next;
+        b->reason[i] = route.reason;
+        if (route.next == XS_DROP) continue;
+        xs_addr_store(m->src, route.src);
+        p->flags = (uint16_t)((p->flags & ~XS_PKT_ROUTED) | route.flags);
+        p->device = route.device;
+        p->nexthop = route.nexthop;
+    }
+}
+
+const struct xs_stage_def xs_routing_tx_def = {
+    .name = "routing.tx",
+    .fn = (xs_stage_fn *)xs_routing_tx,
+    .edges = {"output"},
+    .counters = {0},
+};
