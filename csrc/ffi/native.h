@@ -12,11 +12,13 @@
 #include "bpf/xdpstack_maps.h"
 #include "ffi/10_core.cdef.h"
 #include "ffi/15_wire.cdef.h"
+#include "ffi/16_by_hand.cdef.h"
 #include "ffi/20_libbpf.cdef.h"
 #include "ffi/40_fake.cdef.h"
 #include "include/xdpstack_stage.h"
 #include "tables/config.h"
 #include "tables/fib.h"
+#include "tables/sockets.h"
 #include "xsk/xsk.h"
 
 #endif

@@ -91,14 +91,14 @@ struct xs_pkt {
     uint8_t queue;        /* RX queue; on transmit the TX queue */
     uint32_t mark;        /* skb->mark */
     uint32_t hash;        /* flow hash, 0 = not computed */
-    uint32_t nexthop;     /* index into the next hop table; set by routing */
+    uint32_t nexthop;     /* index into the next hop table; set by routing. QUEUED, LENT: truesize charged, in bytes */
     uint32_t ct;          /* conntrack entry, 0 = none */
     uint32_t frag;        /* next frame of the same packet, or XS_NO_FRAME */
     uint32_t seg;         /* next packet of a GRO chain, or XS_NO_FRAME */
     uint16_t sport;       /* transport ports, host order; set by udp */
     uint16_t dport;
     uint8_t owner;        /* enum xs_owner; written by whoever takes the frame */
-    uint8_t owner_device; /* for FILLED and TRANSMITTING: the device whose ring it is in */
+    uint8_t owner_device; /* FILLED, TRANSMITTING: the device whose ring it is in. QUEUED, LENT: the worker that queued it */
     uint8_t pkt_type;     /* enum xs_pkt_type */
     uint8_t tos;          /* IPv4 TOS / IPv6 traffic class; set by ip */
     uint32_t socket;      /* socket index: receiving, or sending */

@@ -5,6 +5,7 @@
 #include "stages/ip.h"
 #include "stages/napi.h"
 #include "stages/routing.h"
+#include "stages/udp.h"
 
 /* X(definition, field of struct xs_worker) in the order of xdpstack/path.py */
 #define XS_STAGE_ROWS(X)                                                                                     \
@@ -12,7 +13,9 @@
     X(xs_ip_rx_def, ip)                                                                                      \
     X(xs_routing_rx_def, routing)                                                                            \
     X(xs_ip_local_def, ip)                                                                                   \
+    X(xs_udp_rx_def, udp)                                                                                    \
     X(xs_routing_tx_def, routing)                                                                            \
+    X(xs_udp_tx_def, udp)                                                                                    \
     X(xs_ip_tx_def, ip)                                                                                      \
     X(xs_napi_tx_def, napi)
 

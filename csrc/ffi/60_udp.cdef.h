@@ -1,0 +1,85 @@
+/* UDP sockets: made by control, fed by workers, read and sent from through the views module (csrc/views/).
+ * Read by cffi and by C; plain declarations only. Functions return 0 or a count, or a negative errno. */
+
+#define XS_ANY_DEVICE 255
+
+/* flags of a socket */
+#define XS_SOCKET_CONNECTED 1     /* only what the peer sends is taken; send() needs no address */
+#define XS_SOCKET_NO_CHECK6_RX 2  /* UDP_NO_CHECK6_RX: a zero checksum is accepted over IPv6 */
+#define XS_SOCKET_STAMP 4         /* SO_TIMESTAMPNS: note when a datagram came */
+#define XS_SOCKET_RECVERR 8       /* IP_RECVERR: every ICMP error is raised, on an unconnected socket too */
+#define XS_SOCKET_CLOSED 16       /* taken out of the table: calls raise */
+
+struct xs_stack;
+struct xs_socket;
+
+struct xs_socket_options {
+    uint32_t index;
+    uint8_t family;               /* 4 or 6; 6 carries IPv4 as well unless it is bound to an IPv6 address */
+    uint8_t address[16];          /* IPv4 mapped; all zero (or ::ffff:0.0.0.0) = any */
+    uint16_t port;
+    uint32_t rcvbuf;              /* bytes */
+    uint32_t sndbuf;
+};
+
+/* Made for a stack; not in any table yet. xs_socket_free() only when no table names it and nobody waits on it. */
+int xs_socket_create(struct xs_stack *stack, const struct xs_socket_options *options, struct xs_socket **out);
+void xs_socket_free(struct xs_socket *socket);
+
+/* One key under which a socket is found. The order of an array is the order of precedence on equal scores. */
+struct xs_socket_binding {
+    struct xs_socket *socket;
+    uint8_t address[16];          /* exact, or any: :: for IPv6 datagrams, ::ffff:0.0.0.0 for IPv4 ones */
+    uint16_t port;
+    uint8_t peer[16];             /* all zero: anyone */
+    uint16_t peer_port;           /* 0: any */
+    uint8_t device;               /* stack index, or XS_ANY_DEVICE */
+    uint8_t family;               /* of the socket */
+};
+/* Replaces the table of sockets; returns when no worker can see the old one. */
+int xs_stack_set_sockets(struct xs_stack *stack, const struct xs_socket_binding *bindings, uint32_t n);
+
+/* Settings. Each may be called while the socket is in use. */
+void xs_socket_set_flags(struct xs_socket *socket, uint32_t set, uint32_t clear);
+uint32_t xs_socket_flags(struct xs_socket *socket);
+struct xs_socket_sending {
+    uint8_t peer[16];             /* where send() goes; with XS_SOCKET_CONNECTED */
+    uint16_t peer_port;
+    uint32_t peer_scope;          /* ifindex of a link-local peer */
+    uint8_t source[16];           /* all zero: routing chooses */
+    uint8_t tos;
+    uint8_t ttl;                  /* 0: the device's default */
+    uint8_t device;               /* stack index the socket is bound to, or XS_ANY_DEVICE */
+    uint8_t dontfrag;             /* IP_MTU_DISCOVER: set DF */
+    uint32_t sndbuf, mark, priority;
+};
+/* Written and read under the GIL, so that a sender never sees half of a change: assign the whole structure. */
+struct xs_socket_sending *xs_socket_sending(struct xs_socket *socket);
+
+struct xs_socket_stats {
+    uint64_t datagrams;           /* ever queued */
+    uint64_t drops;               /* refused: the receive buffer was full */
+    uint64_t rmem;                /* bytes of the receive buffer in use */
+    uint32_t queued;              /* datagrams that wait for the reader */
+    uint32_t rcvbuf;
+    uint64_t errors_lost;         /* ICMP errors that found the list full */
+};
+void xs_socket_stats(struct xs_socket *socket, struct xs_socket_stats *out);
+
+/* ICMP errors, oldest first. */
+struct xs_socket_error {
+    int error;                    /* errno */
+    uint8_t origin;               /* SO_EE_ORIGIN_* of linux/errqueue.h */
+    uint8_t type, code;           /* of the ICMP message */
+    uint8_t family;               /* of `offender`: 0 = not known, 4, 6 */
+    uint32_t info;                /* with EMSGSIZE: the path's MTU */
+    uint16_t port;                /* where the datagram was sent to */
+    uint8_t destination[16];
+    uint8_t offender[16];         /* who sent the ICMP message */
+};
+int xs_socket_take_errors(struct xs_socket *socket, struct xs_socket_error *out, uint32_t most);
+/* The error that the next call has to raise, and forgets it; 0 when there is none. */
+int xs_socket_take_error(struct xs_socket *socket);
+
+/* A model of the memory that a datagram costs; for tests: xdpstack/udp/semantics.py has the same. */
+uint32_t xs_udp_truesize(uint32_t bytes, int ipv6, int slow);

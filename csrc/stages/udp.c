@@ -1,0 +1,28 @@
+/* udp: the tick, and what the walk needs to know of the stage. See stages/udp.h. */
+#include "stages/udp.h"
+
+#include <time.h>
+
+#define STAMP_CHECK_NS 1000000000ull /* CLOCK_REALTIME may be set or slewed: how often we look */
+
+/* The offset between the clock of batches and CLOCK_REALTIME, so that a time stamp costs an addition. */
+static void check_clock(struct xs_udp *self, uint64_t now_ns) {
+    if (self->stamp_checked_ns && now_ns - self->stamp_checked_ns < STAMP_CHECK_NS) return;
+    struct timespec real;
+    clock_gettime(CLOCK_REALTIME, &real);
+    self->stamp_offset_ns = (uint64_t)real.tv_sec * 1000000000ull + (uint64_t)real.tv_nsec - now_ns;
+    self->stamp_checked_ns = now_ns;
+}
+
+void xs_udp_rx_tick(struct xs_udp *self, struct xs_batch *b) {
+    if (!self->manual_clock) check_clock(self, b->now_ns);
+    xs_udp_flush(self);
+}
+
+const struct xs_stage_def xs_udp_rx_def = {
+    .name = "udp.rx",
+    .fn = (xs_stage_fn *)xs_udp_rx,
+    .tick = (xs_tick_fn *)xs_udp_rx_tick,
+    .edges = {0},
+    .counters = {"bytes", "partial", "clones", "clones_lost"},
+};

@@ -1,0 +1,47 @@
+/* udp.tx: the UDP header and its checksum. Contract: xdpstack/udp/layer.py. */
+#include "base/csum.h"
+#include "stages/udp.h"
+#include "wire/wire.h"
+
+#define PROTO_UDP 17u
+
+/* Both addresses are summed as 16 bytes: a mapped IPv4 address is 0xffff more than the bare one, which is zero to a
+ * one's complement sum. */
+static inline uint16_t checksum(const struct xs_meta *m, const uint8_t *uh, uint32_t ulen) {
+    uint8_t rest[4] = {0, PROTO_UDP, (uint8_t)(ulen >> 8), (uint8_t)ulen};
+    uint64_t sum = xs_csum_add(0, m->src, 16);
+    sum = xs_csum_add(sum, m->dst, 16);
+    sum = xs_csum_add(sum, rest, 4);
+    uint16_t field = xs_csum_finish(xs_csum_add(sum, uh, ulen));
+    return field ? field : 0xffff; /* zero would mean that there is none (RFC 768) */
+}
+
+void xs_udp_tx(struct xs_udp *self, struct xs_batch *b) {
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < b->n; i++) {
+        struct xs_pkt *p = xs_pkt(b, i);
+        uint32_t ulen = p->payload_len + XS_UDP_HEADER_BYTES;
+        p->data_off = p->l4_off = p->payload_off - XS_UDP_HEADER_BYTES;
+        p->len = (uint16_t)(p->len + XS_UDP_HEADER_BYTES);
+        p->pkt_len += XS_UDP_HEADER_BYTES;
+        p->l4_proto = PROTO_UDP;
+        uint8_t *uh = xs_data(b, i) + p->l4_off;
+        xs_put16(uh, p->sport);
+        xs_put16(uh + 2, p->dport);
+        xs_put16(uh + 4, (uint16_t)ulen);
+        xs_put16(uh + 6, 0);
+        uint16_t field = checksum(xs_meta(b, i), uh, ulen);
+        memcpy(uh + 6, &field, 2);
+        p->csum = XS_CSUM_VERIFIED;
+        bytes += p->payload_len;
+        b->next[i] = XS_UDP_TX_OUTPUT;
+    }
+    b->count[XS_UDP_TX_BYTES] += bytes;
+}
+
+const struct xs_stage_def xs_udp_tx_def = {
+    .name = "udp.tx",
+    .fn = (xs_stage_fn *)xs_udp_tx,
+    .edges = {"output"},
+    .counters = {"bytes"},
+};

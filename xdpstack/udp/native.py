@@ -1,0 +1,69 @@
+"""The UDP layer's C side: compiles sockets into the lookup table of `csrc/tables/sockets.h` and publishes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from xdpstack.errors import OutOfMemory
+from xdpstack.native import ffi, lib
+from xdpstack.native.core import Core
+from xdpstack.udp.semantics import Bound, Family, table
+
+ANY_DEVICE = 255
+
+
+def create(core: Core, bound: Bound, rcvbuf: int, sndbuf: int) -> Any:
+    """A `struct xs_socket *` for `bound`, owned by the returned cdata: keep it as long as a table names it.
+
+    `rcvbuf` and `sndbuf` in bytes, as the kernel counts them. Raises OutOfMemory.
+    """
+    options = ffi.new(
+        "struct xs_socket_options *",
+        {
+            "index": bound.index,
+            "family": bound.family,
+            "address": bound.address,
+            "port": bound.port,
+            "rcvbuf": rcvbuf,
+            "sndbuf": sndbuf,
+        },
+    )
+    out = ffi.new("struct xs_socket **")
+    if lib.xs_socket_create(core.pointer, options, out) < 0:
+        raise OutOfMemory(f"no memory for the queue of a socket with a receive buffer of {rcvbuf} bytes")
+    socket = ffi.gc(out[0], lib.xs_socket_free)
+    lib.xs_socket_set_flags(socket, flags(bound), 0)
+    return socket
+
+
+def flags(bound: Bound) -> int:
+    """XS_SOCKET_* as far as the lookup and the checks need them."""
+    value = lib.XS_SOCKET_CONNECTED if bound.peer else 0
+    return value | (lib.XS_SOCKET_NO_CHECK6_RX if bound.no_check6_rx else 0)
+
+
+def publish(core: Core, sockets: Sequence[tuple[Bound, Any]]) -> None:
+    """Replace the lookup table: (`Bound`, its `struct xs_socket *`) in order of precedence.
+
+    When this returns, no worker feeds a socket that is not among them. Raises OutOfMemory; then the old table stays.
+    """
+    pointers = {bound.index: pointer for bound, pointer in sockets}
+    rows = list(table(bound for bound, _ in sockets))
+    bindings = ffi.new("struct xs_socket_binding[]", len(rows))
+    for binding, (address, bound) in zip(bindings, rows, strict=True):
+        binding.socket = pointers[bound.index]
+        binding.address = address
+        binding.port = bound.port
+        if bound.peer is not None:
+            binding.peer = bound.peer
+        binding.peer_port = bound.peer_port
+        binding.device = ANY_DEVICE if bound.device is None else bound.device
+        binding.family = bound.family
+    if lib.xs_stack_set_sockets(core.pointer, bindings, len(rows)) < 0:
+        raise OutOfMemory(f"no memory for a table of {len(rows)} sockets")
+
+
+def truesize(payload: int, family: Family, slow: bool = False) -> int:
+    """What C charges for a datagram of `payload` bytes; the same as `semantics.truesize()`."""
+    return int(lib.xs_udp_truesize(payload + 8, family == 6, slow))
