@@ -279,9 +279,9 @@ def send_buffer(asked: int, maximum: int) -> int:
 class ReceiveQueue:
     """The receive queue of one socket and what it holds of `rcvbuf` (bytes).
 
-    The reader takes over all that has come at once (`_reader`), and gives the memory back in lumps: when it has emptied
-    what it took over, or when a quarter of the buffer is due (udp_rmem_release()). So a full buffer does not take a new
-    datagram as soon as one is read.
+    The reader takes over all that has come at once, and gives the memory back in lumps: when it has emptied what it took
+    over, or when a quarter of the buffer is due; then it takes over what has come since (udp_rmem_release()). So a full
+    buffer does not take a new datagram as soon as one is read.
     """
 
     rcvbuf: int
@@ -301,7 +301,7 @@ class ReceiveQueue:
     def take(self) -> object | None:
         """__skb_recv_udp(): the oldest datagram, or None."""
         if not self._reader:
-            self._reader, self._arrived = self._arrived, deque()
+            self._take_over()
         if not self._reader:
             return None
         datagram, size = self._reader.popleft()
@@ -309,7 +309,12 @@ class ReceiveQueue:
         if not self._reader or self._due >= self.rcvbuf >> 2:
             self.in_use -= self._due
             self._due = 0
+            self._take_over()
         return datagram
+
+    def _take_over(self) -> None:
+        self._reader += self._arrived
+        self._arrived.clear()
 
     def __len__(self) -> int:
         return len(self._arrived) + len(self._reader)
