@@ -73,7 +73,4 @@ void xs_fake_wake_rx(struct xs_fake *f);
 int xs_fake_transmit(struct xs_fake *f, uint32_t budget);
 void xs_fake_complete(struct xs_fake *f);
 
-/* partial.c: makes the transport checksum of a frame partial; leaves alone what is not UDP or TCP */
-void xs_fake_make_partial(uint8_t *frame, uint32_t length);
-
 #endif

@@ -1,11 +1,22 @@
-/* What CHECKSUM_PARTIAL looks like on the wire of a veth or virtio: the transport checksum's field holds the folded sum of the
- * pseudo-header, for hardware to go on from (skb_checksum_setup, udp4_hwcsum, __tcp_v4_send_check). See fake.h. */
+/* What CHECKSUM_PARTIAL looks like on a veth or virtio: the transport checksum's field holds the folded sum of the
+ * pseudo-header, for hardware to go on from (udp4_hwcsum, udp6_hwcsum_outgoing, __tcp_v4_send_check). See fake.h. */
+#include <errno.h>
+
 #include "base/csum.h"
 #include "fake/fake.h"
 #include "wire/wire.h"
 
-#define UDP 17u
 #define TCP 6u
+#define UDP 17u
+
+/* Where things are in a frame that has a transport checksum. */
+struct where {
+    uint64_t addresses; /* sum over both */
+    uint32_t l4;        /* offset of the transport header */
+    uint32_t l4_bytes;  /* header and payload, as the IP header says */
+    uint32_t field;     /* offset of the checksum in the transport header */
+    uint8_t proto;
+};
 
 /* Offset of the transport header behind the IPv6 header at `at`, over extension headers; 0 when there is none. */
 static uint32_t behind_ipv6(const uint8_t *frame, uint32_t length, uint32_t at, uint8_t *proto) {
@@ -19,37 +30,52 @@ static uint32_t behind_ipv6(const uint8_t *frame, uint32_t length, uint32_t at, 
     return off;
 }
 
-void xs_fake_make_partial(uint8_t *frame, uint32_t length) {
-    uint32_t l3 = 14, l4;
-    if (length < l3 + 20) return;
+static int find(const uint8_t *frame, uint32_t length, struct where *out) {
+    struct where w = {0};
+    uint32_t l3 = 14;
+    if (length < l3 + 20) return -EINVAL;
     uint16_t ethertype = xs_get16(frame + 12);
     if (ethertype == 0x8100 || ethertype == 0x88a8) {
         ethertype = xs_get16(frame + 16);
         l3 += 4;
     }
-    uint8_t proto;
-    uint64_t sum = 0;
-    uint32_t l4_bytes;
+    uint32_t total;
     if (ethertype == 0x0800 && length >= l3 + 20) {
-        uint32_t header = (frame[l3] & 15u) * 4u;
-        uint32_t total = xs_get16(frame + l3 + 2);
-        if (total < header || (xs_get16(frame + l3 + 6) & 0x3fff)) return; /* a fragment's is never partial */
-        proto = frame[l3 + 9];
-        l4 = l3 + header;
-        l4_bytes = total - header;
-        sum = xs_csum_add(sum, frame + l3 + 12, 8);
+        if (xs_get16(frame + l3 + 6) & 0x3fff) return -EINVAL; /* a fragment's is never partial */
+        w.proto = frame[l3 + 9];
+        w.l4 = l3 + (frame[l3] & 15u) * 4u;
+        w.addresses = xs_csum_add(0, frame + l3 + 12, 8);
+        total = xs_get16(frame + l3 + 2);
     } else if (ethertype == 0x86dd && length >= l3 + 40) {
-        l4 = behind_ipv6(frame, length, l3, &proto);
-        uint32_t total = 40u + xs_get16(frame + l3 + 4);
-        if (!l4 || total < l4 - l3) return;
-        l4_bytes = total - (l4 - l3);
-        sum = xs_csum_add(sum, frame + l3 + 8, 32);
+        w.l4 = behind_ipv6(frame, length, l3, &w.proto);
+        w.addresses = xs_csum_add(0, frame + l3 + 8, 32);
+        total = 40u + xs_get16(frame + l3 + 4);
     } else {
-        return;
+        return -EINVAL;
     }
-    uint32_t field = proto == UDP ? l4 + 6 : l4 + 16;
-    if ((proto != UDP && proto != TCP) || field + 2 > length) return;
-    sum += __builtin_bswap16((uint16_t)l4_bytes) + __builtin_bswap16(proto);
-    uint16_t folded = xs_csum_fold(sum); /* as loaded: goes back as it is */
-    memcpy(frame + field, &folded, sizeof folded);
+    w.field = w.proto == UDP ? 6 : 16;
+    if ((w.proto != UDP && w.proto != TCP) || w.l4 < l3 + 20 || w.l4 + w.field + 2 > length ||
+        total < w.l4 - l3 + w.field + 2)
+        return -EINVAL;
+    w.l4_bytes = total - (w.l4 - l3);
+    *out = w;
+    return 0;
+}
+
+int xs_fake_checksum_field(const uint8_t *frame, uint32_t length, uint32_t *out) {
+    struct where w;
+    int rc = find(frame, length, &w);
+    if (rc) return rc;
+    out[0] = w.l4;
+    out[1] = w.field;
+    return 0;
+}
+
+void xs_fake_make_partial(uint8_t *frame, uint32_t length) {
+    struct where w;
+    if (find(frame, length, &w)) return;
+    /* as loaded: what is in host order is swapped first, and the sum goes back as it is */
+    uint16_t sum =
+        xs_csum_fold(w.addresses + __builtin_bswap16((uint16_t)w.l4_bytes) + __builtin_bswap16(w.proto));
+    memcpy(frame + w.l4 + w.field, &sum, sizeof sum);
 }

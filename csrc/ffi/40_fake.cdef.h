@@ -74,3 +74,9 @@ void xs_fake_values(struct xs_xsk *xsk, struct xs_fake_values *out);
 
 /* The four rings as the user side sees them, for tests: producer and consumer index of rx, tx, fill, completion. */
 void xs_fake_indices(struct xs_xsk *xsk, uint32_t *out);
+
+/* Makes the UDP or TCP checksum of a frame partial: the field then holds the folded sum of the pseudo-header, for hardware
+ * to go on from. Leaves alone what has none. */
+void xs_fake_make_partial(uint8_t *frame, uint32_t length);
+/* out[0]: offset of the transport header in the frame, out[1]: of the checksum in that header. -EINVAL when there is none. */
+int xs_fake_checksum_field(const uint8_t *frame, uint32_t length, uint32_t *out);
