@@ -19,6 +19,7 @@
 #include "tables/config.h"
 #include "tables/fib.h"
 #include "tables/sockets.h"
+#include "watchdog.h"
 #include "xsk/xsk.h"
 
 #endif
