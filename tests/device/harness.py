@@ -6,6 +6,8 @@ from types import TracebackType
 
 from tests.device.redirect_all import GENERIC, NATIVE, RedirectAll
 from tests.device.veth import Veth
+from xdpstack.device.device import KernelBackend
+from xdpstack.device.interface import Options
 from xdpstack.device.umem import Umem
 from xdpstack.device.xsk import XDP_USE_NEED_WAKEUP, Rings, Xsk
 from xdpstack.native import check, ffi, lib
@@ -24,6 +26,7 @@ class Harness:
         self.umem = Umem(self.core)
         self.programs: list[RedirectAll] = []
         self.devices: dict[int, list[Xsk]] = {}
+        self.backend: KernelBackend | None = None
         worker = self.worker
         rx = check(lib.xs_worker_add_stage(worker, b"napi.rx"), "napi.rx")
         self.hook = check(lib.xs_worker_add_hook(worker, ffi.NULL, ffi.NULL, ffi.NULL, 1), "hook")
@@ -58,6 +61,18 @@ class Harness:
 
         self.devices[device] = run_in(pair.netns, do)
         return self.devices[device]
+
+    def open(self, *names: str, options: Options, window_seconds: float = 30.0) -> KernelBackend:
+        """The devices as a stack opens them: the real program, claims, the watchdog."""
+        self.backend = KernelBackend(*names, options=options, window_seconds=window_seconds)
+        _, self.mirror = self.backend.open(self.core)
+        self.backend.set_local(self.mirror.snapshot)
+        return self.backend
+
+    def follow(self) -> None:
+        """What the control thread does when netlink has something."""
+        if self.mirror.process():
+            self.backend.set_local(self.mirror.snapshot)
 
     def detach(self, device: int = 0) -> int:
         home = check(lib.xs_worker_detach(self.worker, device), "detach")
@@ -133,6 +148,10 @@ class Harness:
         assert self.core.frame_counts()["free"] == self.core.frames, self.core.frame_counts()
 
     def close(self) -> None:
+        if self.backend is not None:
+            self.backend.withdraw()
+            self.backend.close()
+            self.mirror.close()
         for program in self.programs:
             program.close()
         self.programs = []

@@ -1,0 +1,255 @@
+"""The devices of a stack that runs on Linux: KernelBackend.
+
+    stack --open, claim, set_local, close--> KernelBackend --> Interface (program, sockets), one per name
+                                              |   |
+                                              |   +--> Umem: who shares which registration of the frames
+                                              +------> Watchdog: puts off the deadline of every program
+
+An interface that goes down loses its sockets, with every frame home, and gets new ones when it is up again; its program
+stays. One that is deleted is closed for good. Both are seen in the snapshots of the mirror (`set_local`). A queue that the
+kernel takes away by itself is an event, and is bound anew at the next snapshot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from xdpstack.device import privileges
+from xdpstack.device.backend import Device, DeviceEvent, MirrorLike
+from xdpstack.device.claims import Claim, LocalAddress
+from xdpstack.device.interface import Interface, Options
+from xdpstack.device.umem import Umem
+from xdpstack.device.watchdog import WINDOW_SECONDS, Watchdog
+from xdpstack.errors import ConfigurationError, InterfaceDown, NoSuchInterface, XdpstackError
+from xdpstack.native.core import Core
+from xdpstack.netlink import Link, Mirror, Snapshot, run_in, text
+from xdpstack.netlink.uapi import RT_TABLE_LOCAL, RTN_ANYCAST, RTN_BROADCAST, RTN_LOCAL
+
+#: What opening needs: for AF_XDP sockets, for the program, for attaching it.
+CAPABILITIES = ("CAP_NET_RAW", "CAP_BPF", "CAP_NET_ADMIN")
+
+_open_backends: weakref.WeakSet[KernelBackend] = weakref.WeakSet()
+
+
+class KernelBackend:
+    """Interfaces of the Linux kernel, by name, of one network namespace (`options.netns`; None: the caller's).
+
+    `window_seconds` is how long packets may wait, without progress, before the kernel has the traffic.
+    """
+
+    def __init__(self, *names: str, options: Options | None = None, window_seconds: float = WINDOW_SECONDS) -> None:
+        if not names or len(set(names)) != len(names):
+            raise ConfigurationError("name one interface or more, each once", fix="ip link lists those there are.")
+        self.names = names
+        self.options = options or Options()
+        self.interfaces: list[Interface] = []
+        self.watchdog: Watchdog | None = None
+        self._window_seconds = window_seconds
+        self._umem: Umem | None = None
+        self._devices: tuple[Device, ...] = ()
+        self._events: list[DeviceEvent] = []
+        self._claims: list[Claim] = []
+        self._lock = threading.RLock()
+        self._closed = False
+
+    # ---- opening ----
+
+    def open(self, core: Core) -> tuple[tuple[Device, ...], MirrorLike]:
+        """Attach programs and sockets; nothing is claimed yet. On failure nothing is left.
+
+        Raises PrivilegeError, NoSuchInterface, InterfaceDown, ProgramAttached, QueueTaken, ModeRefused, MtuTooLarge,
+        OutOfMemory, VerifierError, ConfigurationError.
+        """
+        if lacking := set(CAPABILITIES) - privileges.effective():
+            raise privileges.missing(f"open {', '.join(self.names)}", lacking)
+        mirror = Mirror(self.options.netns)
+        with contextlib.ExitStack() as undo:
+            undo.callback(mirror.close)
+            undo.callback(self.close)
+            links = [find_link(mirror.start() if not i else mirror.snapshot, name) for i, name in enumerate(self.names)]
+            self._umem = Umem(core)
+            self.watchdog = Watchdog(core, self._window_seconds)
+            for index, link in enumerate(links):
+                self.interfaces.append(Interface(link, index, self.options, core, self._umem, self.watchdog))
+            self._devices = tuple(run_in(self.options.netns, self._open_all))
+            undo.pop_all()
+        _open_backends.add(self)
+        return self._devices, mirror
+
+    def _open_all(self) -> list[Device]:
+        for interface in self.interfaces:
+            interface.open()
+        return [interface.device() for interface in self.interfaces]
+
+    # ---- claims ----
+
+    def claim(self, claim: Claim) -> None:
+        """Lift what `claim` names, on every interface; when this returns the programs have it. All or none."""
+        with self._lock:
+            done: list[Interface] = []
+            try:
+                for interface in self.interfaces:
+                    if interface.program is not None:
+                        interface.program.claims.add(claim)
+                        done.append(interface)
+            except BaseException:
+                for interface in done:
+                    assert interface.program is not None
+                    interface.program.claims.remove(claim)
+                raise
+            if not done:
+                raise ConfigurationError("nothing can be claimed: no interface has a program", fix="Not transmit_only.")
+            self._claims.append(claim)
+
+    def unclaim(self, claim: Claim) -> None:
+        """Lift it no longer."""
+        with self._lock:
+            self._claims.remove(claim)
+            for interface in self.interfaces:
+                if interface.program is not None and claim in interface.program.claims:
+                    interface.program.claims.remove(claim)
+
+    def withdraw(self) -> None:
+        """All claims out; idempotent."""
+        with self._lock:
+            self._claims.clear()
+            for interface in self.interfaces:
+                if interface.program is not None:
+                    interface.program.claims.clear()
+
+    # ---- following Linux ----
+
+    def set_local(self, snapshot: Snapshot) -> None:
+        """Follow the interfaces (gone, down, up, another MAC), and give the programs the host's own addresses."""
+        with self._lock:
+            if self._closed:
+                return
+            for interface in self.interfaces:
+                self._follow(interface, snapshot.links.get(interface.link.index))
+                if interface.program is not None:
+                    interface.program.claims.set_local(local_addresses(snapshot, interface.link.index))
+
+    def _follow(self, interface: Interface, link: Link | None) -> None:
+        if interface.gone:
+            return
+        if link is None:
+            interface.gone = True
+            interface.close()
+            return
+        if link.address != interface.link.address and interface.program is not None:
+            interface.program.claims.set_mac(link.address)
+        interface.link = link
+        if not link.is_up:
+            interface.unbind()
+        elif not interface.sockets:
+            try:
+                interface.rebind()
+            except XdpstackError as error:
+                self._note(interface, f"cannot be bound again: {error.message}")
+
+    def _note(self, interface: Interface, detail: str) -> None:
+        self._events.append(DeviceEvent(self._devices[interface.index], "queue-error", detail))
+
+    def events(self) -> Sequence[DeviceEvent]:
+        """Queues that the kernel has taken away since the last call. Their interface is unbound, every frame is home."""
+        with self._lock:
+            for interface in self.interfaces:
+                if faults := interface.faults():
+                    home = interface.unbind()
+                    self._note(interface, f"{'; '.join(faults)}; {home} frames came home")
+            found, self._events = self._events, []
+            return found
+
+    # ---- what can be seen ----
+
+    def kernel_socket(self, family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket | None:
+        """A kernel socket in the interfaces' network namespace."""
+        return run_in(self.options.netns, lambda: socket.socket(family, kind))
+
+    def stats(self) -> Mapping[str, int]:
+        """`<device>.<queue>.<counter>` of the sockets, `xdp.rx.<cause>` of the programs; those that are not zero."""
+        total: dict[str, int] = {}
+        with self._lock:
+            for interface in self.interfaces:
+                total |= interface.stats()
+                if interface.program is not None:
+                    for cause, frames in interface.program.counters().frames.items():
+                        key = f"xdp.rx.{cause.name.lower()}"
+                        total[key] = total.get(key, 0) + frames
+        return {key: value for key, value in total.items() if value}
+
+    def info(self) -> Mapping[str, Any]:
+        """What was asked of the interfaces together, and what the watchdog and the frames' registrations are."""
+        return {
+            "netns": self.options.netns or "",
+            "asked": {"mode": self.options.mode, "zero_copy": self.options.zero_copy, "queues": self.options.queues},
+            "claims": [str(claim) for claim in self._claims],
+            "watchdog_window_seconds": self._window_seconds,
+            "registrations": self._umem.registrations if self._umem else 0,
+        }
+
+    # ---- closing ----
+
+    def close(self) -> None:
+        """Programs detached, queues off their workers, sockets closed; idempotent. Does nothing in a forked child."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            _open_backends.discard(self)
+            with contextlib.ExitStack() as last_first:
+                if self.watchdog is not None:
+                    last_first.callback(self.watchdog.stop)
+                for interface in self.interfaces:
+                    last_first.callback(interface.close)
+
+    def forget(self) -> None:
+        """In a forked child: what the parent holds is to end with the parent."""
+        self._closed = True
+        for interface in self.interfaces:
+            interface.forget()
+
+
+def find_link(snapshot: Snapshot, name: str) -> Link:
+    """The interface, if it can be opened. Raises NoSuchInterface, InterfaceDown."""
+    link = snapshot.link(name)
+    if link is None:
+        names = ", ".join(sorted(each.name for each in snapshot.links.values()))
+        raise NoSuchInterface(
+            f"no interface {name!r} in this network namespace",
+            f"It has: {names}.",
+            "Check the name (ip link), and the namespace (netns=...).",
+        )
+    if not link.is_up:
+        raise InterfaceDown(f"{name} is down", "It was never set up, or was set down.", f"ip link set {name} up")
+    return link
+
+
+def local_addresses(snapshot: Snapshot, ifindex: int) -> list[LocalAddress]:
+    """The addresses that the host takes as its own on a device, as its local table and its group memberships have them.
+
+    Prefixes of more than one address (127.0.0.0/8; `ip route add local`) are left out: those are claimed by prefix.
+    """
+    found = []
+    for route in snapshot.routes:
+        if route.table != RT_TABLE_LOCAL or route.type not in (RTN_LOCAL, RTN_BROADCAST, RTN_ANYCAST):
+            continue
+        address = route.destination.address
+        if route.destination.length == 8 * len(address):
+            found.append(LocalAddress(text(address), group=route.type == RTN_BROADCAST))
+    found += [LocalAddress(text(group), group=True) for index, group in snapshot.groups if index == ifindex]
+    return found
+
+
+def _after_fork() -> None:
+    for backend in list(_open_backends):
+        backend.forget()
+
+
+os.register_at_fork(after_in_child=_after_fork)

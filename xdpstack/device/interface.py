@@ -1,0 +1,269 @@
+"""One network interface of a stack: its XDP program, its AF_XDP sockets, and how they come and go.
+
+    open:    program loaded and attached -> queues counted (attaching may change them) -> sockets bound, into the XSKMAP,
+             and to their workers -> the watchdog renews the deadline
+    unbind:  sockets off their workers and closed, every frame home; the program stays, and passes all to the kernel
+    bind:    the sockets again, when the interface is back
+    close:   deadline over -> program detached -> sockets closed. Detaching first: kernels have panicked on the other order
+
+Control thread only, except where said; the socket calls are made inside the interface's network namespace.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from xdpstack.device import ethtool, netdev
+from xdpstack.device.backend import Device
+from xdpstack.device.holders import holders
+from xdpstack.device.plan import PARAVIRTUAL, Plan, choose_queues, next_power_of_two, plan
+from xdpstack.device.sysfs import queue_numbers
+from xdpstack.device.umem import Umem
+from xdpstack.device.watchdog import Watchdog
+from xdpstack.device.xdp import Granted, Mode, XdpProgram
+from xdpstack.device.xsk import COUNTERS, BindFailed, Rings, Xsk, explain
+from xdpstack.errors import QueueTaken
+from xdpstack.native import check, lib
+from xdpstack.native.core import Core
+from xdpstack.netlink import Link
+from xdpstack.netlink.namespace import run_in
+
+#: Some drivers reset when a program is attached or detached (igb: 2 to 3 s): how long the carrier is waited for.
+CARRIER_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What was asked for; of every interface of a stack the same.
+
+    `queues`: "all" that are active, or their numbers. `zero_copy`: True demands it, False refuses it, None takes what there
+    is. `rx_ring`, `tx_ring`: slots, powers of two. `transmit_only`: no program, nothing is received.
+    """
+
+    netns: str | None = None
+    queues: str | Sequence[int] = "all"
+    mode: Mode = "auto"
+    zero_copy: bool | None = None
+    rx_ring: int = 2048
+    tx_ring: int = 2048
+    transmit_only: bool = False
+
+
+class Interface:
+    """An interface while it belongs to a stack. `index` is the stack's number of it."""
+
+    def __init__(self, link: Link, index: int, options: Options, core: Core, umem: Umem, watchdog: Watchdog) -> None:
+        self.link = link
+        self.index = index
+        self.name = link.name
+        self.queues: tuple[int, ...] = ()
+        self.sockets: list[Xsk] = []
+        self.program: XdpProgram | None = None
+        self.gone = False
+        self._options = options
+        self._core = core
+        self._umem = umem
+        self._watchdog = watchdog
+        self._plan = Plan(0)
+        self._granted: Granted | None = None
+        self._rings = Rings()
+        self._watched = False
+        self._past: dict[str, int] = {}
+
+    # ---- opening; inside the namespace ----
+
+    def open(self) -> None:
+        """Attach and bind. On failure everything is undone. Raises what XdpProgram and `bind` raise."""
+        with ExitStack() as undo:
+            undo.callback(self.close)
+            mode = "native"
+            if not self._options.transmit_only:
+                self.program = XdpProgram.open(self.name, self.link.rx_queues, mode=self._options.mode)
+                self._granted = self.program.attach()
+                mode = self._granted.mode
+                self._await_carrier()
+            self.queues = choose_queues(self.name, self._options.queues, active_queues(self.name, self.link.index))
+            features = netdev.features(self.link.index)
+            self._plan = plan(
+                self.name,
+                mode,
+                self._options.zero_copy,
+                features,
+                self.link.mtu,
+                self._core.frame_bytes,
+                kernel_version(),
+            )
+            self._rings = self._choose_rings()
+            self.bind()
+            if self.program is not None:
+                self._watchdog.add(self.program.deadman)
+                self._watched = True
+            undo.pop_all()
+
+    def _await_carrier(self) -> None:
+        if not self.link.has_carrier:
+            return
+        deadline = time.monotonic() + CARRIER_SECONDS
+        while not has_carrier(self.name) and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def _choose_rings(self) -> Rings:
+        """The fill ring holds what the NIC's ring and ours can, or a NIC that takes its frames at once starves.
+
+        At most half of a worker's frames wait to be received into; the others are for sending and for sockets' queues.
+        """
+        options = self._options
+        own = ethtool.ring_sizes(self.name)
+        fill = next_power_of_two(options.rx_ring + (own.rx if own else 0))
+        workers = len(self._core.workers)
+        shares = -(-len(self.queues) // workers)
+        share = self._core.frames // workers // 2 // shares
+        target = 1 if options.transmit_only else max(1, min(fill, share))
+        return Rings(options.rx_ring, options.tx_ring, fill, next_power_of_two(options.tx_ring), target)
+
+    # ---- sockets ----
+
+    def bind(self) -> None:
+        """Bind all queues and give each to its worker, queue i to worker i, over again where there are more queues.
+
+        Raises QueueTaken, ModeRefused, OutOfMemory, PrivilegeError, InterfaceDown, NoSuchInterface; then nothing is bound.
+        """
+        try:
+            for number, queue in enumerate(self.queues):
+                xsk = self._open_socket(queue)
+                self.sockets.append(xsk)
+                if self.program is not None:
+                    self.program.set_socket(queue, xsk.fileno())
+                worker = self._core.workers[number % len(self._core.workers)]
+                check(lib.xs_worker_attach(worker, xsk.pointer, self.index), f"attach queue {queue} of {self.name}")
+        except BaseException:
+            self.unbind()
+            raise
+
+    def _open_socket(self, queue: int) -> Xsk:
+        try:
+            return self._umem.open(self.link.index, queue, self._rings, self._plan.flags)
+        except BindFailed as failed:
+            error = explain(failed, self.name, queue, self._umem.size, bool(self._options.zero_copy))
+            if isinstance(error, QueueTaken):
+                who = holders(self.link.index, queue)
+                raise QueueTaken(
+                    f"queue {queue} of {self.name} has another AF_XDP socket ({who})",
+                    "A queue has one AF_XDP socket, and it was still there when the wait for it was over.",
+                    "End that process, or take other queues: queues=[...].",
+                ) from None
+            raise error from None
+
+    def unbind(self) -> int:
+        """Take the sockets off their workers and close them; returns how many frames came home. Idempotent."""
+        home = 0
+        for worker in self._core.workers:
+            home += max(0, lib.xs_worker_detach(worker, self.index))
+        self._past = self.stats()
+        for xsk in self.sockets:
+            self._umem.release(xsk)
+        self.sockets = []
+        return home
+
+    def rebind(self) -> None:
+        """Bind again, from any namespace."""
+        run_in(self._options.netns, self.bind)
+
+    def faults(self) -> list[str]:
+        """Of each socket that the kernel has taken away, which queue and why."""
+        found = []
+        for xsk in self.sockets:
+            state = xsk.state()
+            if state.dead:
+                found.append(
+                    f"queue {xsk.queue}: {errno.errorcode.get(state.error, state.error)}, {os.strerror(state.error)}"
+                )
+        return found
+
+    # ---- closing ----
+
+    def close(self) -> int:
+        """Everything back; returns how many frames came home. Idempotent."""
+        if self.program is not None:
+            if self._watched:
+                self._watchdog.remove(self.program.deadman)
+                self._watched = False
+            self.program.close()
+            self.program = None
+        return self.unbind()
+
+    def forget(self) -> None:
+        """In a forked child: let go of the descriptors, so that what the parent holds ends with the parent."""
+        if self.program is not None:
+            self.program.close()
+        for xsk in self.sockets:
+            descriptor = xsk.fileno()
+            if descriptor >= 0:
+                os.close(descriptor)
+
+    # ---- what can be seen ----
+
+    def device(self) -> Device:
+        """What was granted."""
+        driver = ethtool.driver(self.name)
+        kind = driver.name if driver else self.link.kind
+        why = dict(self._plan.why)
+        if self._granted is not None and self._granted.refused:
+            why["mode"] = "; ".join(self._granted.refused)
+        zero_copy = bool(self.sockets) and all(xsk.zero_copy for xsk in self.sockets)
+        if self._options.zero_copy is None and not zero_copy:
+            why.setdefault("zero_copy", "The driver was asked for it and refused; the kernel does not say why.")
+        return Device(
+            name=self.name,
+            index=self.index,
+            ifindex=self.link.index,
+            mac=self.link.address,
+            queues=self.queues,
+            asked=self._options.mode,
+            mode=self._granted.mode if self._granted else "transmit only",
+            zero_copy=zero_copy,
+            multi_buffer=any(xsk.multi_buffer for xsk in self.sockets),
+            partial_checksums=kind in PARAVIRTUAL or self.link.kind in PARAVIRTUAL,
+            driver=kind,
+            rx_ring=self._rings.rx,
+            tx_ring=self._rings.tx,
+            why=why,
+        )
+
+    def stats(self) -> dict[str, int]:
+        """`<name>.<queue>.<counter>` since the stack was opened: the kernel's XDP_STATISTICS, and our own."""
+        total = dict(self._past)
+        for xsk in self.sockets:
+            state: Any = xsk.state()
+            for counter, value in {**xsk.statistics(), **{name: getattr(state, name) for name in COUNTERS}}.items():
+                key = f"{self.name}.{xsk.queue}.{counter}"
+                total[key] = total.get(key, 0) + value
+        return total
+
+
+def active_queues(name: str, ifindex: int) -> list[int]:
+    """The numbers of the active receive queues, in the calling thread's namespace."""
+    told = netdev.rx_queues(ifindex)
+    if told:
+        return [queue.number for queue in told]
+    channels = ethtool.channels(name)
+    if channels is not None and channels.receiving:
+        return list(range(channels.receiving))
+    return queue_numbers(name) or [0]
+
+
+def has_carrier(name: str) -> bool:
+    """IFF_RUNNING, in the calling thread's namespace."""
+    return bool(ethtool.flags(name) & ethtool.IFF_RUNNING)
+
+
+def kernel_version() -> tuple[int, int]:
+    """Major and minor number of the running kernel."""
+    major, minor, *_ = os.uname().release.split(".")
+    return int(major), int(minor.split("-")[0])

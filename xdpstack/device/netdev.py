@@ -1,0 +1,117 @@
+"""What the kernel says of a device's XDP: features, segments, active queues (generic netlink, family `netdev`, from 6.3).
+
+Older kernels do not have it, and answer None; who asks then has to try. All of it in the calling thread's network namespace.
+Source: Documentation/netlink/specs/netdev.yaml, uapi/linux/netdev.h.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import socket
+import struct
+from dataclasses import dataclass
+
+from xdpstack.netlink import decode
+from xdpstack.netlink.channel import message
+
+NETLINK_GENERIC, NETLINK_SOCK_DIAG = 16, 4
+NLM_F_REQUEST, NLM_F_DUMP, NLMSG_ERROR, NLMSG_DONE = 1, 0x300, 2, 3
+GENERIC = struct.Struct("=BBH")  # cmd, version, reserved
+GENL_ID_CTRL, CTRL_CMD_GETFAMILY, CTRL_ATTR_FAMILY_ID, CTRL_ATTR_FAMILY_NAME = 16, 3, 1, 2
+NETDEV_CMD_DEV_GET, NETDEV_CMD_QUEUE_GET = 1, 10
+NETDEV_A_DEV_IFINDEX, NETDEV_A_DEV_XDP_FEATURES, NETDEV_A_DEV_XDP_ZC_MAX_SEGS = 1, 3, 4
+NETDEV_A_QUEUE_ID, NETDEV_A_QUEUE_IFINDEX, NETDEV_A_QUEUE_TYPE, NETDEV_A_QUEUE_XSK = 1, 2, 3, 7
+NETDEV_QUEUE_TYPE_RX = 0
+TIMEOUT_SECONDS = 5.0
+
+
+class XdpFeature(enum.Flag):
+    """enum netdev_xdp_act: what a driver does with XDP."""
+
+    BASIC = 1
+    REDIRECT = 2
+    NDO_XMIT = 4
+    XSK_ZEROCOPY = 8
+    HW_OFFLOAD = 16
+    RX_SG = 32
+    NDO_XMIT_SG = 64
+
+
+@dataclass(frozen=True, slots=True)
+class NetdevFeatures:
+    """`xdp` as the driver declares it now; `zc_max_segs` frames of one packet in zero-copy mode (0: not said)."""
+
+    xdp: XdpFeature
+    zc_max_segs: int
+
+
+@dataclass(frozen=True, slots=True)
+class RxQueue:
+    """An active receive queue. `xsk`: an AF_XDP socket is bound to it (zero-copy; from 6.13, before that always False)."""
+
+    number: int
+    xsk: bool
+
+
+def ask(protocol: int, kind: int, flags: int, body: bytes) -> list[bytes]:
+    """Send one netlink request; returns the messages of the answer, headers included. OSError with the kernel's errno."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol) as kernel:
+        kernel.settimeout(TIMEOUT_SECONDS)
+        kernel.bind((0, 0))
+        kernel.send(message(kind, NLM_F_REQUEST | flags, 1, body))
+        answer: list[bytes] = []
+        while True:
+            for got, _, _, each in decode.split(kernel.recv(1 << 16)):
+                if got in (NLMSG_ERROR, NLMSG_DONE):
+                    code = -struct.unpack_from("=i", each, decode.HEADER.size)[0] if len(each) >= 20 else 0
+                    if code:
+                        raise OSError(code, os.strerror(code))
+                    return answer
+                answer.append(each)
+                if not flags & NLM_F_DUMP:
+                    return answer
+
+
+def features(ifindex: int) -> NetdevFeatures | None:
+    """The XDP features of a device; None if this kernel does not say, or the device is gone."""
+    try:
+        [answer] = _netdev(NETDEV_CMD_DEV_GET, 0, _u32(NETDEV_A_DEV_IFINDEX, ifindex))
+    except (OSError, ValueError):
+        return None
+    known = XdpFeature(decode.u32(answer.get(NETDEV_A_DEV_XDP_FEATURES)) & sum(each.value for each in XdpFeature))
+    return NetdevFeatures(known, decode.u32(answer.get(NETDEV_A_DEV_XDP_ZC_MAX_SEGS)))
+
+
+def rx_queues(ifindex: int) -> list[RxQueue] | None:
+    """The active receive queues, by number; None if this kernel does not say (before 6.8), or the device is down or gone."""
+    try:
+        queues = _netdev(NETDEV_CMD_QUEUE_GET, NLM_F_DUMP, _u32(NETDEV_A_QUEUE_IFINDEX, ifindex))
+    except (OSError, ValueError):
+        return None
+    found = [
+        RxQueue(decode.u32(queue.get(NETDEV_A_QUEUE_ID)), NETDEV_A_QUEUE_XSK in queue)
+        for queue in queues
+        if decode.u32(queue.get(NETDEV_A_QUEUE_TYPE)) == NETDEV_QUEUE_TYPE_RX
+    ]
+    return sorted(found, key=lambda queue: queue.number) or None
+
+
+def _netdev(command: int, flags: int, attributes: bytes) -> list[dict[int, bytes]]:
+    body = GENERIC.pack(command, 1, 0) + attributes
+    answers = ask(NETLINK_GENERIC, _family(b"netdev"), flags, body)
+    return [decode.attributes(each, decode.HEADER.size + GENERIC.size) for each in answers]
+
+
+def _family(name: bytes) -> int:
+    body = GENERIC.pack(CTRL_CMD_GETFAMILY, 1, 0) + _attribute(CTRL_ATTR_FAMILY_NAME, name + b"\0")
+    [answer] = ask(NETLINK_GENERIC, GENL_ID_CTRL, 0, body)
+    return decode.u32(decode.attributes(answer, decode.HEADER.size + GENERIC.size)[CTRL_ATTR_FAMILY_ID])
+
+
+def _attribute(kind: int, payload: bytes) -> bytes:
+    return decode.ATTRIBUTE.pack(4 + len(payload), kind) + payload + bytes(-len(payload) % 4)
+
+
+def _u32(kind: int, value: int) -> bytes:
+    return _attribute(kind, struct.pack("=I", value))
