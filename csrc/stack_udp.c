@@ -61,7 +61,7 @@ int xs_stack_set_sockets(struct xs_stack *stack, const struct xs_socket_binding 
      * only what a send call or a resumed hook has delivered */
     for (uint32_t i = 0; i < stack->nworkers; i++) {
         xs_worker_hold(stack->worker[i]);
-        xs_udp_flush(&stack->worker[i]->udp);
+        xs_inbox_flush(&stack->worker[i]->inbox);
         xs_worker_unhold(stack->worker[i]);
     }
     xs_socket_table_destroy((struct xs_socket_table *)old);

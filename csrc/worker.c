@@ -32,8 +32,10 @@ int xs_worker_init(struct xs_worker *w, struct xs_stack *s, uint32_t index) {
     w->walk.mem = &s->mem;
     w->walk.pool = &w->pool;
     xs_napi_init(&w->napi, &s->mem, &w->pool, &s->tables);
-    w->udp = (struct xs_udp){.mem = &s->mem, .pool = &w->pool, .tables = &s->tables, .worker = index,
-                             .frames_max = s->frames_per_worker / 4 * 3, .manual_clock = s->manual_clock};
+    w->inbox = (struct xs_inbox){
+        .mem = &s->mem, .worker = index, .frames_max = s->frames_per_worker / 4 * 3};
+    w->udp = (struct xs_udp){.mem = &s->mem, .pool = &w->pool, .tables = &s->tables, .inbox = &w->inbox,
+                             .manual_clock = s->manual_clock};
     rc = xs_ip_init(&w->ip, &s->tables, &w->pool, index ? &s->worker[0]->ip : NULL);
     if (rc) {
         xs_worker_deinit(w);

@@ -37,6 +37,7 @@ struct xs_worker {
     uint32_t frames_tx_entry;      /* where whole frames from the user enter: tc.tx or what stands for it */
     struct xs_pool pool;
     struct xs_walk walk;
+    struct xs_inbox inbox; /* what this worker puts on the queues of sockets */
     /* the stages' state, one field a stem */
     struct xs_napi napi;
     struct xs_ip ip;

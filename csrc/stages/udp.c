@@ -16,7 +16,7 @@ static void check_clock(struct xs_udp *self, uint64_t now_ns) {
 
 void xs_udp_rx_tick(struct xs_udp *self, struct xs_batch *b) {
     if (!self->manual_clock) check_clock(self, b->now_ns);
-    xs_udp_flush(self);
+    xs_inbox_flush(self->inbox);
 }
 
 const struct xs_stage_def xs_udp_rx_def = {

@@ -10,6 +10,7 @@
 #include "base/pool.h"
 #include "include/xdpstack_stage.h"
 #include "tables/config.h"
+#include "tables/inbox.h"
 #include "tables/sockets.h"
 
 #define XS_UDP_HEADER_BYTES 8u
@@ -19,13 +20,8 @@ struct xs_udp {
     const struct xs_mem *mem;
     struct xs_pool *pool;
     const struct xs_tables *tables;
-    uint32_t worker;     /* which feed of a socket is ours */
-    uint32_t frames_max; /* frames that may be on queues or lent: the rest keeps the device going (udp_mem) */
-    uint64_t frames_queued; /* ever put on a queue */
-    alignas(64) _Atomic(uint64_t)
-        frames_taken;                  /* ever given back by the reader, who alone writes it, under the GIL */
-    alignas(64) struct xs_feed *dirty; /* feeds that were pushed to since the last flush */
-    bool manual_clock;                 /* the clock of batches is the time: no offset */
+    struct xs_inbox *inbox;
+    bool manual_clock; /* the clock of batches is the time: no offset */
     uint64_t stamp_offset_ns;          /* CLOCK_REALTIME less the clock of batches */
     uint64_t stamp_checked_ns;
 };
@@ -39,11 +35,5 @@ void xs_udp_rx_tick(struct xs_udp *self, struct xs_batch *b);
 void xs_udp_tx(struct xs_udp *self, struct xs_batch *b);
 
 extern const struct xs_stage_def xs_udp_rx_def, xs_udp_tx_def;
-
-/* Puts a packet on a socket's queue: 0, or the reason why not (then the packet is still the caller's). The packet's
- * payload_off, payload_len, sport and dport are set. */
-uint16_t xs_udp_enqueue(struct xs_udp *self, struct xs_socket *s, uint32_t frame, uint32_t truesize);
-/* Lets the readers see what was queued, and wakes those who asked for it. */
-void xs_udp_flush(struct xs_udp *self);
 
 #endif
