@@ -1,0 +1,47 @@
+"""napi: between the AF_XDP rings and the walk.
+
+It has no configuration of its own: rings are made by xdpstack.device, and the budget of a poll is the caller's. Below are the
+contracts of its two rows; docs/stages/napi.md says how a poll goes.
+
+napi.rx
+=======
+Does: makes descriptors of what the kernel put on the RX ring, and reads the Ethernet header and one VLAN tag.
+Mirrors: napi_poll and a driver's poll function; eth_type_trans, skb_vlan_untag.
+Reads: the frame's first bytes.
+Writes: data_off, len, pkt_len, device, queue, frag, l3_off, l3_proto, pkt_type, flags VLAN, MULTI, TAIL and TRUNC; vlan_tci and
+    vlan_proto of the cold descriptor with flag VLAN; all other fields of the hot descriptor are zero.
+Next:
+    receive: every packet.
+Drops:
+    RX_TOO_MANY_FRAGS: over more frames than a packet may have (18, as an skb: MAX_SKB_FRAGS + 1).
+Holds: nothing. The frames of a packet whose last one has not come yet count as the kernel's (FILLED).
+State: the device table, published by the stack, for the device's MAC.
+Cost: benchmarks/stages/bench_napi.py
+Differs from Linux:
+    - A frame to another MAC goes on with pkt_type OTHERHOST, as in Linux; taps see it, ip.rx drops it.
+    - A VLAN tag does not choose another device: there are no VLAN devices here, the claim names the VLAN.
+    - An 802.3 length field stays in l3_proto; Linux puts ETH_P_802_2 or ETH_P_802_3 there.
+    - Nothing is taken off the end of a frame; Ethernet padding is cut by the IP length in ip.rx, as in Linux.
+
+napi.tx
+=======
+Does: puts packets on the TX ring of their device, or behind those that wait for room in it.
+Mirrors: ndo_start_xmit, dev_hard_start_xmit; the waiting ones: a pfifo qdisc of 1,024 packets.
+Reads: device, queue, data_off, len, pkt_len, frag.
+Writes: owner, owner_device, queue (the one it leaves by).
+Next: nothing follows.
+Drops:
+    DEVICE_GONE: the device has no queue here, or went away, also while the packet waited.
+    QDISC_DROP: 1,024 packets wait already.
+    PKT_TOO_BIG: over several frames where the socket takes one (bound without XDP_USE_SG), or over more than 17.
+    PKT_TOO_SMALL: a frame without bytes. The kernel would skip its descriptor and never give the frame back.
+Holds: packets for which the TX ring has no room, 1,024 per queue, in order; sent at the next poll, or dropped with
+    DEVICE_GONE when the queue is detached.
+State: its rings.
+Cost: benchmarks/stages/bench_napi.py
+Differs from Linux:
+    - The queue is the one that the descriptor names, folded into those that this worker has (rps.tx chooses it).
+    - Sent means on the ring. What the driver drops afterwards is in the device's own statistics, as in Linux.
+    - A device that is down keeps what is on its TX ring until it is up again or its sockets are closed; Linux drops its
+      queue at once.
+"""
