@@ -4,10 +4,13 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, given, settings
 
-from tests.device.xdp_cases import CASES, Case
+from tests.device.xdp_cases import CASES, HOST, Case
+from tests.device.xdp_strategies import noise, situations
+from xdpstack.device.claims import SocketClaim
 from xdpstack.device.deadman import NEVER
-from xdpstack.device.verdict import Cause, Rules
+from xdpstack.device.verdict import Cause, Rules, decide
 from xdpstack.device.xdp import XdpProgram
 
 pytestmark = pytest.mark.root
@@ -50,3 +53,20 @@ def verdict(program: XdpProgram, frame: bytes) -> Cause:
 def test_verdict(program: XdpProgram, case: Case) -> None:
     follow(program, case.rules)
     assert verdict(program, case.frame) is case.cause
+
+
+@given(situation=situations())
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+def test_any_frame_under_any_rules(program: XdpProgram, situation: tuple[Rules, list[bytes]]) -> None:
+    rules, frames = situation
+    follow(program, rules)
+    for frame in frames:
+        assert verdict(program, frame) is decide(frame, rules)[0]
+
+
+@given(frame=noise)
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+def test_what_is_not_claimed_passes(program: XdpProgram, frame: bytes) -> None:
+    """Under a claim that no frame can match, a multicast one on a VLAN that ends before it, whatever the bytes are."""
+    follow(program, Rules(frame[:6], (SocketClaim("239.255.255.254", 65535),), HOST))
+    assert not verdict(program, frame).lifted

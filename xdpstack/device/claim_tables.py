@@ -169,7 +169,7 @@ def kinds_of(entries: Entries, wide: Collection[WideClaim], sockets: bool, tagge
         lib.XS_XDP_KIND_ETHERTYPE: any(number >= 0x600 for number in numbers),
         lib.XS_XDP_KIND_FORWARD: lib.XS_XDP_SELECT_FORWARD in numbers,
         lib.XS_XDP_KIND_EVERYTHING: lib.XS_XDP_SELECT_EVERYTHING in numbers,
-        lib.XS_XDP_KIND_VLAN: tagged,
+        lib.XS_XDP_KIND_VLAN: tagged and (sockets or bool(wide)),
         lib.XS_XDP_KIND_ANY_MAC: any(not isinstance(claim, ForwardClaim) and claim.any_mac for claim in wide),
         lib.XS_XDP_KIND_KEPT: "xs_kept" in tables,
     }
@@ -233,8 +233,10 @@ def _flattened(
     claimed: Mapping[IPNetwork, tuple[int, int]], excepted: Collection[IPNetwork]
 ) -> Iterator[tuple[IPNetwork, tuple[int, int]]]:
     """Each prefix with all that holds for it: a trie finds the longest only, so a longer one repeats what covers it."""
-    for prefix in claimed.keys() | set(excepted):
-        above = [prefix.supernet(new_prefix=length) for length in range(prefix.prefixlen, -1, -1)]
+    prefixes = claimed.keys() | set(excepted)
+    lengths = sorted({prefix.prefixlen for prefix in prefixes}, reverse=True)
+    for prefix in prefixes:
+        above = [prefix.supernet(new_prefix=length) for length in lengths if length <= prefix.prefixlen]
         claim_id, flags = next((claimed[each] for each in above if each in claimed), (0, 0))
         yield prefix, (claim_id, flags | (EXCEPT if any(each in excepted for each in above) else 0))
 
