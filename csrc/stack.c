@@ -82,6 +82,7 @@ void xs_stack_destroy(struct xs_stack *s) {
     const struct xs_config *config = atomic_load(&s->tables.config);
     if (config != &no_devices) free((void *)config);
     xs_fib_destroy((struct xs_fib *)atomic_load(&s->tables.fib));
+    free((void *)atomic_load(&s->tables.frame_claims));
     mem_deinit(s);
     pthread_mutex_destroy(&s->ports_lock);
     free(s);

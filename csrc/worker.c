@@ -34,6 +34,7 @@ int xs_worker_init(struct xs_worker *w, struct xs_stack *s, uint32_t index) {
     xs_napi_init(&w->napi, &s->mem, &w->pool, &s->tables);
     w->inbox = (struct xs_inbox){
         .mem = &s->mem, .worker = index, .frames_max = s->frames_per_worker / 4 * 3};
+    w->taps = (struct xs_taps){.mem = &s->mem, .tables = &s->tables, .inbox = &w->inbox};
     w->udp = (struct xs_udp){.mem = &s->mem, .pool = &w->pool, .tables = &s->tables, .inbox = &w->inbox,
                              .manual_clock = s->manual_clock};
     rc = xs_ip_init(&w->ip, &s->tables, &w->pool, index ? &s->worker[0]->ip : NULL);

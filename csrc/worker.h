@@ -15,6 +15,7 @@
 #include "stages/ip.h"
 #include "stages/napi.h"
 #include "stages/routing.h"
+#include "stages/taps.h"
 #include "stages/udp.h"
 #include "tables/config.h"
 #include "walk.h"
@@ -43,6 +44,7 @@ struct xs_worker {
     struct xs_ip ip;
     struct xs_routing routing;
     struct xs_udp udp;
+    struct xs_taps taps;
 };
 
 int xs_worker_init(struct xs_worker *w, struct xs_stack *stack, uint32_t index);

@@ -218,6 +218,12 @@ int xs_fake_inject_many(struct xs_xsk *x, const uint8_t *bytes, const uint32_t *
     return arrived;
 }
 
+void xs_fake_set_claim(struct xs_xsk *x, uint32_t claim_id) {
+    struct xs_fake *f = lock(x);
+    f->claim_id = claim_id;
+    unlock(f);
+}
+
 void xs_fake_service(struct xs_xsk *x) {
     struct xs_fake *f = lock(x);
     service(f);

@@ -51,6 +51,7 @@ struct xs_fake {
     struct xs_fake_faults faults;
     struct xs_xsk_stats stats;
     struct xs_fake_values values;
+    uint32_t claim_id; /* which claim lifts what arrives; 0 = none that is read whole */
     bool closed;
     bool asleep;          /* fault rx_need_wakeup: found the fill ring empty, waits for kick_rx */
     uint32_t frame_bytes; /* most that one chunk takes of a received packet */

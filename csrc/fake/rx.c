@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "bpf/xdpstack_maps.h"
+
 /* The next usable frame, without taking it off the fill ring: xp_alloc(), xp_check_aligned(). A bad address is skipped
  * and counted. False when there is none. */
 static bool peek_fill(struct xs_fake *f, uint32_t at, uint64_t *address) {
@@ -94,6 +96,10 @@ int xs_fake_receive(struct xs_fake *f, const uint8_t *bytes, uint32_t length, ui
         uint32_t part = length - off < f->frame_bytes ? length - off : f->frame_bytes;
         uint64_t address = frames[i] + f->xsk->headroom;
         memcpy(memory + address, bytes + off, part);
+        if (i == 0) { /* what the XDP program puts before a frame that it lifts */
+            struct xs_xdp_metadata metadata = {.claim_id = f->claim_id};
+            memcpy(memory + address - sizeof metadata, &metadata, sizeof metadata);
+        }
         if (i == 0 && (flags & XS_FAKE_PARTIAL)) xs_fake_make_partial(memory + address, part);
         announce(f, address, part, i + 1 < n);
     }

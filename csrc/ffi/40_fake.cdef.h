@@ -53,6 +53,9 @@ int xs_fake_inject(struct xs_xsk *xsk, const uint8_t *bytes, uint32_t length, ui
 int xs_fake_inject_many(struct xs_xsk *xsk, const uint8_t *bytes, const uint32_t *lengths, uint32_t n,
                         uint32_t flags);
 
+/* What arrives from now on was lifted by this claim; 0 = by a socket's, or any that nobody reads whole. */
+void xs_fake_set_claim(struct xs_xsk *xsk, uint32_t claim_id);
+
 /* What the kernel does without being asked: sends if it needs no kick, reports completions that are due. */
 void xs_fake_service(struct xs_xsk *xsk);
 

@@ -83,7 +83,7 @@ def test_claims_are_kept(core: Core) -> None:
     made.claim("udp 10.0.0.1:53")
     assert made.info() == {"mode": "memory", "claims": ["udp 10.0.0.1:53"]}
     made.withdraw()
-    assert made.claims == []
+    assert made.claims == {}
     assert made.kernel_socket(2, 2) is None  # type: ignore[arg-type]
     made.close()
 

@@ -83,8 +83,11 @@ class Backend(Protocol):
         """Attach the queues to the workers of `core`; the devices in stack index order, and the started mirror."""
         ...
 
-    def claim(self, claim: Any) -> None:
-        """Lift what `claim` names from now on; when this returns the program has it."""
+    def claim(self, claim: Any) -> tuple[int, ...]:
+        """Lift what `claim` names from now on; when this returns the program has it.
+
+        Returns the claim's id by device, in stack index order: what the program puts before the frames it lifts.
+        """
         ...
 
     def unclaim(self, claim: Any) -> None:

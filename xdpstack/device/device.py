@@ -89,15 +89,21 @@ class KernelBackend:
 
     # ---- claims ----
 
-    def claim(self, claim: Claim) -> None:
-        """Lift what `claim` names, on every interface; when this returns the programs have it. All or none."""
+    def claim(self, claim: Claim) -> tuple[int, ...]:
+        """Lift what `claim` names, on every interface; when this returns the programs have it. All or none.
+
+        Returns its id by interface, 0 where there is no program.
+        """
         with self._lock:
             done: list[Interface] = []
+            ids: list[int] = []
             try:
                 for interface in self.interfaces:
                     if interface.program is not None:
-                        interface.program.claims.add(claim)
+                        ids += interface.program.claims.add(claim)
                         done.append(interface)
+                    else:
+                        ids.append(0)
             except BaseException:
                 for interface in done:
                     assert interface.program is not None
@@ -106,6 +112,7 @@ class KernelBackend:
             if not done:
                 raise ConfigurationError("nothing can be claimed: no interface has a program", fix="Not transmit_only.")
             self._claims.append(claim)
+            return tuple(ids)
 
     def unclaim(self, claim: Claim) -> None:
         """Lift it no longer."""

@@ -84,7 +84,7 @@ class Interface:
             undo.callback(self.close)
             mode = "native"
             if not self._options.transmit_only:
-                self.program = XdpProgram.open(self.name, self.link.rx_queues, mode=self._options.mode)
+                self.program = XdpProgram.open(self.name, self.link.rx_queues, mode=self._options.mode, metadata=True)
                 self._granted = self.program.attach()
                 mode = self._granted.mode
                 self._await_carrier()

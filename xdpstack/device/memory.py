@@ -68,7 +68,8 @@ class MemoryBackend:
         ]
         self.host = MemoryMirror([*own, *others], given, self.clock)
         self.queues: dict[str, list[MemoryQueue]] = {name: [] for name in self.names}
-        self.claims: list[Any] = []
+        self.claims: dict[Any, int] = {}
+        self._last_claim_id = 0
         self._attached: list[tuple[Any, int]] = []
         self._closed = False
         if len(set(self.names)) != len(self.names):
@@ -110,13 +111,15 @@ class MemoryBackend:
             tx_ring=spec.rings.tx,
         )
 
-    def claim(self, claim: Any) -> None:
+    def claim(self, claim: Any) -> tuple[int, ...]:
         """Keep the claim; every injected frame is lifted all the same."""
-        self.claims.append(claim)
+        self._last_claim_id += 1
+        self.claims[claim] = self._last_claim_id
+        return (self._last_claim_id,) * len(self.names)
 
     def unclaim(self, claim: Any) -> None:
         """Forget the claim."""
-        self.claims.remove(claim)
+        del self.claims[claim]
 
     def set_local(self, snapshot: Snapshot) -> None:
         """Nothing to do: there is no program that would want to know."""
@@ -167,13 +170,17 @@ class MemoryBackend:
             raise ConfigurationError(f"{name} has no queue {queue}", fix=f"0 to {len(queues) - 1}.")
         return queues[queue : queue + 1]
 
-    def inject(self, name: str, *frames: bytes, queue: int = 0, partial: bool = False) -> int:
+    def inject(self, name: str, *frames: bytes, queue: int = 0, partial: bool = False, claim: Any = None) -> int:
         """Frames arrive at a device, on one of its queues. Returns how many got onto the RX ring; `stats()` says why not.
+
+        `claim`: the one by which they were lifted; only those whose frames are read whole (`Stack.frames()`) matter.
 
         A frame starts with the Ethernet header and has no FCS. `partial`: its UDP or TCP checksum is left to hardware,
         so that the field holds the sum of the pseudo-header.
         """
-        return self._queues(name, queue)[0].inject(frames, partial)
+        chosen = self._queues(name, queue)[0]
+        lib.xs_fake_set_claim(chosen.pointer, self.claims[claim] if claim is not None else 0)
+        return chosen.inject(frames, partial)
 
     def sent(self, name: str) -> list[bytes]:
         """Takes the frames that were sent on a device since the last call, in order, queue by queue."""
