@@ -29,10 +29,13 @@ static int mem_init(struct xs_stack *s, const struct xs_stack_options *o) {
     m->data = map_private(s->data_bytes, o->huge_pages ? MAP_HUGETLB : 0);
     m->pkt = map_private(m->nframes * sizeof *m->pkt, 0);
     m->meta = map_private(m->nframes * sizeof *m->meta, 0);
-    return m->data && m->pkt && m->meta ? 0 : -ENOMEM;
+    if (!m->data || !m->pkt || !m->meta) return -ENOMEM;
+    for (uint32_t f = 0; f < m->nframes; f++) xs_frame_close(m, f, 0);
+    return 0;
 }
 
 static void mem_deinit(struct xs_stack *s) {
+    for (uint32_t f = 0; s->mem.data && f < s->mem.nframes; f++) xs_frame_open(&s->mem, f);
     if (s->mem.data) munmap(s->mem.data, s->data_bytes);
     if (s->mem.pkt) munmap(s->mem.pkt, s->mem.nframes * sizeof *s->mem.pkt);
     if (s->mem.meta) munmap(s->mem.meta, s->mem.nframes * sizeof *s->mem.meta);

@@ -1,6 +1,7 @@
 /* The walk. See walk.h for the picture; it is the only place where packets change hands between stages. */
 #include "walk.h"
 
+#include <errno.h>
 #include <string.h>
 
 static void drop_frame(struct xs_walk *w, struct xs_node *node, uint32_t frame, uint16_t why) {
@@ -17,13 +18,14 @@ void xs_walk_drop(struct xs_walk *w, uint32_t at, uint32_t frame, enum xs_reason
     drop_frame(w, &w->node[at], frame, (uint16_t)why);
 }
 
+/* A packet is marked when it is first seen, but not when it has just been kept: it is another thread's already then. */
 static void record(struct xs_walk *w, uint32_t at, const struct xs_batch *b) {
     struct xs_trace *t = w->trace;
     for (uint32_t i = 0; i < b->n; i++) {
         struct xs_pkt *p = xs_pkt(b, i);
         bool first = false;
         if (!(p->flags & XS_PKT_TRACE)) {
-            if (!t->want) continue;
+            if (!t->want || b->next[i] == XS_KEPT) continue;
             t->want--;
             p->flags |= XS_PKT_TRACE;
             xs_meta(b, i)->trace = (uint16_t)t->marked++;
@@ -34,8 +36,12 @@ static void record(struct xs_walk *w, uint32_t at, const struct xs_batch *b) {
             continue;
         }
         struct xs_trace_step *s = &t->step[t->n++];
-        *s = (struct xs_trace_step){.packet = xs_meta(b, i)->trace, .node = (uint8_t)at, .next = b->next[i],
-                                    .reason = b->reason[i], .now_ns = b->now_ns, .frame = b->frame[i]};
+        *s = (struct xs_trace_step){.packet = xs_meta(b, i)->trace,
+                                    .node = (uint8_t)at,
+                                    .next = b->next[i],
+                                    .reason = b->next[i] == XS_DROP ? b->reason[i] : 0,
+                                    .now_ns = b->now_ns,
+                                    .frame = b->frame[i]};
         if (first) {
             s->len = p->len < sizeof s->bytes ? p->len : sizeof s->bytes;
             memcpy(s->bytes, xs_data(b, i) + p->data_off, s->len);
@@ -43,19 +49,33 @@ static void record(struct xs_walk *w, uint32_t at, const struct xs_batch *b) {
     }
 }
 
-/* A Python hook: the packets wait, untouched, until Python has looked at them (xs_worker_resume). */
+/* A Python hook: the packets wait, untouched, until Python has looked at them (xs_worker_resume). Their step is recorded
+ * then. */
 static void park(struct xs_walk *w, uint32_t at, struct xs_batch *b) {
-    struct xs_pending *q = &w->node[at].pending;
+    struct xs_pending *q = &w->node[at].parked;
     for (uint32_t i = 0; i < b->n; i++) {
         if (q->n == XS_BATCH_CAP) {
             xs_drop(b, i, XS_REASON_CPU_BACKLOG);
             continue;
         }
-        xs_pkt(b, i)->owner = XS_HELD;
+        xs_own(b->mem, b->frame[i], XS_HELD);
         q->frame[q->n++] = b->frame[i];
         b->next[i] = XS_KEPT;
     }
     w->parked |= 1ull << at;
+}
+
+/* What a stage keeps it has given an owner to, what it passes on it has not: in builds that look for defects. */
+static inline void check_hand_over(const struct xs_walk *w, const struct xs_batch *b) {
+#ifdef XS_DEBUG
+    for (uint32_t i = 0; i < b->n; i++) {
+        if (b->next[i] == XS_KEPT) continue; /* it may be another thread's, or home, already */
+        for (uint32_t f = b->frame[i]; f != XS_NO_FRAME; f = w->mem->pkt[f].frag)
+            xs_assert(w->mem->pkt[f].owner == XS_WALKING, "a stage passed on a packet that is not its own");
+    }
+#endif
+    (void)w;
+    (void)b;
 }
 
 static void run_node(struct xs_walk *w, uint32_t at, struct xs_batch *b) {
@@ -68,7 +88,8 @@ static void run_node(struct xs_walk *w, uint32_t at, struct xs_batch *b) {
         node->fn(node->self, b);
     else
         park(w, at, b);
-    if (w->trace) record(w, at, b);
+    check_hand_over(w, b);
+    if (w->trace && node->fn) record(w, at, b);
 }
 
 /* Where an edge of `node` leads: a node, or XS_EDGE_NONE when the stage has no such edge. */
@@ -85,12 +106,19 @@ static void dispose(struct xs_walk *w, uint32_t at, uint32_t frame, uint8_t next
     drop_frame(w, &w->node[at], frame, next == XS_DROP ? why : XS_REASON_BAD_EDGE);
 }
 
-static void load(struct xs_walk *w, uint32_t at, struct xs_batch *b) {
-    struct xs_pending *q = &w->node[at].pending;
-    memcpy(b->frame, q->frame, q->n * sizeof b->frame[0]);
-    b->n = q->n;
-    q->n = 0;
+/* The first `n` packets of a vector into the empty batch; the others move up. */
+static void load(struct xs_pending *q, uint32_t n, struct xs_batch *b) {
+    memcpy(b->frame, q->frame, n * sizeof b->frame[0]);
+    memmove(q->frame, q->frame + n, (q->n - n) * sizeof b->frame[0]);
+    q->n -= n;
+    b->n = n;
+}
+
+static uint32_t load_lowest(struct xs_walk *w, struct xs_batch *b) {
+    uint32_t at = (uint32_t)__builtin_ctzll(w->pending);
     w->pending &= ~(1ull << at);
+    load(&w->node[at].pending, w->node[at].pending.n, b);
+    return at;
 }
 
 /* Packets go different ways: each to its target's pending vector. */
@@ -126,40 +154,37 @@ static inline bool uniform(const struct xs_batch *b) {
     return !differ;
 }
 
-static void walk_on(struct xs_walk *w, uint32_t at, struct xs_batch *b) {
-    for (;;) {
-        while (b->n) {
-            run_node(w, at, b);
-            if (!uniform(b)) {
-                scatter(w, at, b);
-                break;
-            }
-            uint32_t to = target(&w->node[at], b->next[0]);
-            if (to == XS_EDGE_NONE) {
-                if (b->next[0] != XS_KEPT)
-                    for (uint32_t i = 0; i < b->n; i++) dispose(w, at, b->frame[i], b->next[i], b->reason[i]);
-                break;
-            }
-            if (too_many_turns(w, at, to)) {
-                for (uint32_t i = 0; i < b->n; i++) drop_frame(w, &w->node[at], b->frame[i], XS_REASON_LOOP);
-                break;
-            }
-            at = to;
-        }
-        if (!w->pending) break;
-        at = (uint32_t)__builtin_ctzll(w->pending);
-        load(w, at, b);
+/* Runs node `at` on the batch and passes the packets on. Returns the node to run on the same batch next, or XS_EDGE_NONE when
+ * the batch is spent: all packets are pending somewhere, or gone. */
+static uint32_t step(struct xs_walk *w, uint32_t at, struct xs_batch *b) {
+    run_node(w, at, b);
+    if (!uniform(b) || w->pending) {
+        scatter(w, at, b);
+        return XS_EDGE_NONE;
     }
-    b->n = 0;
+    uint32_t to = target(&w->node[at], b->next[0]);
+    if (to == XS_EDGE_NONE) {
+        if (b->next[0] != XS_KEPT)
+            for (uint32_t i = 0; i < b->n; i++) dispose(w, at, b->frame[i], b->next[i], b->reason[i]);
+    } else if (too_many_turns(w, at, to)) {
+        for (uint32_t i = 0; i < b->n; i++) drop_frame(w, &w->node[at], b->frame[i], XS_REASON_LOOP);
+        to = XS_EDGE_NONE;
+    }
+    return to;
 }
 
-/* Only what is pending, lowest node first. */
-static void walk_pending(struct xs_walk *w, struct xs_batch *b) {
-    if (!w->pending) return;
-    uint32_t at = (uint32_t)__builtin_ctzll(w->pending);
-    load(w, at, b);
-    walk_on(w, at, b);
+/* Takes the batch through the stages from `at` on, then what is pending, lowest node first. */
+static void walk_on(struct xs_walk *w, uint32_t at, struct xs_batch *b) {
+    for (;;) {
+        while (b->n && at != XS_EDGE_NONE) at = step(w, at, b);
+        b->n = 0;
+        if (!w->pending) break;
+        at = load_lowest(w, b);
+    }
 }
+
+/* Only what is pending. */
+static void walk_pending(struct xs_walk *w, struct xs_batch *b) { walk_on(w, XS_EDGE_NONE, b); }
 
 static int emit(struct xs_batch *b, uint8_t next) {
     if (b->n == XS_BATCH_CAP) return -1;
@@ -174,7 +199,7 @@ static int emit(struct xs_batch *b, uint8_t next) {
 
 static int release(struct xs_batch *b, uint32_t frame, uint8_t next) {
     if (b->n == XS_BATCH_CAP) return -1;
-    b->mem->pkt[frame].owner = XS_WALKING;
+    xs_own(b->mem, frame, XS_WALKING);
     b->frame[b->n] = frame;
     b->next[b->n] = next;
     b->reason[b->n] = 0;
@@ -212,19 +237,21 @@ void xs_walk_tick(struct xs_walk *w, uint64_t now_ns) {
     }
 }
 
-int xs_walk_resume(struct xs_walk *w, uint32_t at, const uint8_t *next, const uint16_t *reason, uint64_t now_ns) {
+int xs_walk_resume(struct xs_walk *w, uint32_t at, const uint8_t *next, const uint16_t *reason, uint32_t n,
+                   uint64_t now_ns) {
+    struct xs_node *node = &w->node[at];
+    if (at >= w->nnodes || node->fn || n > node->parked.n) return -EINVAL;
     struct xs_batch *b = xs_walk_begin(w, now_ns);
-    load(w, at, b);
-    w->parked &= ~(1ull << at);
+    load(&node->parked, n, b);
+    if (!node->parked.n) w->parked &= ~(1ull << at);
     b->node = at;
-    for (uint32_t i = 0; i < b->n; i++) {
-        xs_pkt(b, i)->owner = XS_WALKING;
+    for (uint32_t i = 0; i < n; i++) {
+        xs_own(b->mem, b->frame[i], XS_WALKING);
         b->next[i] = next[i];
         b->reason[i] = reason[i];
     }
-    int n = (int)b->n;
     if (w->trace) record(w, at, b);
     scatter(w, at, b);
     walk_pending(w, b);
-    return n;
+    return (int)n;
 }

@@ -5,9 +5,11 @@
  * would have passed the packet on, so what is absent costs nothing.
  *
  *      run a stage on the batch
- *        |-- every next[i] the same edge?  the batch walks on as it is (nearly always)
+ *        |-- every next[i] the same edge, and nothing pending?  the batch walks on as it is (nearly always)
  *        |-- else: scatter: append each frame to its target's pending vector
  *      then the lowest pending node in table order gets its vector as a batch, until none is left
+ *
+ * So packets that part and meet again walk on together, and a stage runs once a walk but for backward edges.
  *
  * Edges that lead backwards or to the same node are allowed (a packet that was changed is routed again); they are bounded
  * per walk, and what is left then is dropped with reason LOOP.
@@ -18,12 +20,12 @@
 #include "base/pool.h"
 #include "include/xdpstack_stage.h"
 
-#define XS_NODES_MAX 64u   /* bits of the pending mask */
+#define XS_NODES_MAX 64u /* bits of the pending mask */
 #define XS_EDGES_MAX 8u
 #define XS_COUNTERS_MAX 16u
 #define XS_BACKWARD_MAX 64u /* backward edges taken in one walk */
 
-#define XS_EDGE_NONE 255u  /* not wired */
+#define XS_EDGE_NONE 255u /* not wired */
 
 struct xs_pending {
     uint32_t n;
@@ -40,25 +42,26 @@ struct xs_node {
     uint64_t batches, packets;
     uint64_t counter[XS_COUNTERS_MAX];
     uint64_t drops[XS_REASONS];
-    struct xs_pending pending; /* Python hook: what is parked */
+    struct xs_pending pending; /* packets that go through this node later in the walk */
+    struct xs_pending parked;  /* Python hook: packets that wait for it between walks, oldest first */
 };
 
 /* One step of one traced packet. */
 struct xs_trace_step {
-    uint32_t packet;  /* number of the packet within the trace */
+    uint32_t packet; /* number of the packet within the trace */
     uint8_t node;
-    uint8_t next;     /* edge, XS_DROP or XS_KEPT */
+    uint8_t next; /* edge, XS_DROP or XS_KEPT */
     uint16_t reason;
     uint64_t now_ns;
     uint32_t frame;
-    uint16_t len;     /* bytes copied to `bytes`; only in a packet's first step */
+    uint16_t len; /* bytes copied to `bytes`; only in a packet's first step */
     uint8_t bytes[130];
 };
 
 struct xs_trace {
-    uint32_t want;    /* packets still to be marked */
+    uint32_t want; /* packets still to be marked */
     uint32_t marked;
-    uint32_t n, cap;  /* steps recorded; recording stops when full, counted */
+    uint32_t n, cap; /* steps recorded; recording stops when full, counted */
     uint64_t lost;
     struct xs_trace_step step[];
 };
@@ -74,7 +77,6 @@ struct xs_walk {
     struct xs_ledger ledger;
     uint64_t now_ns;
     struct xs_batch batch; /* the batch that is walking */
-    struct xs_batch ticking;
     struct xs_node node[XS_NODES_MAX];
 };
 
@@ -87,8 +89,10 @@ struct xs_batch *xs_walk_begin(struct xs_walk *w, uint64_t now_ns);
 /* Calls the ticks in table order, walking what they release. */
 void xs_walk_tick(struct xs_walk *w, uint64_t now_ns);
 
-/* Takes what node `at` (a Python hook) had parked on, each packet by next[] / reason[], one entry per parked packet. */
-int xs_walk_resume(struct xs_walk *w, uint32_t at, const uint8_t *next, const uint16_t *reason, uint64_t now_ns);
+/* Takes on the `n` oldest packets that node `at` (a Python hook) had parked, each by next[] and reason[]. More may have been
+ * parked since Python looked: those stay. Returns n, or -EINVAL when so many are not parked there. */
+int xs_walk_resume(struct xs_walk *w, uint32_t at, const uint8_t *next, const uint16_t *reason, uint32_t n,
+                   uint64_t now_ns);
 
 /* Drops one packet outside a stage (teardown): counted at `node`. */
 void xs_walk_drop(struct xs_walk *w, uint32_t node, uint32_t frame, enum xs_reason why);

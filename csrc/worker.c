@@ -8,6 +8,7 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/timerfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "ffi/10_core.cdef.h"
@@ -168,8 +169,14 @@ int xs_worker_wait(struct xs_worker *w, int timeout_ms) {
     return n > 0;
 }
 
+static uint64_t monotonic_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
+}
+
 int xs_worker_run(struct xs_worker *w, uint32_t budget, int timeout_ms) {
-    uint64_t end = xs_stack_now_ns(w->stack) + (uint64_t)timeout_ms * 1000000u;
+    uint64_t end = monotonic_ns() + (uint64_t)timeout_ms * 1000000u; /* whatever the stack's clock says */
     do {
         int got = xs_worker_poll(w, budget);
         if (w->walk.parked) return 1;
@@ -182,7 +189,7 @@ int xs_worker_run(struct xs_worker *w, uint32_t budget, int timeout_ms) {
         /* nothing came: sleep, but no longer than held packets may wait for their tick */
         got = xs_worker_wait(w, timeout_ms < XS_TICK_MS ? timeout_ms : XS_TICK_MS);
         if (got < 0) return got;
-    } while (xs_stack_now_ns(w->stack) < end);
+    } while (monotonic_ns() < end);
     return 0;
 }
 
@@ -292,16 +299,15 @@ uint64_t xs_worker_parked(struct xs_worker *w) { return w->walk.parked; }
 
 int xs_worker_parked_frames(struct xs_worker *w, uint32_t at, uint32_t *frames, uint32_t cap) {
     if (at >= w->walk.nnodes) return -EINVAL;
-    struct xs_pending *q = &w->walk.node[at].pending;
+    const struct xs_pending *q = &w->walk.node[at].parked;
     uint32_t n = q->n < cap ? q->n : cap;
     memcpy(frames, q->frame, n * sizeof *frames);
     return (int)n;
 }
 
 int xs_worker_resume(struct xs_worker *w, uint32_t at, const uint8_t *next, const uint16_t *reason, uint32_t n) {
-    if (at >= w->walk.nnodes || w->walk.node[at].fn || w->walk.node[at].pending.n != n) return -EINVAL;
     if (!xs_worker_enter(w)) return -EBUSY;
-    int rc = xs_walk_resume(&w->walk, at, next, reason, xs_stack_now_ns(w->stack));
+    int rc = xs_walk_resume(&w->walk, at, next, reason, n, xs_stack_now_ns(w->stack));
     kick_all(w);
     xs_worker_leave(w);
     return rc;

@@ -36,7 +36,8 @@ void xs_pool_deinit(struct xs_pool *pool) {
 
 void xs_pool_put_foreign(struct xs_pool *pool, uint32_t frame) {
     struct xs_spsc *ring = pool->pool[frame / pool->per_home]->from[pool->home];
-    xs_spsc_push(ring, frame); /* cannot be full: it holds a whole partition */
+    bool room = xs_spsc_push(ring, frame); /* it holds a whole partition */
+    xs_assert(room, "more frames on a return ring than there are");
     xs_spsc_flush(ring);
 }
 
@@ -67,8 +68,11 @@ void xs_pool_return(struct xs_pool *any, const struct xs_mem *mem, uint32_t fram
     while (frame != XS_NO_FRAME) {
         uint32_t next = mem->pkt[frame].frag;
         struct xs_spsc *ring = any->pool[frame / any->per_home]->from_reader;
+        xs_assert(mem->pkt[frame].owner != XS_FREE, "a frame was returned twice");
         mem->pkt[frame].owner = XS_FREE;
-        xs_spsc_push(ring, frame);
+        xs_frame_close(mem, frame, 0);
+        bool room = xs_spsc_push(ring, frame);
+        xs_assert(room, "more frames on a return ring than there are");
         xs_spsc_flush(ring);
         frame = next;
     }

@@ -12,20 +12,22 @@
 #ifndef XS_BASE_POOL_H
 #define XS_BASE_POOL_H
 
+#include "base/debug.h"
 #include "base/ring.h"
 #include "include/xdpstack_stage.h"
 
 #define XS_WORKERS_MAX 64
 
 struct xs_pool {
-    uint32_t *stack;     /* free frames; capacity per_home */
+    uint32_t *stack; /* free frames; capacity per_home */
     uint32_t n;
-    uint32_t home;       /* which partition is ours */
-    uint32_t per_home;   /* frames in a partition */
+    uint32_t home;     /* which partition is ours */
+    uint32_t per_home; /* frames in a partition */
     uint32_t nhomes;
-    struct xs_spsc *from_reader;               /* frames coming home from Python readers */
-    struct xs_spsc *from[XS_WORKERS_MAX];      /* frames coming home from other workers, by worker; NULL for ourselves */
-    struct xs_pool *pool[XS_WORKERS_MAX];      /* every worker's pool, for the rings towards home */
+    /* frames coming home: from Python readers, and from other workers, by worker (NULL for ourselves) */
+    struct xs_spsc *from_reader;
+    struct xs_spsc *from[XS_WORKERS_MAX];
+    struct xs_pool *pool[XS_WORKERS_MAX]; /* every worker's pool, for the rings towards home */
 };
 
 int xs_pool_init(struct xs_pool *pool, uint32_t home, uint32_t nhomes, uint32_t per_home);
@@ -36,6 +38,8 @@ static inline uint32_t xs_pool_get(struct xs_pool *pool, const struct xs_mem *me
     if (pool->n == 0) return XS_NO_FRAME;
     uint32_t frame = pool->stack[--pool->n];
     struct xs_pkt *p = &mem->pkt[frame];
+    xs_assert(p->owner == XS_FREE, "a frame in the pool that is not free");
+    xs_frame_open(mem, frame);
     *p = (struct xs_pkt){.frag = XS_NO_FRAME, .seg = XS_NO_FRAME, .owner = XS_WALKING};
     return frame;
 }
@@ -43,7 +47,9 @@ static inline uint32_t xs_pool_get(struct xs_pool *pool, const struct xs_mem *me
 /* Ends the life of one frame (not of what is linked to it). Called by the worker that owns `pool`. */
 void xs_pool_put_foreign(struct xs_pool *pool, uint32_t frame);
 static inline void xs_pool_put(struct xs_pool *pool, const struct xs_mem *mem, uint32_t frame) {
+    xs_assert(mem->pkt[frame].owner != XS_FREE, "a frame was freed twice");
     mem->pkt[frame].owner = XS_FREE;
+    xs_frame_close(mem, frame, 0);
     uint32_t index = frame - pool->home * pool->per_home;
     if (index < pool->per_home)
         pool->stack[pool->n++] = frame;

@@ -95,6 +95,7 @@ int xs_fake_receive(struct xs_fake *f, const uint8_t *bytes, uint32_t length, ui
     for (uint32_t i = 0, off = 0; i < n; i++, off += f->frame_bytes) {
         uint32_t part = length - off < f->frame_bytes ? length - off : f->frame_bytes;
         uint64_t address = frames[i] + f->xsk->headroom;
+        xs_frame_open(&f->stack->mem, (uint32_t)(frames[i] / f->chunk_bytes));
         memcpy(memory + address, bytes + off, part);
         if (i == 0) { /* what the XDP program puts before a frame that it lifts */
             struct xs_xdp_metadata metadata = {.claim_id = f->claim_id};

@@ -64,5 +64,6 @@ struct xs_xsk_values {
     uint64_t kick_errors;    /* kicks that failed otherwise than by "later" */
     uint64_t rx_wakeups;     /* system calls that told the kernel of new empty frames */
     uint64_t rx_bad_descs;   /* descriptors outside the memory: never from a sound kernel */
+    uint64_t bad_completions; /* of frames that the kernel did not have: never from a sound kernel */
 };
 void xs_xsk_read(struct xs_xsk *xsk, struct xs_xsk_values *out);

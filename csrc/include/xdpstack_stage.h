@@ -193,6 +193,13 @@ static inline uint8_t *xs_frame_data(const struct xs_mem *m, uint32_t frame) {
 }
 static inline uint8_t *xs_data(const struct xs_batch *b, uint32_t i) { return xs_frame_data(b->mem, b->frame[i]); }
 
+/* Writes the owner of all frames of a packet, and of the packets chained to it. A stage that keeps packet i says so by
+ * xs_own(b->mem, b->frame[i], XS_HELD) before it sets next[i] = XS_KEPT. */
+static inline void xs_own(const struct xs_mem *m, uint32_t frame, enum xs_owner owner) {
+    for (uint32_t packet = frame; packet != XS_NO_FRAME; packet = m->pkt[packet].seg)
+        for (uint32_t f = packet; f != XS_NO_FRAME; f = m->pkt[f].frag) m->pkt[f].owner = (uint8_t)owner;
+}
+
 static inline void xs_drop(struct xs_batch *b, uint32_t i, enum xs_reason why) {
     b->next[i] = XS_DROP;
     b->reason[i] = (uint16_t)why;

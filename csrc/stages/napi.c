@@ -72,6 +72,8 @@ void xs_napi_fault(struct xs_xsk *x, int rc) {
 static inline uint32_t take(struct xs_napi *self, struct xs_xsk *x, const struct xdp_desc *d) {
     const struct xs_mem *mem = self->mem;
     uint32_t frame = (uint32_t)(d->addr >> mem->frame_shift);
+    xs_frame_open(mem, frame);
+    xs_frame_close(mem, frame, (uint32_t)(d->addr & ((1u << mem->frame_shift) - 1)) + d->len);
     mem->pkt[frame] = (struct xs_pkt){
         .pkt_len = d->len,
         .len = (uint16_t)d->len,
@@ -116,7 +118,8 @@ uint32_t xs_napi_poll(struct xs_napi *self, uint32_t port, uint32_t budget, stru
     uint32_t bad = 0;
     for (uint32_t i = 0; i < n; i++) {
         const struct xdp_desc *d = &slots[(x->rx.cons + i) & x->rx.mask];
-        if (__builtin_expect(d->addr >= end || d->len > (1u << mem->frame_shift), 0)) {
+        uint32_t chunk = 1u << mem->frame_shift, off = (uint32_t)d->addr & (chunk - 1);
+        if (__builtin_expect(d->addr >= end || d->len > chunk - off, 0)) {
             bad++; /* never from a sound kernel: do not follow it out of the UMEM */
             continue;
         }

@@ -17,12 +17,17 @@ void xs_napi_complete(struct xs_napi *self, uint32_t port) {
     if (!n) return;
     const uint64_t *slots = x->comp.slots;
     const struct xs_mem *mem = self->mem;
+    uint32_t bad = 0;
     for (uint32_t i = 0; i < n; i++) {
-        uint32_t frame = (uint32_t)(slots[(x->comp.cons + i) & x->comp.mask] >> mem->frame_shift);
-        xs_pool_put(self->pool, mem, frame);
+        uint64_t frame = slots[(x->comp.cons + i) & x->comp.mask] >> mem->frame_shift;
+        if (__builtin_expect(frame >= mem->nframes || mem->pkt[frame].owner != XS_TRANSMITTING, 0))
+            bad++; /* never from a sound kernel: a frame that it was not given, or has given back */
+        else
+            xs_pool_put(self->pool, mem, (uint32_t)frame);
     }
     xs_ring_release(&x->comp, n);
-    x->transmitting -= n;
+    x->bad_completions += bad;
+    x->transmitting -= n - bad;
 }
 
 /* Frames of a packet, or 0 if the socket cannot send it: the kernel would skip such a descriptor without ever giving the
@@ -92,7 +97,7 @@ void xs_napi_tx(struct xs_napi *self, struct xs_batch *b) {
             b->count[XS_NAPI_TX_BYTES] += pkt_len;
         } else if (port->backlog_n < XS_TX_BACKLOG) { /* in order, behind those that wait already */
             port->backlog[(port->backlog_head + port->backlog_n++) % XS_TX_BACKLOG] = b->frame[i];
-            p->owner = XS_HELD;
+            xs_own(b->mem, b->frame[i], XS_HELD);
             b->count[XS_NAPI_TX_BACKLOGGED]++;
         } else {
             xs_drop(b, i, XS_REASON_QDISC_DROP);

@@ -214,5 +214,6 @@ void xs_xsk_read(struct xs_xsk *x, struct xs_xsk_values *out) {
         .kick_errors = x->kick_errors,
         .rx_wakeups = x->rx_wakeups,
         .rx_bad_descs = x->rx_bad_descs,
+        .bad_completions = x->bad_completions,
     };
 }

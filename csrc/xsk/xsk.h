@@ -48,7 +48,7 @@ struct xs_xsk {
     uint32_t unkicked;         /* TX descriptors submitted since the kernel was last told */
     uint32_t rx_head, rx_tail; /* packet whose frames are still arriving (multi-buffer), or XS_NO_FRAME */
     /* counters */
-    uint64_t kicks, kicks_spared, rx_wakeups, kick_errors, rx_bad_descs;
+    uint64_t kicks, kicks_spared, rx_wakeups, kick_errors, rx_bad_descs, bad_completions;
     struct xs_xsk_stats last_stats; /* of a closed socket */
     struct {
         void *addr;

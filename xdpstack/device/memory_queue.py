@@ -139,7 +139,7 @@ class MemoryQueue:
         """XDP_STATISTICS, as the kernel counts, and the socket's own counters."""
         counters = _fields("struct xs_xsk_stats", lib.xs_xsk_read_stats, self.pointer)
         own = _fields("struct xs_xsk_values", lib.xs_xsk_read, self.pointer)
-        names = ("kicks", "kicks_spared", "kick_errors", "rx_wakeups", "rx_bad_descs")
+        names = ("kicks", "kicks_spared", "kick_errors", "rx_wakeups", "rx_bad_descs", "bad_completions")
         return {**counters, **{name: own[name] for name in names}}
 
     def indices(self) -> dict[str, tuple[int, int]]:
