@@ -1,199 +1,211 @@
 """Interfaces opened as a stack opens them: what is asked, what is granted, what is refused and why."""
 
+from __future__ import annotations
+
+import json
 import socket
 import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
-from tests.device.harness import Harness
-from tests.device.veth import frame, ip, namespace, until, veth
+from tests.device.harness import EXPERIMENTAL, Harness, frame
 from xdpstack.device.claims import EthertypeClaim
 from xdpstack.device.device import KernelBackend, local_addresses
 from xdpstack.device.interface import Options
 from xdpstack.errors import (
+    ClaimTaken,
     ConfigurationError,
     InterfaceDown,
     ModeRefused,
     NoSuchInterface,
-    PrivilegeError,
+    OutOfMemory,
     ProgramAttached,
     QueueTaken,
 )
 from xdpstack.native.core import Core
-from xdpstack.netlink.namespace import run_in
+from xdpstack.testing.namespace import Namespace
+from xdpstack.testing.peer import Peer
+from xdpstack.testing.veth import End, Veth
+from xdpstack.testing.wait import until
 
 pytestmark = pytest.mark.root
-CLAIM = EthertypeClaim(0x88B5)
+MakeNetns, MakeVeth, MakePeer = Callable[..., Namespace], Callable[..., Veth], Callable[..., Peer]
+CLAIM = EthertypeClaim(EXPERIMENTAL)
 
 
 @pytest.mark.parametrize("mode", ["native", "generic"])
-def test_lifts_only_what_is_claimed(mode: str) -> None:
-    with veth(queues=2) as pair, Harness() as harness:
-        backend = harness.open(pair.near, options=Options(netns=pair.netns, mode=mode, rx_ring=64, tx_ring=64))
-        raw, near, far = pair.raw(), pair.mac(), pair.mac(far=True)
+def test_lifts_only_what_is_claimed(mode: str, veth: MakeVeth, peer: MakePeer) -> None:
+    pair = veth(queues=2)
+    raw = peer(pair.far)
+    with Harness() as harness:
+        backend = harness.open(pair.near, mode=mode)
         backend.claim(CLAIM)
-        claimed, other = frame(far, near, b"a" * 100), frame(far, near, b"b" * 100, 0x88B6)
+        claimed = frame(pair.far, pair.near, b"a" * 100)
+        other = frame(pair.far, pair.near, b"b" * 100, EXPERIMENTAL + 1)
         for _ in range(10):
-            raw.send(other)
-            raw.send(claimed)
+            raw.send(other, claimed)
         assert harness.receive(10) == [claimed] * 10
         assert backend.stats()["xdp.rx.redirect_ethertype"] == 10
-        assert backend.stats()["xdp.rx.pass_unclaimed"] >= 10
+        before = backend.stats()["xdp.rx.pass_unclaimed"]
+        assert before >= 10
         backend.unclaim(CLAIM)
         raw.send(claimed)
-        until(lambda: backend.stats()["xdp.rx.pass_unclaimed"] >= 11)
+        until(lambda: backend.stats()["xdp.rx.pass_unclaimed"] > before)
         assert harness.poll() == 0
-        harness.assert_exact()
 
 
-def test_says_what_was_granted() -> None:
-    with veth(queues=2) as pair, Harness() as harness:
-        backend = KernelBackend(pair.near, options=Options(netns=pair.netns))
+def test_says_what_was_granted(veth: MakeVeth) -> None:
+    pair = veth(queues=2)
+    with Harness() as harness:
+        backend = KernelBackend("near0", options=Options(netns=pair.near.netns.name))
         harness.backend = backend
         [device], harness.mirror = backend.open(harness.core)
-        assert (device.name, device.ifindex, device.mac) == (pair.near, pair.ifindex, pair.mac())
+        assert (device.name, device.index, device.ifindex) == ("near0", 0, pair.near.index)
+        assert device.mac.hex(":") == pair.near.mac
         assert (device.asked, device.mode, device.zero_copy, device.driver) == ("auto", "native", False, "veth")
         assert device.queues == (0, 1)
         assert device.partial_checksums
+        assert not device.multi_buffer
         assert device.why == {"zero_copy": "The driver of near0 has no zero-copy."}
         assert backend.info()["registrations"] == 1
 
 
-def test_one_queue_of_two() -> None:
-    with veth(queues=2) as pair, Harness() as harness:
-        harness.open(pair.near, options=Options(netns=pair.netns, queues=[1]))
-        assert [xsk.queue for xsk in harness.backend.interfaces[0].sockets] == [1]
+def test_a_large_mtu_takes_several_frames(veth: MakeVeth, peer: MakePeer) -> None:
+    pair = veth(mtu=9000)
+    raw = peer(pair.far)
+    with Harness() as harness:
+        backend = harness.open(pair.near)
+        backend.claim(CLAIM)
+        assert all(xsk.multi_buffer for xsk in backend.interfaces[0].sockets)
+        jumbo = frame(pair.far, pair.near, bytes(8000))
+        raw.send(jumbo)
+        assert harness.receive(1) == [jumbo]
 
 
-def refused(pair_options: Options, *names: str) -> Exception:
-    core = Core(frames=256)
+def test_queues_can_be_chosen(veth: MakeVeth) -> None:
+    pair = veth(queues=3)
+    with Harness() as harness:
+        backend = harness.open(pair.near, queues=[2, 0])
+        assert [xsk.queue for xsk in backend.interfaces[0].sockets] == [2, 0]
+
+
+def test_two_interfaces(netns: MakeNetns, veth: MakeVeth, peer: MakePeer) -> None:
+    here = netns("here")
+    one, two = veth(netns_near=here), veth(netns_near=here)
+    left, right = peer(one.far), peer(two.far)
+    with Harness() as harness:
+        backend = harness.open(one.near, two.near)
+        backend.claim(CLAIM)
+        assert backend.info()["registrations"] == 1
+        left.send(frame(one.far, one.near, b"l" * 60))
+        right.send(frame(two.far, two.near, b"r" * 60))
+        assert sorted(each[14:15] for each in harness.receive(2)) == [b"l", b"r"]
+
+
+def test_transmit_only_needs_no_program(veth: MakeVeth, peer: MakePeer) -> None:
+    pair = veth()
+    with Harness() as harness:
+        backend = harness.open(pair.near, transmit_only=True)
+        assert not pair.near.has_xdp()
+        with pytest.raises(ConfigurationError, match="nothing can be claimed"):
+            backend.claim(CLAIM)
+
+
+def test_a_claim_is_taken_by_all_interfaces_or_none(netns: MakeNetns, veth: MakeVeth) -> None:
+    here = netns("here")
+    one, two = veth(netns_near=here), veth(netns_near=here)
+    with Harness() as harness:
+        backend = harness.open(one.near, two.near)
+        first, second = (interface.program for interface in backend.interfaces)
+        assert first is not None
+        assert second is not None
+        second.claims.add(CLAIM)
+        with pytest.raises(ClaimTaken):
+            backend.claim(CLAIM)
+        assert len(first.claims) == 0
+
+
+def test_local_addresses(veth: MakeVeth) -> None:
+    pair = veth(near=("10.9.0.1/24",))
+    with Harness() as harness:
+        harness.open(pair.near)
+        assert harness.mirror is not None
+        found = local_addresses(harness.mirror.snapshot, pair.near.index)
+        plain = {str(each.address): each.group for each in found}
+        assert (plain["10.9.0.1"], plain["10.9.0.255"], plain["224.0.0.1"]) == (False, True, True)
+        assert "127.0.0.0" not in plain
+
+
+def test_kernel_sockets_are_in_the_namespace(veth: MakeVeth) -> None:
+    pair = veth(near=("10.9.0.1/24",))
+    with Harness() as harness:
+        made = harness.open(pair.near).kernel_socket(socket.AF_INET, socket.SOCK_DGRAM)
+        assert made is not None
+        with made:
+            made.bind(("10.9.0.1", 0))
+
+
+# ---- refused ----
+
+
+def refused(*ends: End | str, netns: Namespace, frame_bytes: int = 2048, **options: object) -> Exception:
+    """The exception of an open that fails. Nothing is left of it."""
+    core = Core(frames=256, frame_bytes=frame_bytes)
+    names = [end if isinstance(end, str) else end.name for end in ends]
     with pytest.raises(Exception) as raised:  # noqa: PT011 - each test looks at what it is
-        KernelBackend(*names, options=pair_options).open(core)
+        KernelBackend(*names, options=Options(netns=netns.name, **options)).open(core)
     assert core.frame_counts()["free"] == 256
     return raised.value
 
 
-def test_no_such_interface() -> None:
-    with veth() as pair:
-        error = refused(Options(netns=pair.netns), "nothere")
-        assert isinstance(error, NoSuchInterface)
-        assert "It has: lo, near0." in str(error)
+def test_no_such_interface(veth: MakeVeth) -> None:
+    pair = veth()
+    error = refused("nothere", netns=pair.near.netns)
+    assert isinstance(error, NoSuchInterface)
+    assert "It has: lo, near0." in str(error)
 
 
-def test_interface_down() -> None:
-    with veth() as pair:
-        ip("-n", pair.netns, "link", "set", pair.near, "down")
-        error = refused(Options(netns=pair.netns), pair.near)
-        assert isinstance(error, InterfaceDown)
-        assert "ip link set near0 up" in str(error)
+def test_interface_down(veth: MakeVeth) -> None:
+    pair = veth()
+    pair.near.netns.ip("link set near0 down")
+    error = refused(pair.near, netns=pair.near.netns)
+    assert isinstance(error, InterfaceDown)
+    assert "ip link set near0 up" in str(error)
 
 
-def test_zero_copy_demanded() -> None:
-    with veth() as pair:
-        error = refused(Options(netns=pair.netns, zero_copy=True), pair.near)
-        assert isinstance(error, ModeRefused)
-        assert "no zero-copy" in str(error)
+def test_zero_copy_that_the_driver_has_not(veth: MakeVeth) -> None:
+    pair = veth()
+    error = refused(pair.near, netns=pair.near.netns, zero_copy=True)
+    assert isinstance(error, ModeRefused)
+    assert "no zero-copy" in str(error)
 
 
-def test_no_such_queue() -> None:
-    with veth(queues=2) as pair:
-        error = refused(Options(netns=pair.netns, queues=[0, 5]), pair.near)
-        assert isinstance(error, ConfigurationError)
-        assert "no queue 5" in str(error)
-        assert "0, 1" in str(error)
+def test_no_such_queue(veth: MakeVeth) -> None:
+    pair = veth(queues=2)
+    error = refused(pair.near, netns=pair.near.netns, queues=[0, 5])
+    assert isinstance(error, ConfigurationError)
+    assert "no queue 5" in str(error)
+    assert "0, 1" in str(error)
 
 
-def test_another_program() -> None:
-    with veth() as first, Harness() as harness:
-        harness.open(first.near, options=Options(netns=first.netns))
-        error = refused(Options(netns=first.netns), first.near)
+def test_another_program_is_named(veth: MakeVeth) -> None:
+    pair = veth()
+    with Harness() as harness:
+        harness.attach(pair.near)
+        error = refused(pair.near, netns=pair.near.netns)
         assert isinstance(error, ProgramAttached)
-        assert "xs_xdp" in str(error)
+        assert "redirect_all" in str(error)
 
 
-def test_queue_taken_names_its_holder(holder: subprocess.Popen[str], taken: "object") -> None:
-    error = refused(Options(netns=taken.netns), taken.near)
-    assert isinstance(error, QueueTaken)
-    assert f"(pid {holder.pid})" in str(error)
-
-
-HOLDER = """
-import sys
-from xdpstack.device.umem import Umem
-from xdpstack.device.xsk import Rings
-from xdpstack.native.core import Core
-from xdpstack.netlink.namespace import run_in
-import socket
-def bind():
-    return Umem(Core(frames=256)).open(socket.if_nametoindex(sys.argv[2]), 0, Rings(64, 64, 64, 64, 64), 0)
-run_in(sys.argv[1], bind)
-print("bound", flush=True)
-sys.stdin.read()
-"""
-
-
-@pytest.fixture
-def taken():
-    with veth() as pair:
-        yield pair
-
-
-@pytest.fixture
-def holder(taken):
-    import sys
-
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, taken.netns, taken.near],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout.readline() == "bound\n"
-    yield process
-    process.communicate()
-
-
-def test_no_privilege() -> None:
-    import json
-    import sys
-
-    program = """
-import json, sys
-from xdpstack.device.device import KernelBackend
-from xdpstack.native.core import Core
-try:
-    KernelBackend("lo").open(Core(frames=256))
-except Exception as error:
-    print(json.dumps([type(error).__name__, str(error)]))
-"""
-    words = ["setpriv", "--bounding-set=-net_raw,-bpf,-sys_admin", "--inh-caps=-net_raw,-bpf,-sys_admin"]
-    done = subprocess.run([*words, sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    kind, words = json.loads(done.stdout)
-    assert kind == PrivilegeError.__name__
-    assert "CAP_BPF and CAP_NET_RAW missing" in words
-    assert "setcap" in words
-
-
-def test_local_addresses() -> None:
-    with veth() as pair, Harness() as harness:
-        ip("-n", pair.netns, "addr", "add", "10.9.0.1/24", "dev", pair.near)
-        harness.open(pair.near, options=Options(netns=pair.netns))
-        found = local_addresses(harness.mirror.snapshot, pair.ifindex)
-        plain = {str(each.address): each.group for each in found}
-        assert plain["10.9.0.1"] is False
-        assert plain["10.9.0.255"] is True
-        assert plain["224.0.0.1"] is True
-        assert "127.0.0.0" not in plain
-
-
-def test_sockets_of_the_kernel_are_in_the_namespace() -> None:
-    with veth() as pair, Harness() as harness:
-        backend = harness.open(pair.near, options=Options(netns=pair.netns))
-        ip("-n", pair.netns, "addr", "add", "10.9.0.1/24", "dev", pair.near)
-        made = backend.kernel_socket(socket.AF_INET, socket.SOCK_DGRAM)
-        assert made is not None
-        with made:
-            made.bind(("10.9.0.1", 0))
+def test_all_interfaces_of_a_failed_open_are_given_back(netns: MakeNetns, veth: MakeVeth) -> None:
+    here = netns("here")
+    one, two = veth(netns_near=here), veth(netns_near=here, queues=2)
+    assert isinstance(refused(one.near, two.near, netns=here, queues=[0, 1]), ConfigurationError)
+    assert not one.near.has_xdp()
+    assert not two.near.has_xdp()
 
 
 def test_names_are_checked() -> None:
@@ -203,11 +215,73 @@ def test_names_are_checked() -> None:
         KernelBackend("a", "a")
 
 
-def test_every_interface_of_a_failed_open_is_given_back() -> None:
-    with namespace() as netns, veth(netns=netns, number=0) as first, veth(netns=netns, number=1) as second:
-        error = refused(Options(netns=netns, queues=[0]), first.near, second.near, "nothere")
-        assert isinstance(error, NoSuchInterface)
-        error = run_in(netns, lambda: refused(Options(queues=[0, 1]), first.near, second.near))
-        assert isinstance(error, ConfigurationError)
-        for pair in (first, second):
-            assert "xdp" not in pair.link()
+HOLDER = """
+import socket, sys
+from xdpstack.device.umem import Umem
+from xdpstack.device.xsk import Rings
+from xdpstack.native.core import Core
+from xdpstack.netlink import run_in
+core = Core(frames=256)
+run_in(sys.argv[1], lambda: Umem(core).open(socket.if_nametoindex(sys.argv[2]), 0, Rings(64, 64, 64, 64, 64), 0))
+print("bound", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def holder(end: End) -> Iterator[subprocess.Popen[str]]:
+    """Another process that has queue 0."""
+    words = [sys.executable, "-c", HOLDER, end.netns.name, end.name]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "bound\n"
+        yield process
+        process.communicate()
+
+
+def test_the_holder_of_a_queue_is_named(veth: MakeVeth) -> None:
+    pair = veth()
+    with holder(pair.near) as process:
+        error = refused(pair.near, netns=pair.near.netns)
+        assert isinstance(error, QueueTaken)
+        assert f"(pid {process.pid})" in str(error)
+    assert not pair.near.has_xdp()
+
+
+def in_a_process(code: str, *words: str) -> list[str]:
+    """Runs `code` with a Core `core`; the name and text of the exception it ends with."""
+    program = f"""
+import json
+from xdpstack.device.device import KernelBackend
+from xdpstack.device.interface import Options
+from xdpstack.native.core import Core
+try:
+    {code}
+except Exception as error:
+    print(json.dumps([type(error).__name__, str(error)]))
+"""
+    done = subprocess.run([*words, sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return list(json.loads(done.stdout))
+
+
+def test_missing_capabilities_are_named() -> None:
+    caps = "-net_raw,-bpf,-sys_admin"
+    kind, words = in_a_process(
+        'KernelBackend("lo").open(Core(frames=256))', "setpriv", f"--bounding-set={caps}", f"--inh-caps={caps}"
+    )
+    assert kind == "PrivilegeError"
+    assert "CAP_BPF and CAP_NET_RAW missing" in words
+    assert "setcap" in words
+
+
+def test_frames_that_cannot_be_pinned(veth: MakeVeth) -> None:
+    """Locked memory is limited for who has no CAP_IPC_LOCK."""
+    pair = veth()
+    kind, words = in_a_process(
+        f'KernelBackend("near0", options=Options(netns="{pair.near.netns}")).open(Core(frames=8192))',
+        *("prlimit", "--memlock=4194304", "setpriv", "--bounding-set=-ipc_lock", "--inh-caps=-ipc_lock"),
+    )
+    assert kind == OutOfMemory.__name__
+    assert "16777216 bytes of frames cannot be pinned for queue 0 of near0" in words
+    assert "RLIMIT_MEMLOCK" in words
+    assert not pair.near.has_xdp()

@@ -78,6 +78,7 @@ class KernelBackend:
             for index, link in enumerate(links):
                 self.interfaces.append(Interface(link, index, self.options, core, self._umem, self.watchdog))
             self._devices = tuple(run_in(self.options.netns, self._open_all))
+            self.set_local(mirror.snapshot)
             undo.pop_all()
         _open_backends.add(self)
         return self._devices, mirror

@@ -11,7 +11,6 @@ Control thread only, except where said; the socket calls are made inside the int
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ from xdpstack.device.sysfs import queue_numbers
 from xdpstack.device.umem import Umem
 from xdpstack.device.watchdog import Watchdog
 from xdpstack.device.xdp import Granted, Mode, XdpProgram
-from xdpstack.device.xsk import COUNTERS, BindFailed, Rings, Xsk, explain
+from xdpstack.device.xsk import COUNTERS, BindFailed, Rings, Xsk, errno_name, explain
 from xdpstack.errors import QueueTaken
 from xdpstack.native import check, lib
 from xdpstack.native.core import Core
@@ -182,7 +181,7 @@ class Interface:
             state = xsk.state()
             if state.dead:
                 found.append(
-                    f"queue {xsk.queue}: {errno.errorcode.get(state.error, state.error)}, {os.strerror(state.error)}"
+                    f"queue {xsk.queue}: {errno_name(state.error)}, {os.strerror(state.error)}"
                 )
         return found
 

@@ -28,7 +28,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.001, 0.05
 
 
 class Umem:
-    """The frames of one `Core`, and the sockets that use them. Control thread only."""
+    """The frames of one `Core`, and the sockets that use them, all in one network namespace. Control thread only."""
 
     def __init__(self, core: Core) -> None:
         self._core = core

@@ -78,9 +78,14 @@ class BindFailed(Exception):
     """How far the kernel let a socket come: `step` is enum xs_xsk_step, `errno` what it answered there."""
 
     def __init__(self, step: int, number: int) -> None:
-        super().__init__(f"{STEPS[step]}: {errno.errorcode.get(number, number)}")
+        super().__init__(f"{STEPS[step]}: {errno_name(number)}")
         self.step = step
         self.errno = number
+
+
+def errno_name(number: int) -> str:
+    """EOPNOTSUPP and the like; that one by the name that the kernel's sources have, unlike Python's own table."""
+    return "EOPNOTSUPP" if number == errno.EOPNOTSUPP else errno.errorcode.get(number, str(number))
 
 
 STEPS = {
