@@ -41,13 +41,14 @@ def ipv4(
     dst: bytes = DST4,
     checksum: int | None = None,
     tos: int = 0,
+    ident: int = 0x1234,
 ) -> bytes:
     """An IPv4 packet; what is None is right. Options are padded with zeros to whole words."""
     options += b"\0" * (-len(options) % 4)
     payload = udp(sum_with=src + dst) if payload is None else payload
     ihl = 5 + len(options) // 4 if ihl is None else ihl
     total = 20 + len(options) + len(payload) if total is None else total
-    head = struct.pack(">BBHHHBBH4s4s", version << 4 | ihl, tos, total, 0x1234, frag, ttl, proto, 0, src, dst) + options
+    head = struct.pack(">BBHHHBBH4s4s", version << 4 | ihl, tos, total, ident, frag, ttl, proto, 0, src, dst) + options
     right = csum((head + payload)[: max(ihl, 5) * 4])
     return head[:10] + struct.pack(">H", right if checksum is None else checksum) + head[12:] + payload
 
@@ -83,9 +84,9 @@ def routing_header(next_header: int, kind: int = 0, left: int = 0, length: int =
     return bytes([next_header, length, kind, left]) + b"\0" * (4 + length * 8)
 
 
-def fragment_header(next_header: int, offset: int = 0, more: bool = False) -> bytes:
+def fragment_header(next_header: int, offset: int = 0, more: bool = False, ident: int = 0xABCD) -> bytes:
     """A fragment header; `offset` in units of 8 bytes."""
-    return struct.pack(">BBHI", next_header, 0, offset << 3 | more, 0xABCD)
+    return struct.pack(">BBHI", next_header, 0, offset << 3 | more, ident)
 
 
 def chain(*headers: bytes, last: bytes | None = None, final: int = UDP, first: int, **fields: bytes) -> bytes:
