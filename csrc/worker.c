@@ -20,7 +20,7 @@
 /* What is left unfinished is tried again after so long, though nothing comes in. */
 #define LATER_NS 1000000ull
 /* How often sockets are asked for errors, at most. */
-#define FAULTS_NS 10000000ull
+#define FAULTS_NS 100000000ull
 
 int xs_worker_init(struct xs_worker *w, struct xs_stack *s, uint32_t index) {
     memset(w, 0, sizeof *w);
@@ -117,24 +117,18 @@ static void finish_later(struct xs_worker *w, uint64_t now) {
     if (timerfd_settime(w->timer_fd, 0, &at, NULL) == 0) w->timer_ns = now + LATER_NS;
 }
 
-/* The kernel says by an error on the socket that its device is gone (xsk_notifier): epoll reports it, for ever. */
-static void take_fault(struct xs_worker *w, const struct epoll_event *e) {
-    if (!(e->events & (EPOLLERR | EPOLLHUP))) return;
-    for (uint32_t port = 0; port < w->napi.nports; port++) {
-        struct xs_xsk *x = w->napi.port[port].xsk;
-        if (!x || x->fd < 0 || x->fd != e->data.fd) continue;
-        epoll_ctl(w->epoll_fd, EPOLL_CTL_DEL, x->fd, NULL);
-        x->error = ENODEV;
-        x->dead = 1;
-    }
-}
-
+/* That its device is gone the kernel leaves as an error on the socket (xsk_notifier), which epoll does not report. */
 static void look_for_faults(struct xs_worker *w, uint64_t now) {
     if (now - w->faults_ns < FAULTS_NS || w->stack->manual_clock) return;
     w->faults_ns = now;
-    struct epoll_event event[8];
-    int n = epoll_wait(w->epoll_fd, event, 8, 0);
-    for (int i = 0; i < n; i++) take_fault(w, &event[i]);
+    for (uint32_t port = 0; port < w->napi.nports; port++) {
+        struct xs_xsk *x = w->napi.port[port].xsk;
+        int error = 0;
+        socklen_t bytes = sizeof error;
+        if (!x || x->fd < 0 || getsockopt(x->fd, SOL_SOCKET, SO_ERROR, &error, &bytes) || !error) continue;
+        x->error = ENODEV;
+        x->dead = 1;
+    }
 }
 
 int xs_worker_poll(struct xs_worker *w, uint32_t budget) {

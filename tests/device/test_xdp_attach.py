@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.device.veth import Veth, frame, ip, until, veth
 
 from tests.device.test_xdp_libbpf import compiled
-from tests.device.veth import Veth, frame, ip, until, veth
 from tests.device.xdp_cases import MAC, v4
 from xdpstack.device.attached import attached_programs, program_ids
 from xdpstack.device.claims import EverythingBut, LocalAddress, SocketClaim
