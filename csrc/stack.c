@@ -4,12 +4,14 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "ffi/10_core.cdef.h"
 #include "tables/fib.h"
+#include "tables/neigh.h"
 
 static const struct xs_config no_devices;
 
@@ -54,7 +56,8 @@ int xs_stack_create(const struct xs_stack_options *o, struct xs_stack **out) {
     pthread_mutex_init(&s->ports_lock, NULL);
     atomic_init(&s->tables.config, &no_devices);
     atomic_init(&s->tables.fib, &xs_fib_empty);
-    int rc = mem_init(s, o);
+    s->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    int rc = s->event_fd < 0 ? -errno : mem_init(s, o);
     for (uint32_t i = 0; rc == 0 && i < s->nworkers; i++) {
         s->worker[i] = aligned_alloc(64, (sizeof *s->worker[i] + 63) & ~(size_t)63);
         rc = s->worker[i] ? xs_worker_init(s->worker[i], s, i) : -ENOMEM;
@@ -86,6 +89,8 @@ void xs_stack_destroy(struct xs_stack *s) {
     if (config != &no_devices) free((void *)config);
     xs_fib_destroy((struct xs_fib *)atomic_load(&s->tables.fib));
     free((void *)atomic_load(&s->tables.frame_claims));
+    xs_neigh_table_destroy(atomic_load(&s->tables.neigh));
+    if (s->event_fd >= 0) close(s->event_fd);
     mem_deinit(s);
     pthread_mutex_destroy(&s->ports_lock);
     free(s);

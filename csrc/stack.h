@@ -14,6 +14,7 @@ struct xs_stack {
     uint32_t nworkers;
     uint32_t frames_per_worker;
     struct xs_tables tables;
+    int event_fd;                  /* workers wake control: base/events.h */
     bool manual_clock;             /* the memory device's: time is what the caller says */
     _Atomic(uint64_t) manual_now_ns;
     pid_t pid;                     /* a forked child must not touch the rings */

@@ -35,6 +35,8 @@ int xs_worker_init(struct xs_worker *w, struct xs_stack *s, uint32_t index) {
     xs_napi_init(&w->napi, &s->mem, &w->pool, &s->tables);
     w->inbox = (struct xs_inbox){
         .mem = &s->mem, .worker = index, .frames_max = s->frames_per_worker / 4 * 3};
+    w->events.fd = s->event_fd;
+    w->neigh = (struct xs_neigh){.mem = &s->mem, .tables = &s->tables, .events = &w->events};
     w->taps = (struct xs_taps){.mem = &s->mem, .tables = &s->tables, .inbox = &w->inbox};
     w->udp = (struct xs_udp){.mem = &s->mem, .pool = &w->pool, .tables = &s->tables, .inbox = &w->inbox,
                              .manual_clock = s->manual_clock};

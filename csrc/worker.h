@@ -14,6 +14,7 @@
 #include "base/pool.h"
 #include "stages/ip.h"
 #include "stages/napi.h"
+#include "stages/neigh.h"
 #include "stages/routing.h"
 #include "stages/taps.h"
 #include "stages/udp.h"
@@ -38,6 +39,7 @@ struct xs_worker {
     uint32_t frames_tx_entry;      /* where whole frames from the user enter: tc.tx or what stands for it */
     struct xs_pool pool;
     struct xs_walk walk;
+    struct xs_events events; /* what it asks of control */
     struct xs_inbox inbox; /* what this worker puts on the queues of sockets */
     /* the stages' state, one field a stem */
     struct xs_napi napi;
@@ -45,6 +47,7 @@ struct xs_worker {
     struct xs_routing routing;
     struct xs_udp udp;
     struct xs_taps taps;
+    struct xs_neigh neigh;
 };
 
 int xs_worker_init(struct xs_worker *w, struct xs_stack *stack, uint32_t index);

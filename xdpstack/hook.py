@@ -172,6 +172,11 @@ class _StageExport(ctypes.Structure):
     _fields_ = (("abi", ctypes.c_uint32), ("definition", ctypes.POINTER(_StageDef)), ("state", ctypes.c_void_p))
 
 
+def get_include() -> str:
+    """The folder of xdpstack_stage.h, for the compiler's -I."""
+    return str(Path(__file__).parent / "include")
+
+
 def load_stage(path: str | Path) -> CStage:
     """Load a C stage from a shared object that was built against xdpstack_stage.h and has XS_EXPORT_STAGE().
 

@@ -4,6 +4,7 @@
 
 #include "stages/ip.h"
 #include "stages/napi.h"
+#include "stages/neigh.h"
 #include "stages/routing.h"
 #include "stages/taps.h"
 #include "stages/udp.h"
@@ -19,6 +20,7 @@
     X(xs_routing_tx_def, routing)                                                                            \
     X(xs_udp_tx_def, udp)                                                                                    \
     X(xs_ip_tx_def, ip)                                                                                      \
+    X(xs_neigh_tx_def, neigh)                                                                                \
     X(xs_napi_tx_def, napi)
 
 #endif

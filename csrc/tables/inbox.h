@@ -11,11 +11,12 @@
 
 struct xs_inbox {
     const struct xs_mem *mem;
-    uint32_t worker;        /* which feed of a socket is ours */
-    uint32_t frames_max;    /* frames that may be on queues or lent: the rest keeps the device going (udp_mem) */
+    uint32_t worker;     /* which feed of a socket is ours */
+    uint32_t frames_max; /* frames that may be on queues or lent: the rest keeps the device going (udp_mem) */
     uint64_t frames_queued; /* ever put on a queue */
     struct xs_feed *dirty;  /* feeds that were pushed to since the last flush */
-    alignas(64) _Atomic(uint64_t) frames_taken; /* ever given back by the reader, who alone writes it, under the GIL */
+    alignas(64) _Atomic(uint64_t)
+        frames_taken; /* ever given back by the reader, who alone writes it, under the GIL */
 };
 
 /* Puts a packet on a socket's queue: 0, or the reason why not (then the packet is still the caller's). The packet's

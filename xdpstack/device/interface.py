@@ -180,9 +180,7 @@ class Interface:
         for xsk in self.sockets:
             state = xsk.state()
             if state.dead:
-                found.append(
-                    f"queue {xsk.queue}: {errno_name(state.error)}, {os.strerror(state.error)}"
-                )
+                found.append(f"queue {xsk.queue}: {errno_name(state.error)}, {os.strerror(state.error)}")
         return found
 
     # ---- closing ----
