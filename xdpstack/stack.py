@@ -12,33 +12,24 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
 
 from xdpstack.control import Control
 from xdpstack.device.backend import Backend, Device, DeviceEvent
-from xdpstack.device.device import KernelBackend
-from xdpstack.device.interface import Options
-from xdpstack.device.watchdog import WINDOW_SECONDS
-from xdpstack.device.xdp import Mode
 from xdpstack.errors import ClosedError, ConfigurationError, ForkedError
 from xdpstack.hook import HookBatch
-from xdpstack.native import check, ffi, lib
+from xdpstack.native import check, lib
 from xdpstack.native.core import Core, Ledger
 from xdpstack.netlink import Snapshot, text
 from xdpstack.observe import trace
-from xdpstack.observe.server import Server
 from xdpstack.path import BY_NAME
-from xdpstack.routing.native import NativeRouting
-from xdpstack.stages.neigh import Neigh
 from xdpstack.walk import CStage, Hook, Walk, c_stages, reason_text
 
 log = logging.getLogger("xdpstack")
 
-#: Frames per worker unless said otherwise: what a queue of each of four devices keeps, and as many for sockets (32 MiB).
-FRAMES = 16384
 #: How long close() waits for frames that the kernel still has, in seconds.
 DRAIN_SECONDS = 1.0
 #: Packets that one poll takes from each queue at most.
@@ -52,7 +43,7 @@ class Stack:
     time; another that comes meanwhile does not wait for it but for its packets.
     """
 
-    def __init__(self, backend: Backend, core: Core, observable: bool = False) -> None:
+    def __init__(self, backend: Backend, core: Core) -> None:
         self._pid = os.getpid()
         self._closed = False
         self._backend = backend
@@ -62,26 +53,8 @@ class Stack:
         self.walk.wire()
         devices, mirror = backend.open(core)
         self.devices: tuple[Device, ...] = devices
-        self._server: Server | None = None
-        numbers = {device.ifindex: device.index for device in devices}
-        self.neigh = Neigh(core, numbers)
-        self.routing = NativeRouting(core.pointer, numbers)
-        self.control = Control(core, backend, devices, mirror, (self.routing, self.neigh))
-        try:
-            self.control.publish()
-            self._start_control(observable)
-        except BaseException:
-            self.close()
-            raise
-
-    def _start_control(self, observable: bool) -> None:
-        self.control.listen(self.neigh.fileno(), lambda: self.neigh.handle_events(self.control.mirror))
-        if self.control.mirror.fileno() < 0:
-            return  # a memory stack: whoever tests it drives the control side too
-        if observable:
-            self._server = Server(self.answers())
-            self.control.serve(self._server)
-        self.control.start()
+        self.control = Control(core, backend, devices, mirror, ())
+        self.control.publish()
 
     # ---- driving ----
 
@@ -284,17 +257,8 @@ class Stack:
         self._drain()
         self._closed = True
         self.control.stop()
-        if self._server is not None:
-            self._server.close()
         self._backend.close()
-        self._drop_held()
         self.control.mirror.close()
-
-    def _drop_held(self) -> None:
-        """No device is left: what waits for a neighbour is dropped by the stage that holds it."""
-        check(lib.xs_stack_set_devices(self._core.pointer, ffi.NULL, 0), "publish no devices")
-        for worker in self._core.workers:
-            lib.xs_worker_poll(worker, BUDGET)
 
     def _drain(self) -> None:
         """Poll until nothing comes and nothing is being sent, within DRAIN_SECONDS."""
@@ -315,36 +279,3 @@ class Stack:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-def open(  # noqa: A001  # the word that users expect, as in socket.open or tarfile.open
-    *interfaces: str,
-    netns: str | None = None,
-    mode: Mode = "auto",
-    zero_copy: bool | None = None,
-    queues: str | Sequence[int] = "all",
-    rx_ring: int = 2048,
-    tx_ring: int = 2048,
-    transmit_only: bool = False,
-    frames: int = FRAMES,
-    frame_bytes: int = 2048,
-    huge_pages: bool = False,
-    deadman_seconds: float = WINDOW_SECONDS,
-    observable: bool = True,
-) -> Stack:
-    """Open a stack over network interfaces, in the caller's network namespace or in `netns`.
-
-    An XDP program is attached to each interface and an AF_XDP socket bound to each of `queues`; nothing is lifted before a
-    socket is made or frames are claimed. `mode`: "auto" takes native and falls back to generic, and says so in `info()`;
-    "native" or "generic" demand it. `zero_copy`: True demands it, False refuses it, None takes what there is. `rx_ring` and
-    `tx_ring` are slots; `frames` of `frame_bytes` each (2048 or 4096) are the memory. `transmit_only`: no program is
-    attached, and nothing received. Packets that wait for longer than `deadman_seconds` without progress go to the kernel.
-    `observable`: answer `xdpstack show` and `xdpstack trace`.
-
-    Raises PrivilegeError, NoSuchInterface, InterfaceDown, ProgramAttached, QueueTaken, ModeRefused, MtuTooLarge, OutOfMemory
-    or ConfigurationError; then nothing is left behind.
-    """
-    options = Options(netns, queues, mode, zero_copy, rx_ring, tx_ring, transmit_only)
-    backend = KernelBackend(*interfaces, options=options, window_seconds=deadman_seconds)
-    core = Core(frames=frames, frame_bytes=frame_bytes, huge_pages=huge_pages)
-    return Stack(backend, core, observable=observable)
