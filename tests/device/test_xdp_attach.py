@@ -3,7 +3,6 @@
 import errno
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from tests.device.veth import Veth, frame, ip, until, veth
 
 from tests.device.test_xdp_libbpf import compiled
 from tests.device.xdp_cases import MAC, v4
+from tests.device.xdp_sockets import unbound_socket
 from xdpstack.device.attached import attached_programs, program_ids
 from xdpstack.device.claims import EverythingBut, LocalAddress, SocketClaim
 from xdpstack.device.deadman import NEVER
@@ -103,10 +103,10 @@ def test_a_program_without_frags_is_refused_where_frames_do_not_fit() -> None:
 
 
 def test_the_twin_without_frags_decides_the_same(pair: Veth) -> None:
-    with opened(pair, frags=False) as program, socket.socket(44, socket.SOCK_RAW) as xsk:
+    with opened(pair, frags=False) as program, unbound_socket() as xsk:
         granted = run_in(pair.netns, program.attach)
         assert not granted.frags
-        program.set_socket(0, xsk.fileno())
+        program.set_socket(0, xsk)
         program.deadman.deadline_ns = NEVER
         program.claims.set_mac(bytes.fromhex(MAC.replace(":", "")))
         program.claims.set_local([LocalAddress("10.0.0.2")])
@@ -221,13 +221,13 @@ def test_frames_of_the_wire_are_decided(pair: Veth, mode: Mode) -> None:
 
 
 def test_each_queue_has_its_own_socket(pair: Veth) -> None:
-    with opened(pair, "native") as program, socket.socket(44, socket.SOCK_RAW) as xsk:
+    with opened(pair, "native") as program, unbound_socket() as xsk:
         run_in(pair.netns, program.attach)
         program.deadman.deadline_ns = NEVER
         program.claims.set_mac(bytes.fromhex(MAC.replace(":", "")))
         program.claims.set_local([LocalAddress("10.0.0.2")])
         program.claims.add(SocketClaim("10.0.0.2", 7))
-        program.set_socket(1, xsk.fileno())
+        program.set_socket(1, xsk)
         assert run_in(pair.netns, lambda: program.test_run(bytes(v4()), queue=1)).verdict == XDP_REDIRECT
         assert program.counters().frames[Cause.PASS_NO_SOCKET] == 0
         program.clear_socket(1)
@@ -238,12 +238,12 @@ def test_each_queue_has_its_own_socket(pair: Veth) -> None:
 @pytest.mark.parametrize("frags", [True, False])
 def test_metadata_names_the_claim(pair: Veth, frags: bool) -> None:
     made = run_in(pair.netns, lambda: XdpProgram.open(pair.near, 1, metadata=True, frags=frags))
-    with made as program, socket.socket(44, socket.SOCK_RAW) as xsk:
+    with made as program, unbound_socket() as xsk:
         program.deadman.deadline_ns = NEVER
         program.claims.set_mac(bytes.fromhex(MAC.replace(":", "")))
         program.claims.set_local([LocalAddress("10.0.0.2")])
         first, second = program.claims.add(SocketClaim("10.0.0.2", 7), EverythingBut())
-        program.set_socket(0, xsk.fileno())
+        program.set_socket(0, xsk)
         for port, claim_id in ((7, first), (8, second)):
             sent = bytearray(bytes(v4()))
             sent[37] = port
