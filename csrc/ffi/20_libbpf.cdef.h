@@ -35,7 +35,6 @@ int bpf_map_delete_elem(int fd, const void *key);
 int bpf_map_get_next_key(int fd, const void *key, void *next_key);
 int bpf_map_update_batch(int fd, const void *keys, const void *values, uint32_t *count,
                          const struct bpf_map_batch_opts *opts);
-int bpf_map_delete_batch(int fd, const void *keys, uint32_t *count, const struct bpf_map_batch_opts *opts);
 
 int bpf_link_detach(int link_fd);
 int bpf_prog_get_fd_by_id(uint32_t id);

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from xdpstack.device import privileges
-from xdpstack.errors import TableFull, VerifierError, XdpstackError
+from xdpstack.errors import OutOfMemory, TableFull, VerifierError, XdpstackError
 from xdpstack.native import check, ffi, lib
 
 #: The verifier says most at the end of its log, which is what the kernel keeps when there is too much (since 6.4).
@@ -45,7 +45,7 @@ class BpfObject:
         check(lib.bpf_map__set_initial_value(pointer, data, len(data)), f"{self.name}: .rodata")
 
     def load(self, *programs: str, offload_ifindex: int = 0) -> None:
-        """Load these programs, and all maps. Raises PrivilegeError, VerifierError with the verifier's log, or OSError."""
+        """Load these programs, and all maps. Raises PrivilegeError, OutOfMemory, VerifierError, or OSError."""
         logs = {each: ffi.new("char[]", LOG_BYTES) for each in programs}
         for each, pointer in self._programs.items():
             check(lib.bpf_program__set_autoload(pointer, each in logs), each)
@@ -61,6 +61,10 @@ class BpfObject:
             return
         if result == -errno.EPERM:
             raise privileges.missing("load an XDP program", ("CAP_BPF", "CAP_NET_ADMIN"))
+        if result == -errno.ENOMEM:
+            raise OutOfMemory(
+                f"no memory for the BPF object {self.name}", said(), "Free memory, or make its tables smaller."
+            )
         for each, log in logs.items():
             if verifier := ffi.string(log).decode(errors="replace").strip():
                 last = [line for line in verifier.splitlines() if not line.startswith(("processed ", "verification "))][
