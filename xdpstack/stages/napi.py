@@ -1,15 +1,15 @@
 """napi: between the AF_XDP rings and the walk.
 
-It has no configuration of its own: rings are made by xdpstack.device, and the budget of a poll is the caller's. Below are the
-contracts of its two rows; docs/stages/napi.md says how a poll goes.
+It has no configuration of its own: rings are made by xdpstack.device, and the budget of a poll is the caller's. Below
+are the contracts of its two rows; docs/stages/napi.md says how a poll goes.
 
 napi.rx
 =======
 Does: makes descriptors of what the kernel put on the RX ring, and reads the Ethernet header and one VLAN tag.
 Mirrors: napi_poll and a driver's poll function; eth_type_trans, skb_vlan_untag.
 Reads: the frame's first bytes.
-Writes: data_off, len, pkt_len, device, queue, frag, l3_off, l3_proto, pkt_type, flags VLAN, MULTI, TAIL and TRUNC; vlan_tci and
-    vlan_proto of the cold descriptor with flag VLAN; all other fields of the hot descriptor are zero.
+Writes: data_off, len, pkt_len, device, queue, frag, l3_off, l3_proto, pkt_type, flags VLAN, MULTI, TAIL and TRUNC;
+    vlan_tci and vlan_proto of the cold descriptor with flag VLAN; all other fields of the hot descriptor are zero.
 Next:
     receive: every packet.
 Drops:
