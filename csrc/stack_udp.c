@@ -1,8 +1,10 @@
 /* Control's side of UDP sockets: making them for a stack, publishing the table. See ffi/60_udp.cdef.h. */
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "ffi/10_core.cdef.h"
@@ -23,7 +25,7 @@ static int feeds_create(struct xs_stack *stack, struct xs_socket *s, uint32_t rc
 }
 
 int xs_socket_create(struct xs_stack *stack, const struct xs_socket_options *o, struct xs_socket **out) {
-    if (o->family != 4 && o->family != 6) return -EINVAL;
+    if (o->family && o->family != 4 && o->family != 6) return -EINVAL;
     struct xs_socket *s = aligned_alloc(64, (sizeof *s + 63) & ~(size_t)63);
     if (!s) return -ENOMEM;
     memset(s, 0, sizeof *s);
@@ -66,4 +68,141 @@ int xs_stack_set_sockets(struct xs_stack *stack, const struct xs_socket_binding 
     }
     xs_socket_table_destroy((struct xs_socket_table *)old);
     return 0;
+}
+
+/* ---- settings ---- */
+
+static int resize_feed(struct xs_worker *w, struct xs_feed *f, uint32_t slots) {
+    struct xs_spsc *larger = xs_spsc_create(slots);
+    if (!larger) return -ENOMEM;
+    xs_worker_hold(w);
+    struct xs_spsc *old = f->ring;
+    xs_spsc_flush(old);
+    while (slots < xs_spsc_len(old)) { /* what is queued stays queued */
+        xs_spsc_destroy(larger);
+        larger = xs_spsc_create(slots *= 2);
+        if (!larger) break;
+    }
+    uint32_t frame;
+    while (larger && xs_spsc_pop(old, &frame, 1)) xs_spsc_push(larger, frame);
+    if (larger) {
+        xs_spsc_flush(larger);
+        f->ring = larger;
+    }
+    xs_worker_unhold(w);
+    if (!larger) return -ENOMEM;
+    xs_spsc_destroy(old);
+    return 0;
+}
+
+int xs_socket_resize(struct xs_stack *stack, struct xs_socket *s, uint32_t bytes) {
+    for (uint32_t i = 0; i < s->nfeeds; i++) {
+        int rc = resize_feed(stack->worker[i], &s->feed[i], xs_feed_slots(bytes, stack->frames_per_worker));
+        if (rc) return rc;
+    }
+    atomic_store(&s->rcvbuf, bytes);
+    return 0;
+}
+
+int xs_socket_export(struct xs_socket *s) {
+    atomic_store(&s->exported, 1);
+    xs_socket_arm(s);
+    return s->event_fd;
+}
+
+int xs_socket_set_shadow(struct xs_stack *stack, struct xs_socket *s, int fd) {
+    struct xs_worker *w = stack->worker[s->index % stack->nworkers];
+    int rc = 0;
+    xs_worker_hold(w);
+    if (s->shadow_fd >= 0) xs_udp_shadow_remove(&w->udp, s);
+    s->shadow_fd = fd;
+    if (fd >= 0 && (rc = xs_udp_shadow_add(&w->udp, s))) s->shadow_fd = -1;
+    xs_worker_unhold(w);
+    return rc;
+}
+
+void xs_socket_close(struct xs_socket *s) {
+    xs_socket_set_flags(s, XS_SOCKET_CLOSED, 0);
+    atomic_store(&s->armed, 1); /* whoever sleeps wakes up and is told */
+    xs_socket_wake(s);
+}
+
+/* ---- waiting, without the GIL ---- */
+
+/* One round over all workers: 2 = a Python hook has packets, 1 = another thread polls one of them, 0 = done, or an errno. */
+static int poll_all(struct xs_stack *stack, uint32_t budget) {
+    int busy = 0;
+    for (uint32_t i = 0; i < stack->nworkers; i++) {
+        int rc = xs_worker_poll(stack->worker[i], budget);
+        if (stack->worker[i]->walk.parked) return 2;
+        if (rc == -EBUSY)
+            busy = 1;
+        else if (rc < 0)
+            return rc;
+    }
+    return busy;
+}
+
+#define OTHERS_MS 10 /* another thread polls: how long until we see whether it still does */
+
+/* Sleeps until the socket's eventfd or, when we drive, a worker has something. */
+static int sleep_on(struct xs_stack *stack, struct xs_socket *s, bool drive, int timeout_ms) {
+    struct pollfd fd[XS_WORKERS_MAX + 1];
+    uint32_t n = 0;
+    if (s) fd[n++] = (struct pollfd){.fd = s->event_fd, .events = POLLIN};
+    uint32_t first = n;
+    for (uint32_t i = 0; drive && i < stack->nworkers; i++)
+        fd[n++] = (struct pollfd){.fd = stack->worker[i]->epoll_fd, .events = POLLIN};
+    int rc = poll(fd, n, timeout_ms);
+    if (rc < 0) return -errno;
+    uint64_t count;
+    if (s && fd[0].revents && !atomic_load(&s->exported) && read(s->event_fd, &count, sizeof count) < 0 &&
+        errno != EAGAIN)
+        return -errno;
+    for (uint32_t i = first; i < n; i++)
+        if (fd[i].revents) xs_worker_wait(stack->worker[i - first], 0); /* takes what only was to wake it */
+    return rc;
+}
+
+static int left_ms(uint64_t end_ns) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    uint64_t now = (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
+    return now >= end_ns ? 0 : (int)((end_ns - now + 999999) / 1000000);
+}
+
+static uint64_t deadline(int timeout_ms) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec + (uint64_t)timeout_ms * 1000000ull;
+}
+
+int xs_socket_wait(struct xs_stack *stack, struct xs_socket *s, int drive, uint32_t budget, int timeout_ms) {
+    uint64_t end = timeout_ms < 0 ? 0 : deadline(timeout_ms);
+    for (;;) {
+        int rc = drive ? poll_all(stack, budget) : 0;
+        if (xs_socket_has_something(s)) return 1;
+        if (rc < 0 || rc == 2) return rc;
+        int left = timeout_ms < 0 ? -1 : left_ms(end);
+        if (!left) {
+            /* what was only to wake a sleeper is taken too, or descriptors of fileno() would stay readable */
+            for (uint32_t i = 0; drive && i < stack->nworkers; i++) xs_worker_wait(stack->worker[i], 0);
+            return 0;
+        }
+        if (xs_socket_arm(s)) return 1;
+        bool alone = drive && rc == 0;
+        if (drive && !alone && (left < 0 || left > OTHERS_MS)) left = OTHERS_MS;
+        rc = sleep_on(stack, s, alone, left);
+        if (rc == -EINTR) return 0; /* Python looks at its signals, and calls again */
+        if (rc < 0) return rc;
+        if (xs_socket_has_something(s)) return 1;
+    }
+}
+
+int xs_socket_wait_room(struct xs_stack *stack, int drive, uint32_t budget, int timeout_ms) {
+    int rc = drive ? poll_all(stack, budget) : 0;
+    if (rc < 0 || rc == 2) return rc;
+    /* completions wake nobody: look every millisecond */
+    rc = sleep_on(stack, NULL, drive && rc == 0, timeout_ms < 0 || timeout_ms > 1 ? 1 : timeout_ms);
+    return rc == -EINTR || rc > 0 ? 0 : rc;
 }

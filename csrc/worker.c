@@ -39,7 +39,7 @@ int xs_worker_init(struct xs_worker *w, struct xs_stack *s, uint32_t index) {
     w->neigh = (struct xs_neigh){.mem = &s->mem, .tables = &s->tables, .events = &w->events};
     w->taps = (struct xs_taps){.mem = &s->mem, .tables = &s->tables, .inbox = &w->inbox};
     w->udp = (struct xs_udp){.mem = &s->mem, .pool = &w->pool, .tables = &s->tables, .inbox = &w->inbox,
-                             .manual_clock = s->manual_clock};
+                             .manual_clock = s->manual_clock, .shadow_epoll = -1};
     rc = xs_ip_init(&w->ip, &s->tables, &w->pool, index ? &s->worker[0]->ip : NULL);
     if (rc) {
         xs_worker_deinit(w);
@@ -48,7 +48,7 @@ int xs_worker_init(struct xs_worker *w, struct xs_stack *s, uint32_t index) {
     w->routing = (struct xs_routing){.tables = &s->tables, .user = (uint32_t)getuid()};
     w->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     w->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-    w->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    w->epoll_fd = w->udp.worker_epoll = epoll_create1(EPOLL_CLOEXEC);
     struct epoll_event wake = {.events = EPOLLIN, .data.fd = w->wake_fd};
     struct epoll_event timer = {.events = EPOLLIN, .data.fd = w->timer_fd};
     if (w->wake_fd < 0 || w->timer_fd < 0 || w->epoll_fd < 0 || epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, w->wake_fd, &wake) ||
@@ -60,6 +60,7 @@ int xs_worker_init(struct xs_worker *w, struct xs_stack *s, uint32_t index) {
 }
 
 void xs_worker_deinit(struct xs_worker *w) {
+    xs_udp_shadow_close(&w->udp);
     if (w->wake_fd >= 0) close(w->wake_fd);
     if (w->timer_fd >= 0) close(w->timer_fd);
     if (w->epoll_fd >= 0) close(w->epoll_fd);
@@ -119,6 +120,11 @@ static void finish_later(struct xs_worker *w, uint64_t now) {
     if (timerfd_settime(w->timer_fd, 0, &at, NULL) == 0) w->timer_ns = now + LATER_NS;
 }
 
+void xs_worker_finish(struct xs_worker *w) {
+    kick_all(w);
+    finish_later(w, w->walk.now_ns);
+}
+
 /* That its device is gone the kernel leaves as an error on the socket (xsk_notifier), which epoll does not report. */
 static void look_for_faults(struct xs_worker *w, uint64_t now) {
     if (now - w->faults_ns < FAULTS_NS || w->stack->manual_clock) return;
@@ -146,8 +152,7 @@ int xs_worker_poll(struct xs_worker *w, uint32_t budget) {
         total += poll_port(w, (w->napi.next_port + k) % w->napi.nports, budget, now);
     if (w->napi.nports) w->napi.next_port = (w->napi.next_port + 1) % w->napi.nports;
     xs_walk_tick(&w->walk, now);
-    kick_all(w);
-    finish_later(w, now);
+    xs_worker_finish(w);
     look_for_faults(w, now);
     atomic_store_explicit(&w->polls, atomic_load_explicit(&w->polls, memory_order_relaxed) + 1, memory_order_relaxed);
     xs_worker_leave(w);

@@ -56,5 +56,7 @@ void xs_worker_deinit(struct xs_worker *w);
 /* Tries to become the one who drives; xs_worker_leave() ends it. Enter also marks the worker as not quiescent. */
 bool xs_worker_enter(struct xs_worker *w);
 void xs_worker_leave(struct xs_worker *w);
+/* After walks outside of a poll: kicks what they put on rings, and sees to it that what had no room is sent later. */
+void xs_worker_finish(struct xs_worker *w);
 
 #endif

@@ -119,6 +119,17 @@ class TableFull(XdpstackOSError):
     NUMBER = _errno.ENOSPC
 
 
+class SendBatchError(XdpstackOSError):
+    """Some datagrams of a batch could not be sent: `errors` has the errno by index; the `sent` others were sent."""
+
+    def __init__(self, sent: int, errors: dict[int, int]) -> None:
+        first = min(errors)
+        text = f"{len(errors)} of {sent + len(errors)} datagrams not sent; number {first}: {os.strerror(errors[first])}"
+        super().__init__(text, number=errors[first])
+        self.sent = sent
+        self.errors = errors
+
+
 class ForkedError(XdpstackError):
     """The stack was opened in a parent process; a forked child must open its own."""
 

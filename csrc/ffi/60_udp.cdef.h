@@ -8,14 +8,15 @@
 #define XS_SOCKET_NO_CHECK6_RX 2  /* UDP_NO_CHECK6_RX: a zero checksum is accepted over IPv6 */
 #define XS_SOCKET_STAMP 4         /* SO_TIMESTAMPNS: note when a datagram came */
 #define XS_SOCKET_RECVERR 8       /* IP_RECVERR: every ICMP error is raised, on an unconnected socket too */
-#define XS_SOCKET_CLOSED 16       /* taken out of the table: calls raise */
+#define XS_SOCKET_V6ONLY 16       /* IPV6_V6ONLY: IPv4 cannot be sent to */
+#define XS_SOCKET_CLOSED 32       /* whoever waits for it is to wait no more */
 
 struct xs_stack;
 struct xs_socket;
 
 struct xs_socket_options {
     uint32_t index;
-    uint8_t family;               /* 4 or 6; 6 carries IPv4 as well unless it is bound to an IPv6 address */
+    uint8_t family;               /* 4 or 6; 0: a queue of whole frames, without addresses */
     uint8_t address[16];          /* IPv4 mapped; all zero (or ::ffff:0.0.0.0) = any */
     uint16_t port;
     uint32_t rcvbuf;              /* bytes */
@@ -47,8 +48,8 @@ struct xs_socket_sending {
     uint16_t peer_port;
     uint32_t peer_scope;          /* ifindex of a link-local peer */
     uint8_t source[16];           /* all zero: routing chooses */
-    uint8_t tos;
-    uint8_t ttl;                  /* 0: the device's default */
+    uint8_t tos, ttl;             /* over IPv4; ttl 0: the device's default */
+    uint8_t tclass, hops;         /* over IPv6; hops 0: the device's default */
     uint8_t device;               /* stack index the socket is bound to, or XS_ANY_DEVICE */
     uint8_t dontfrag;             /* IP_MTU_DISCOVER: set DF */
     uint32_t sndbuf, mark, priority;
@@ -83,3 +84,20 @@ int xs_socket_take_error(struct xs_socket *socket);
 
 /* A model of the memory that a datagram costs; for tests: xdpstack/udp/semantics.py has the same. */
 uint32_t xs_udp_truesize(uint32_t bytes, int ipv6, int slow);
+
+/* Has the receive queue fit `bytes` of receive buffer. The caller keeps readers away: it holds the GIL. */
+int xs_socket_resize(struct xs_stack *stack, struct xs_socket *socket, uint32_t bytes);
+
+/* Polls and sleeps until the socket has something: 1 = a datagram or an error, 2 = packets are parked for a Python hook,
+ * 0 = `timeout_ms` (-1: for ever) is over, or a signal came. `drive` 0: another thread polls, only sleep. */
+int xs_socket_wait(struct xs_stack *stack, struct xs_socket *socket, int drive, uint32_t budget, int timeout_ms);
+/* Polls and sleeps until there may be room to send again, at most `timeout_ms`. As above. */
+int xs_socket_wait_room(struct xs_stack *stack, int drive, uint32_t budget, int timeout_ms);
+
+/* The eventfd, from now on readable whenever the queue is not empty or an error waits. */
+int xs_socket_export(struct xs_socket *socket);
+
+/* The kernel socket behind it, which its worker reads from now on; -1: none. The descriptor stays the caller's. */
+int xs_socket_set_shadow(struct xs_stack *stack, struct xs_socket *socket, int fd);
+/* Wakes who waits on it, for good. */
+void xs_socket_close(struct xs_socket *socket);

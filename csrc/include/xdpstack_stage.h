@@ -117,7 +117,7 @@ struct xs_meta {
     uint8_t gso_type;
     uint8_t ttl;          /* transmit: 0 = the default of the device */
     uint16_t trace;       /* slot of the trace, with XS_PKT_TRACE */
-    uint32_t scratch[3];  /* of the stage that holds or runs */
+    uint32_t scratch[3];  /* of the stage that holds or runs. QUEUED: [0] = ifindex of a link-local peer's device */
 };
 
 /* Where the frames of a stack are. One per stack; constant while it is open. */

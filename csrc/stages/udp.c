@@ -16,6 +16,7 @@ static void check_clock(struct xs_udp *self, uint64_t now_ns) {
 
 void xs_udp_rx_tick(struct xs_udp *self, struct xs_batch *b) {
     if (!self->manual_clock) check_clock(self, b->now_ns);
+    xs_udp_shadow_tick(self, b);
     xs_inbox_flush(self->inbox);
 }
 
@@ -24,5 +25,5 @@ const struct xs_stage_def xs_udp_rx_def = {
     .fn = (xs_stage_fn *)xs_udp_rx,
     .tick = (xs_tick_fn *)xs_udp_rx_tick,
     .edges = {0},
-    .counters = {"bytes", "partial", "clones", "clones_lost"},
+    .counters = {"bytes", "partial", "clones", "clones_lost", "slow", "slow_postponed", "icmp_errors"},
 };

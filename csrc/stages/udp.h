@@ -21,12 +21,24 @@ struct xs_udp {
     struct xs_pool *pool;
     const struct xs_tables *tables;
     struct xs_inbox *inbox;
-    bool manual_clock; /* the clock of batches is the time: no offset */
-    uint64_t stamp_offset_ns;          /* CLOCK_REALTIME less the clock of batches */
+    bool manual_clock;        /* the clock of batches is the time: no offset */
+    uint64_t stamp_offset_ns; /* CLOCK_REALTIME less the clock of batches */
     uint64_t stamp_checked_ns;
+    int shadow_epoll;   /* the shadow sockets that this worker reads; -1 = none so far */
+    int worker_epoll;   /* what the worker sleeps on, so that shadows wake it */
+    bool busy;          /* datagrams came since the last tick */
+    uint64_t looked_ns; /* when the shadows were last looked at */
 };
 
-enum xs_udp_rx_counter { XS_UDP_RX_BYTES, XS_UDP_RX_PARTIAL, XS_UDP_RX_CLONES, XS_UDP_RX_CLONES_LOST };
+enum xs_udp_rx_counter {
+    XS_UDP_RX_BYTES,
+    XS_UDP_RX_PARTIAL,
+    XS_UDP_RX_CLONES,
+    XS_UDP_RX_CLONES_LOST,
+    XS_UDP_RX_SLOW,
+    XS_UDP_RX_SLOW_POSTPONED,
+    XS_UDP_RX_ICMP_ERRORS,
+};
 enum { XS_UDP_TX_OUTPUT };
 enum xs_udp_tx_counter { XS_UDP_TX_BYTES };
 
@@ -35,5 +47,11 @@ void xs_udp_rx_tick(struct xs_udp *self, struct xs_batch *b);
 void xs_udp_tx(struct xs_udp *self, struct xs_batch *b);
 
 extern const struct xs_stage_def xs_udp_rx_def, xs_udp_tx_def;
+
+/* Shadow sockets, udp_shadow.c. Adding and removing: while nobody drives the worker. */
+int xs_udp_shadow_add(struct xs_udp *self, struct xs_socket *s);
+void xs_udp_shadow_remove(struct xs_udp *self, struct xs_socket *s);
+void xs_udp_shadow_tick(struct xs_udp *self, struct xs_batch *b);
+void xs_udp_shadow_close(struct xs_udp *self);
 
 #endif

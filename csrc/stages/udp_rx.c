@@ -128,9 +128,18 @@ static inline void stamp(struct xs_udp *self, const struct xs_batch *b, uint32_t
     xs_meta(b, i)->stamp_ns = b->now_ns + self->stamp_offset_ns;
 }
 
+/* A link-local peer is only named together with the device it is on (sin6_scope_id). */
+static inline void note_scope(struct xs_udp *self, const struct xs_batch *b, uint32_t i,
+                              const struct xs_pkt *p) {
+    const uint8_t *source = xs_data(b, i) + p->l3_off + 8;
+    if (source[0] != 0xfe || (source[1] & 0xc0) != 0x80) return;
+    xs_meta(b, i)->scratch[0] = xs_table(self->tables, config)->device[p->device].ifindex;
+}
+
 static inline void deliver(struct xs_udp *self, struct xs_batch *b, uint32_t i, struct xs_socket *s) {
     struct xs_pkt *p = xs_pkt(b, i);
     bool ipv6 = p->flags & XS_PKT_IPV6;
+    if (ipv6) note_scope(self, b, i, p);
     uint16_t why =
         xs_inbox_put(self->inbox, s, b->frame[i], xs_truesize(p->payload_len + XS_UDP_HEADER_BYTES, ipv6));
     if (__builtin_expect(why, 0)) {
@@ -226,6 +235,7 @@ void xs_udp_rx(struct xs_udp *self, struct xs_batch *b) {
     const struct xs_socket_table *t = xs_table(self->tables, sockets);
     const struct xs_config *config = xs_table(self->tables, config);
     uint32_t hash[XS_BATCH_CAP], n = b->n; /* clones are appended behind n */
+    self->busy = true;
     for (uint32_t i = 0; i < n; i++) {
         struct xs_pkt *p = xs_pkt(b, i);
         uint16_t why = check(b, i, p, config);

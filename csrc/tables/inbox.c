@@ -1,8 +1,6 @@
 /* Receive queues, the worker's side: room, charge, publication, wake-up. See tables/inbox.h. */
 #include "tables/inbox.h"
 
-#include <unistd.h>
-
 static uint64_t charged_by_others(const struct xs_socket *s, uint32_t worker) {
     uint64_t sum = 0;
     for (uint32_t i = 0; i < s->nfeeds; i++)
@@ -55,12 +53,6 @@ uint16_t xs_inbox_put(struct xs_inbox *self, struct xs_socket *s, uint32_t frame
     return 0;
 }
 
-static void wake(struct xs_socket *s) {
-    uint64_t one = 1;
-    atomic_store_explicit(&s->armed, 0, memory_order_relaxed);
-    if (write(s->event_fd, &one, sizeof one) < 0) return; /* full: it is readable */
-}
-
 void xs_inbox_flush(struct xs_inbox *self) {
     struct xs_feed *first = self->dirty;
     if (!first) return;
@@ -72,7 +64,7 @@ void xs_inbox_flush(struct xs_inbox *self) {
     atomic_thread_fence(memory_order_seq_cst);
     for (struct xs_feed *f = first; f; f = f->next_dirty) {
         f->dirty = false;
-        if (atomic_load_explicit(&f->socket->armed, memory_order_relaxed)) wake(f->socket);
+        if (atomic_load_explicit(&f->socket->armed, memory_order_relaxed)) xs_socket_wake(f->socket);
     }
     self->dirty = NULL;
 }

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 uint32_t xs_feed_slots(uint32_t rcvbuf, uint32_t frames) {
     /* one more than fit: an empty queue takes a datagram of any size */
@@ -121,6 +122,39 @@ uint64_t xs_socket_rmem(const struct xs_socket *s) {
     for (uint32_t i = 0; i < s->nfeeds; i++)
         charged += atomic_load_explicit(&s->feed[i].charged_seen, memory_order_acquire);
     return charged > released ? charged - released : 0;
+}
+
+bool xs_socket_queued(const struct xs_socket *s) {
+    for (uint32_t i = 0; i < s->nfeeds; i++)
+        if (xs_spsc_len(s->feed[i].ring)) return true;
+    return false;
+}
+
+bool xs_socket_has_something(const struct xs_socket *s) {
+    return xs_socket_queued(s) || atomic_load_explicit(&s->error, memory_order_relaxed) ||
+           atomic_load_explicit(&s->flags, memory_order_relaxed) & XS_SOCKET_CLOSED;
+}
+
+bool xs_socket_arm(struct xs_socket *s) {
+    bool exported = atomic_load_explicit(&s->exported, memory_order_relaxed);
+    uint64_t count = 1;
+    if (exported && read(s->event_fd, &count, sizeof count) < 0)
+        count = 1; /* it was not readable: as it should be */
+    atomic_store_explicit(&s->armed, 1, memory_order_relaxed);
+    atomic_thread_fence(
+        memory_order_seq_cst); /* arm, then look: xs_udp_flush() publishes, then looks whether we armed */
+    if (!xs_socket_has_something(s)) return false;
+    count = 1;
+    if (exported && write(s->event_fd, &count, sizeof count) < 0) return true; /* full: it is readable */
+    return true;
+}
+
+void xs_socket_wake(struct xs_socket *s) {
+    atomic_thread_fence(memory_order_seq_cst);
+    if (!atomic_load_explicit(&s->armed, memory_order_relaxed)) return;
+    uint64_t one = 1;
+    atomic_store_explicit(&s->armed, 0, memory_order_relaxed);
+    if (write(s->event_fd, &one, sizeof one) < 0) return; /* full: it is readable */
 }
 
 void xs_socket_stats(struct xs_socket *s, struct xs_socket_stats *out) {

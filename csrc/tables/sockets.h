@@ -61,11 +61,11 @@ struct xs_socket {
     alignas(64) _Atomic(uint64_t) released; /* truesize of all that was ever taken out, in bytes */
     uint64_t deficit;   /* taken out and not yet released: udp_rmem_release() does it in lumps */
     uint32_t next_feed; /* where to look first */
-    bool exported;      /* fileno() was handed out: event_fd must be readable while the queue is not empty */
-    bool signalled;     /* the reader itself has made event_fd readable */
 
     /* both sides: 1 while the reader wants event_fd to be written when something comes */
     alignas(64) _Atomic(uint32_t) armed;
+    _Atomic(uint32_t)
+        exported;       /* fileno() was handed out: event_fd is readable while the queue is not empty */
     _Atomic(int) error; /* errno of an ICMP error that the next call raises; 0 = none */
     struct xs_socket_error_ring errors;
 };
@@ -158,6 +158,17 @@ uint32_t xs_feed_slots(uint32_t rcvbuf, uint32_t frames);
 /* Builds a table of `n` bindings; NULL when there is no memory. */
 struct xs_socket_table *xs_socket_table_create(const struct xs_socket_binding *bindings, uint32_t n);
 void xs_socket_table_destroy(struct xs_socket_table *t);
+
+bool xs_socket_queued(const struct xs_socket *s);
+/* A datagram, an error, or the news that it was closed. */
+bool xs_socket_has_something(const struct xs_socket *s);
+
+/* The reader found nothing: have it woken by event_fd. True when something came meanwhile; then event_fd is readable, too,
+ * if it was handed out. */
+bool xs_socket_arm(struct xs_socket *s);
+
+/* Wakes the reader if it has asked for it. Call after what it is to see has been published. */
+void xs_socket_wake(struct xs_socket *s);
 
 /* Bytes of the receive buffer in use, as seen by anyone but the feeding workers. */
 uint64_t xs_socket_rmem(const struct xs_socket *s);

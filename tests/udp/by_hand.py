@@ -45,6 +45,7 @@ class UdpRx:
         self.node = check(lib.xs_worker_add_stage(self.worker, b"udp.rx"), "add udp.rx")
         values = ffi.new("struct xs_device_values[]", self.devices)
         for index in range(self.devices):
+            values[index].ifindex = index + 2
             values[index].mtu = 1500
             values[index].flags = PARTIAL_CSUM if index in self.partial else 0
         check(lib.xs_stack_set_devices(self.core.pointer, values, self.devices), "set devices")

@@ -11,7 +11,7 @@ import importlib.machinery
 import importlib.util
 import os
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xdpstack.native import _native as _native
 
@@ -41,3 +41,9 @@ def check(result: int, what: str) -> int:
     if result < 0:
         raise OSError(-result, f"{what}: {os.strerror(-result)}")
     return result
+
+
+if TYPE_CHECKING:
+    from xdpstack.native import _views as views
+else:
+    views = second_module("_views")

@@ -48,3 +48,326 @@ Differs from Linux:
     - The checksum is always computed in software: SO_NO_CHECK and UDP_NO_CHECK6_TX are refused by setsockopt().
     - No UDP_SEGMENT.
 """
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import random
+import select
+import socket
+import threading
+from dataclasses import replace
+from typing import Any
+
+from xdpstack.errors import AddressInUse, ConfigurationError, ForkedError
+from xdpstack.native import check, lib
+from xdpstack.udp import effects, native, shadow
+from xdpstack.udp.address import Address, bare, choose_family, is_any, mapped, packed, resolve
+from xdpstack.udp.claims import Claims
+from xdpstack.udp.host import Host
+from xdpstack.udp.semantics import Bound, Family, is_multicast, keys
+from xdpstack.udp.socket import BUDGET, UdpSocket
+
+log = logging.getLogger("xdpstack.udp")
+
+#: Ports that are given out when none is asked for and no kernel socket chooses (net.ipv4.ip_local_port_range).
+EPHEMERAL = range(32768, 61000)
+
+
+class UdpLayer:
+    """The UDP layer of one stack: its sockets, and what the workers know of them.
+
+    `host` is the stack. Any thread may call anything. `unread_at_close` counts datagrams that were on the queue, or in the
+    kernel socket, of a socket that was closed.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.unread_at_close = 0
+        self._lock = threading.RLock()
+        self._sockets: list[UdpSocket] = []  # newest first: the order of precedence
+        self._reusing: set[int] = set()
+        self._claims = Claims(host)
+        self._next_index = 0
+
+    @property
+    def sockets(self) -> tuple[UdpSocket, ...]:
+        """The open sockets, newest first."""
+        return tuple(self._sockets)
+
+    # ---- opening ----
+
+    def open(
+        self,
+        address: Address,
+        *,
+        family: socket.AddressFamily | None = None,
+        device: str | None = None,
+        vlan: int | None = None,
+        v6only: bool = False,
+        reserve: bool = True,
+        reuse_address: bool = False,
+        recverr: bool = False,
+        broadcast: bool = False,
+    ) -> UdpSocket:
+        """A socket bound to `address`; when this returns, its datagrams are lifted.
+
+        `address` is (host, port), for IPv6 (host, port[, flowinfo, scope_id]); port 0 takes a free one; host "" is the
+        wildcard of `family` (default: the host's, else IPv4). An IPv6 wildcard carries IPv4 too, unless `v6only`. `device`
+        names the one that datagrams must come by (SO_BINDTODEVICE); `vlan` the VLAN they are tagged with (default: none).
+        `broadcast` takes broadcast and multicast too, and allows to send there. `reserve=False`: no kernel socket behind it;
+        then whatever is not lifted is lost, and so are ICMP errors. `recverr` raises every ICMP error (IP_RECVERR).
+
+        Raises AddressInUse, AddressNotAvailable (it lists what there is), ClaimTaken, ConfigurationError, OSError.
+        """
+        self.host.check()
+        kind = choose_family(address, family)
+        wanted = resolve(address, kind, passive=True)
+        scope = wanted[3] if kind == 6 else 0
+        index = self._device(device, scope)
+        with self._lock:
+            kernel = None
+            if reserve:
+                name = None if index is None else self.host.devices[index].name
+                kernel = shadow.create(
+                    self.host,
+                    kind,
+                    wanted,
+                    device=name if device else None,
+                    v6only=v6only,
+                    reuse_address=reuse_address,
+                    broadcast=broadcast,
+                )
+            try:
+                bound = self._bound(wanted, kind, kernel, index, v6only, reuse_address)
+                return self._open(bound, kernel, scope, vlan, broadcast, recverr, reuse_address)
+            except BaseException:
+                if kernel is not None:
+                    kernel.close()
+                raise
+
+    def _bound(
+        self,
+        wanted: Address,
+        family: Family,
+        kernel: socket.socket | None,
+        device: int | None,
+        v6only: bool,
+        reuse: bool,
+    ) -> Bound:
+        address = packed(wanted, family)
+        port = kernel.getsockname()[1] if kernel is not None else wanted[1]
+        bound = Bound(self._next_index, family, address, port, device=device, v6only=v6only)
+        if kernel is not None:
+            return bound
+        if not is_any(address) and not is_multicast(address) and bare(address) not in self.host.local_addresses():
+            raise shadow.not_available(self.host, wanted)
+        if not port:
+            free = [port for port in EPHEMERAL if not self._conflict(replace(bound, port=port))]
+            if not free:
+                raise OSError(errno.EADDRINUSE, "no free port")
+            return replace(bound, port=random.choice(free))
+        if not reuse and (other := self._conflict(bound)) is not None:
+            raise AddressInUse(f"{wanted[0]} port {port} is in use", cause=f"{other} has it.", fix="Take another port.")
+        return bound
+
+    def _conflict(self, bound: Bound) -> UdpSocket | None:
+        """A socket of this stack that `bound` would take datagrams from, as inet_rcv_saddr_equal() sees it."""
+        for other in self._sockets:
+            theirs = other.bound
+            same_device = None in (theirs.device, bound.device) or theirs.device == bound.device
+            if theirs.port == bound.port and same_device and _overlap(theirs, bound):
+                return other
+        return None
+
+    def _device(self, name: str | None, scope: int) -> int | None:
+        """The stack index of the device a socket is bound to, by name or by the scope of a link-local address."""
+        if name is None and not scope:
+            return None
+        for device in self.host.devices:
+            if device.name == name or (name is None and device.ifindex == scope):
+                return device.index
+        have = ", ".join(device.name for device in self.host.devices)
+        raise ConfigurationError(f"device {name or scope} is not of this stack", fix=f"It has: {have}.")
+
+    def _open(
+        self,
+        bound: Bound,
+        kernel: socket.socket | None,
+        scope: int,
+        vlan: int | None,
+        broadcast: bool,
+        recverr: bool,
+        reuse: bool,
+    ) -> UdpSocket:
+        rcvbuf, sndbuf = self._buffers(kernel)
+        pointer = native.create(self.host.core, bound, rcvbuf, sndbuf)
+        native.set_sending(
+            pointer,
+            source=bytes(16) if is_any(bound.address) or is_multicast(bound.address) else bound.address,
+            device=native.ANY_DEVICE if bound.device is None else bound.device,
+        )
+        lib.xs_socket_set_flags(
+            pointer,
+            (lib.XS_SOCKET_RECVERR if recverr else 0) | (lib.XS_SOCKET_V6ONLY if bound.v6only else 0),
+            0,
+        )
+        made = UdpSocket(self, bound, pointer, kernel, scope)
+        self._sockets.insert(0, made)
+        self._next_index += 1
+        try:
+            self._publish()
+            if kernel is not None:
+                check(
+                    lib.xs_socket_set_shadow(self.host.core.pointer, pointer, kernel.fileno()), "read the kernel socket"
+                )
+            self._claims.add(made, vlan, broadcast)
+        except BaseException:
+            self._forget(made)
+            raise
+        if reuse:
+            self._reusing.add(bound.index)
+        return made
+
+    def _buffers(self, kernel: socket.socket | None) -> tuple[int, int]:
+        if kernel is None:
+            return self.host.sysctl("core.rmem_default"), self.host.sysctl("core.wmem_default")
+        return (
+            kernel.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF),
+            kernel.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF),
+        )
+
+    def _publish(self) -> None:
+        native.publish(self.host.core, [(one.bound, one.pointer) for one in self._sockets])
+
+    # ---- connecting ----
+
+    def connect(self, one: UdpSocket, peer: Address) -> None:
+        """Fix the peer of a socket, for the socket. Raises OSError as the system call does."""
+        with self._lock:
+            local, peer = self._route(one, peer)
+            before = one.bound
+            one.bound = replace(before, address=local, peer=packed(peer, before.family), peer_port=peer[1])
+            try:
+                # both claims for a moment, so that nothing falls between
+                self._claims.move(one, before)
+                self._publish()
+            except BaseException:
+                one.bound = before
+                raise
+            native.set_sending(
+                one.pointer,
+                source=local,
+                peer=one.bound.peer,
+                peer_port=peer[1],
+                peer_scope=peer[3] if before.family == 6 else 0,
+            )
+            lib.xs_socket_set_flags(one.pointer, lib.XS_SOCKET_CONNECTED, 0)
+
+    def _route(self, one: UdpSocket, peer: Address) -> tuple[bytes, Address]:
+        """Our address towards `peer`, and the peer as the kernel understood it."""
+        bound = one.bound
+        if one.shadow is not None:
+            one.shadow.connect(peer)
+            return packed(one.shadow.getsockname(), bound.family), one.shadow.getpeername()
+        if not is_any(bound.address):
+            return bound.address, peer
+        source = self.host.source_address(bare(packed(peer, bound.family)), bound.device)
+        if source is None:
+            raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
+        return mapped(source), peer
+
+    # ---- waiting, for sockets ----
+
+    def wait(self, pointer: Any, timeout_ms: int) -> None:
+        """Until a socket has something, packets are parked for a Python hook (which then runs), or the time is over."""
+        host = self.host
+        result = lib.xs_socket_wait(host.core.pointer, pointer, not host.driven, BUDGET, timeout_ms)
+        if check(result, "wait for a datagram") == 2:
+            host.run_all_parked()
+
+    def wait_room(self, timeout_ms: int) -> None:
+        """Until there may be room to send, at most `timeout_ms`."""
+        host = self.host
+        result = lib.xs_socket_wait_room(host.core.pointer, not host.driven, BUDGET, timeout_ms)
+        if check(result, "wait for room") == 2:
+            host.run_all_parked()
+
+    def export(self, pointer: Any) -> select.epoll:
+        """An epoll instance over the socket's eventfd and, unless threads poll, over what wakes the workers."""
+        epoll = select.epoll()
+        epoll.register(check(lib.xs_socket_export(pointer), "make a descriptor"), select.EPOLLIN)
+        if not self.host.driven:
+            for worker in self.host.core.workers:
+                epoll.register(lib.xs_worker_epoll_fd(worker), select.EPOLLIN)
+        return epoll
+
+    # ---- options, for sockets ----
+
+    def apply_option(self, one: UdpSocket, level: int, name: int, value: int) -> None:
+        """Do to our side of a socket what an option says that now has `value`."""
+        with self._lock:
+            if effects.apply(one, level, name, value):
+                self._publish()
+
+    # ---- closing ----
+
+    def close_socket(self, one: UdpSocket) -> None:
+        """Claim out, what is under way onto the queue, then nothing feeds it any more; what nobody read is counted."""
+        try:
+            self.host.check()
+        except ForkedError:  # the parent's rings and frames are not ours to touch; the descriptors are
+            if one.shadow is not None:
+                one.shadow.close()
+            return
+        except ValueError:
+            pass  # the stack is closed: there is still this to give back
+        with self._lock:
+            if one not in self._sockets:
+                return
+            self._claims.remove(one)
+            if not self.host.driven:
+                for worker in self.host.core.workers:
+                    lib.xs_worker_poll(worker, BUDGET)
+            unread = self._forget(one)
+            if one.shadow is not None:
+                unread += shadow.close(one.shadow)
+        if unread:
+            self.unread_at_close += unread
+            log.info("%r closed with %d datagrams that nobody had read", one, unread)
+
+    def _forget(self, one: UdpSocket) -> int:
+        """Out of the table, away from its worker; returns how many datagrams were on its queue."""
+        if one in self._sockets:
+            self._sockets.remove(one)
+        self._reusing.discard(one.bound.index)
+        self._publish()
+        if one.shadow is not None:
+            lib.xs_socket_set_shadow(self.host.core.pointer, one.pointer, -1)
+        lib.xs_socket_close(one.pointer)
+        return one.end()
+
+    def close(self) -> None:
+        """Close all sockets."""
+        for one in self.sockets:
+            one.close()
+
+
+def _overlap(one: Bound, other: Bound) -> bool:
+    """Whether two sockets of one port would be found under one address, or one of them under every address of the other."""
+    mine, theirs = set(keys(one)), set(keys(other))
+    if mine & theirs:
+        return True
+    for wild, exact in ((mine, theirs), (theirs, mine)):
+        for address in exact:
+            any_of_it = unpacked_any(address)
+            if any_of_it in wild:
+                return True
+    return False
+
+
+def unpacked_any(address: bytes) -> bytes:
+    """The wildcard of an address's family, 16 bytes."""
+    return mapped(bytes(4)) if len(bare(address)) == 4 else bytes(16)

@@ -43,6 +43,15 @@ def flags(bound: Bound) -> int:
     return value | (lib.XS_SOCKET_NO_CHECK6_RX if bound.no_check6_rx else 0)
 
 
+def set_sending(socket: Any, **fields: Any) -> None:
+    """Change fields of `struct xs_socket_sending` together: no sender sees some of them without the others."""
+    current = lib.xs_socket_sending(socket)
+    changed = ffi.new("struct xs_socket_sending *", current[0])
+    for name, value in fields.items():
+        setattr(changed, name, value)
+    current[0] = changed[0]  # one assignment, with the GIL kept
+
+
 def publish(core: Core, sockets: Sequence[tuple[Bound, Any]]) -> None:
     """Replace the lookup table: (`Bound`, its `struct xs_socket *`) in order of precedence.
 

@@ -236,6 +236,11 @@ def is_multicast_v4(address: bytes) -> bool:
     return address.startswith(V4_MAPPED) and address[12] >> 4 == 0xE
 
 
+def is_multicast(address: bytes) -> bool:
+    """A multicast address of either family, or the limited broadcast address."""
+    return address[0] == 0xFF or is_multicast_v4(address) or address == V4_MAPPED + b"\xff\xff\xff\xff"
+
+
 # ---- the receive buffer ----
 
 

@@ -1,0 +1,328 @@
+/* Sending: datagrams become frames, walk from routing.tx to the ring, and what became of each is known when the walk returns.
+ *
+ * What the walk does not send itself (TX_SLOW: larger than the MTU, another device, this host) the shadow socket does, at
+ * once and without blocking. Errors are the kernel's: an errno per drop reason, below. */
+#include "views/views.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#define HEADROOM 128u /* for the headers that the stages put before the payload */
+#define TRIES 256u    /* to become the one who drives, before other Python threads get a turn */
+
+struct outgoing {
+    const uint8_t *data;
+    Py_ssize_t bytes;
+    const uint8_t *address; /* 16 bytes */
+    uint32_t scope;
+    uint16_t port;
+    int error; /* errno, or 0; EAGAIN = not sent, later */
+    uint32_t frame;
+};
+
+/* What a caller of sendto(2) would be told. What is not here is lost without a word, as on a wire. */
+static int errno_of(uint16_t reason) {
+    switch (reason) {
+    case 0: return 0;
+    case XS_REASON_IP_OUTNOROUTES: return ENETUNREACH;
+    case XS_REASON_ROUTE_UNREACHABLE: return EHOSTUNREACH;
+    case XS_REASON_ROUTE_PROHIBIT: return EACCES;
+    case XS_REASON_ROUTE_BLACKHOLE:
+    case XS_REASON_INVALID_ARG: return EINVAL;
+    case XS_REASON_NETFILTER_DROP: return EPERM;
+    case XS_REASON_XFRM_POLICY: return EPERM;
+    case XS_REASON_PKT_TOO_BIG: return EMSGSIZE;
+    case XS_REASON_DEVICE_GONE:
+    case XS_REASON_DEV_READY: return ENETDOWN;
+    case XS_REASON_IPV6DISABLED: return ENETUNREACH;
+    case XS_REASON_NOMEM:
+    case XS_REASON_NEIGH_CREATEFAIL: return ENOBUFS;
+    default: return 0;
+    }
+}
+
+static inline bool is_mapped(const uint8_t *address) {
+    static const uint8_t prefix[12] = {[10] = 0xff, [11] = 0xff};
+    return !memcmp(address, prefix, 12);
+}
+
+/* ---- the kernel's way ---- */
+
+static int slow_once(int fd, const struct outgoing *o, uint8_t family) {
+    struct sockaddr_in6 a6 = {
+        .sin6_family = AF_INET6, .sin6_port = htons(o->port), .sin6_scope_id = o->scope};
+    struct sockaddr_in a4 = {.sin_family = AF_INET, .sin_port = htons(o->port)};
+    memcpy(&a6.sin6_addr, o->address, 16);
+    memcpy(&a4.sin_addr, o->address + 12, 4);
+    const struct sockaddr *to = family == 6 ? (void *)&a6 : (void *)&a4;
+    ssize_t sent = sendto(fd, o->data, (size_t)o->bytes, MSG_DONTWAIT | MSG_NOSIGNAL, to,
+                          family == 6 ? sizeof a6 : sizeof a4);
+    return sent < 0 ? errno : 0;
+}
+
+static int send_slow(struct socket_view *v, const struct outgoing *o) {
+    struct xs_socket *s = v->socket;
+    if (s->shadow_fd < 0) return o->bytes > 1400 ? EMSGSIZE : ENETUNREACH;
+    int error = slow_once(s->shadow_fd, o, s->family);
+    /* a pending ICMP error of an earlier datagram comes first; it is also on the error queue, where it is reported from */
+    if (error && error != EAGAIN) error = slow_once(s->shadow_fd, o, s->family);
+    v->slow += !error;
+    return error;
+}
+
+/* ---- our way ---- */
+
+static uint8_t device_of(const struct xs_worker *w, const struct xs_socket *s, uint32_t scope) {
+    const struct xs_config *config = xs_table(&w->stack->tables, config);
+    for (uint32_t i = 0; scope && i < config->ndevices; i++)
+        if (config->device[i].ifindex == scope) return (uint8_t)i;
+    return s->sending.device;
+}
+
+static uint32_t make_frame(struct xs_worker *w, const struct xs_socket *s, const struct outgoing *o) {
+    const struct xs_mem *mem = w->walk.mem;
+    const struct xs_socket_sending *how = &s->sending;
+    uint32_t frame = xs_pool_get(&w->pool, mem);
+    if (frame == XS_NO_FRAME) return frame;
+    struct xs_pkt *p = &mem->pkt[frame];
+    struct xs_meta *m = &mem->meta[frame];
+    p->data_off = p->payload_off = HEADROOM;
+    p->len = p->payload_len = (uint16_t)o->bytes;
+    p->pkt_len = (uint32_t)o->bytes;
+    bool ipv4 = is_mapped(o->address);
+    p->flags = (ipv4 ? 0 : XS_PKT_IPV6) | (how->dontfrag ? XS_PKT_DF : 0);
+    p->device = device_of(w, s, o->scope);
+    p->mark = how->mark;
+    p->priority = how->priority;
+    p->tos = ipv4 ? how->tos : how->tclass;
+    p->sport = s->port;
+    p->dport = o->port;
+    p->socket = s->index;
+    memset(m, 0, sizeof *m);
+    memcpy(m->src, how->source, 16);
+    memcpy(m->dst, o->address, 16);
+    m->ttl = ipv4 ? how->ttl : how->hops;
+    memcpy(xs_frame_data(mem, frame) + HEADROOM, o->data, (size_t)o->bytes);
+    return frame;
+}
+
+/* How many packets may be made now: frames for them, and room on the device that the last one left by. */
+static uint32_t room_for(struct socket_view *v, struct xs_worker *w, uint32_t n) {
+    if (w->pool.n < n) {
+        xs_pool_drain(&w->pool);
+        for (uint32_t port = 0; port < w->napi.nports; port++)
+            if (w->napi.port[port].xsk) xs_napi_complete(&w->napi, port);
+    }
+    if (w->pool.n < n) n = w->pool.n;
+    if (v->tx_device < XS_DEVICES_MAX) {
+        uint32_t room = xs_napi_tx_room(&w->napi, v->tx_device);
+        if (room < n) n = room;
+    }
+    return n;
+}
+
+/* False with an exception when the socket was closed while we waited for our turn. */
+static bool enter(struct socket_view *v, struct xs_worker *w) {
+    for (;;) {
+        for (uint32_t i = 0; i < TRIES; i++)
+            if (xs_worker_enter(w)) return true;
+        Py_BEGIN_ALLOW_THREADS;
+        sched_yield();
+        Py_END_ALLOW_THREADS;
+        if (!views_socket(v)) return false;
+    }
+}
+
+static bool fits_frame(const struct xs_mem *mem, const struct outgoing *o) {
+    return HEADROOM + o->bytes <= 1 << mem->frame_shift;
+}
+
+/* Sends up to XS_WEIGHT datagrams and sets `error` of each. False with an exception: closed, and none was sent. */
+static bool transmit(struct socket_view *v, struct outgoing *out, uint32_t n) {
+    struct xs_socket *s = v->socket;
+    struct xs_worker *w = v->stack->worker[s->index % v->stack->nworkers];
+    const struct xs_mem *mem = w->walk.mem;
+    if (w->tx_entry == XS_EDGE_NONE) {
+        for (uint32_t i = 0; i < n; i++) out[i].error = ENETDOWN;
+        return true;
+    }
+    if (!enter(v, w)) return false;
+    uint32_t room = room_for(v, w, n), walked = 0;
+    struct xs_batch *b = xs_walk_begin(&w->walk, xs_stack_now_ns(v->stack));
+    for (uint32_t i = 0; i < n; i++) {
+        out[i].frame = XS_NO_FRAME;
+        out[i].error = 0;
+        if (!fits_frame(mem, &out[i])) continue; /* the kernel's, below */
+        if (walked < room) out[i].frame = make_frame(w, s, &out[i]);
+        if (out[i].frame == XS_NO_FRAME) {
+            out[i].error = EAGAIN;
+            continue;
+        }
+        b->frame[walked++] = out[i].frame;
+    }
+    b->n = walked;
+    b->ledger->created += walked;
+    if (walked) xs_walk_run(&w->walk, w->tx_entry);
+    for (uint32_t i = 0; i < n; i++) {
+        if (out[i].frame == XS_NO_FRAME) continue;
+        uint16_t reason = mem->meta[out[i].frame].reason;
+        if (reason == XS_REASON_TX_SLOW)
+            out[i].frame = XS_NO_FRAME;
+        else if (!(out[i].error = errno_of(reason)))
+            v->tx_device = mem->pkt[out[i].frame].device;
+    }
+    xs_worker_finish(w);
+    xs_worker_leave(w);
+    for (uint32_t i = 0; i < n; i++)
+        if (out[i].frame == XS_NO_FRAME && !out[i].error) out[i].error = send_slow(v, &out[i]);
+    return true;
+}
+
+/* ---- arguments ---- */
+
+static PyObject *fail(int error, const char *text) {
+    errno = error;
+    if (!text) return PyErr_SetFromErrno(PyExc_OSError);
+    PyObject *e = PyObject_CallFunction(PyExc_OSError, "is", error, text);
+    if (e) PyErr_SetObject((PyObject *)Py_TYPE(e), e);
+    Py_XDECREF(e);
+    return NULL;
+}
+
+static PyObject *fail_sending(const struct socket_view *v, int error) {
+    if (v->socket->shadow_fd < 0 && error == EMSGSIZE)
+        return fail(
+            error,
+            "Message too long: it needs fragments, which the kernel makes, and the socket was opened with "
+            "reserve=False and has no kernel socket behind it");
+    if (v->socket->shadow_fd < 0 && error == ENETUNREACH)
+        return fail(
+            error,
+            "Network is unreachable: not through a device of this stack, and the socket was opened with "
+            "reserve=False and has no kernel socket behind it");
+    return fail(error, NULL);
+}
+
+/* Where a datagram goes that is sent without an address; -1 with ENOTCONN or EDESTADDRREQ. */
+static int peer_address(struct socket_view *v, struct outgoing *o) {
+    struct xs_socket *s = v->socket;
+    if (!(xs_socket_flags(s) & XS_SOCKET_CONNECTED)) {
+        fail(EDESTADDRREQ, NULL);
+        return -1;
+    }
+    o->address = s->sending.peer;
+    o->port = s->sending.peer_port;
+    o->scope = s->sending.peer_scope;
+    return 0;
+}
+
+static int sound(struct socket_view *v, struct outgoing *o) {
+    int error = 0;
+    if (!o->port) error = EINVAL;
+    if (v->socket->family == 6 && is_mapped(o->address) && xs_socket_flags(v->socket) & XS_SOCKET_V6ONLY)
+        error = ENETUNREACH;
+    if (o->bytes > 0xffff) error = EMSGSIZE;
+    if (!error) return 0;
+    fail(error, NULL);
+    return -1;
+}
+
+/* sendto(data, address or None): bytes sent, or None when it would block. */
+PyObject *views_sendto(PyObject *self, PyObject *const *args, Py_ssize_t n) {
+    struct socket_view *v = (struct socket_view *)self;
+    struct xs_socket *s = views_socket(v);
+    if (!s) return NULL;
+    if (n != 2) {
+        PyErr_SetString(PyExc_TypeError, "takes the data and an address or None");
+        return NULL;
+    }
+    int pending = xs_socket_take_error(s);
+    if (pending) return fail(pending, NULL);
+    struct outgoing o = {0};
+    if (Py_IsNone(args[1]) ? peer_address(v, &o) : views_parse_address(&v->to, s->family, args[1]))
+        return NULL;
+    if (!o.address) {
+        o.address = v->to.address;
+        o.port = v->to.port;
+        o.scope = v->to.scope;
+    }
+    Py_buffer data;
+    if (PyObject_GetBuffer(args[0], &data, PyBUF_SIMPLE)) return NULL;
+    o.data = data.buf;
+    o.bytes = data.len;
+    bool done = !sound(v, &o) && transmit(v, &o, 1);
+    PyBuffer_Release(&data);
+    if (!done) return NULL;
+    if (o.error == EAGAIN) Py_RETURN_NONE;
+    return o.error ? fail_sending(v, o.error) : PyLong_FromSsize_t(o.bytes);
+}
+
+/* One datagram's address out of what send_batch() was given: None, one tuple, a list of tuples, or a Batch to answer. */
+static int address_for(struct socket_view *v, PyObject *addresses, Py_ssize_t i, struct known_address *room,
+                       struct outgoing *o) {
+    if (Py_IsNone(addresses)) return peer_address(v, o);
+    if (Py_IS_TYPE(addresses, views_batch_type)) {
+        const struct batch *b = (struct batch *)addresses;
+        if (i >= (Py_ssize_t)b->n || b->family != v->socket->family) {
+            PyErr_SetString(PyExc_ValueError,
+                            "the batch that is answered has fewer datagrams, or is of another family");
+            return -1;
+        }
+        o->address = b->source + 16 * i;
+        o->port = b->port[i];
+        o->scope = b->scope[i];
+        return 0;
+    }
+    PyObject *tuple = PyList_Check(addresses) ? PyList_GetItem(addresses, i) : addresses;
+    if (!tuple || views_parse_address(&v->to, v->socket->family, tuple)) return -1;
+    *room = v->to;
+    o->address = room->address;
+    o->port = room->port;
+    o->scope = room->scope;
+    return 0;
+}
+
+/* send_batch(payloads: list, addresses, start, errors: dict): from index `start` on, one walk's worth. Returns how many were
+ * dealt with (0: it would block); errors[i] is set to the errno of those that could not be sent. */
+PyObject *views_send_batch(PyObject *self, PyObject *const *args, Py_ssize_t n) {
+    struct socket_view *v = (struct socket_view *)self;
+    if (!views_socket(v)) return NULL;
+    if (n != 4 || !PyList_Check(args[0]) || !PyDict_Check(args[3])) {
+        PyErr_SetString(PyExc_TypeError,
+                        "takes a list of payloads, addresses, the index to start at, a dict for errors");
+        return NULL;
+    }
+    Py_ssize_t start = PyLong_AsSsize_t(args[2]);
+    if (start < 0) return PyErr_Occurred() ? NULL : fail(EINVAL, NULL);
+    Py_ssize_t left = PyList_Size(args[0]) - start;
+    uint32_t want = left < 0 ? 0 : left > (Py_ssize_t)XS_WEIGHT ? XS_WEIGHT : (uint32_t)left;
+    struct outgoing out[XS_WEIGHT];
+    struct known_address room[XS_WEIGHT];
+    Py_buffer data[XS_WEIGHT];
+    uint32_t held = 0, ready = 0;
+    for (; ready < want; ready++) {
+        struct outgoing *o = &out[ready];
+        *o = (struct outgoing){0};
+        if (PyObject_GetBuffer(PyList_GetItem(args[0], start + ready), &data[held], PyBUF_SIMPLE)) break;
+        o->data = data[held].buf;
+        o->bytes = data[held++].len;
+        if (address_for(v, args[1], start + ready, &room[ready], o) || sound(v, o)) break;
+    }
+    bool done = ready == want && transmit(v, out, want);
+    for (uint32_t i = 0; i < held; i++) PyBuffer_Release(&data[i]);
+    if (!done) return NULL;
+    uint32_t dealt = 0;
+    for (; dealt < want && out[dealt].error != EAGAIN; dealt++) {
+        if (!out[dealt].error) continue;
+        PyObject *index = PyLong_FromSsize_t(start + dealt), *error = PyLong_FromLong(out[dealt].error);
+        int rc = index && error ? PyDict_SetItem(args[3], index, error) : -1;
+        Py_XDECREF(index);
+        Py_XDECREF(error);
+        if (rc) return NULL;
+    }
+    return PyLong_FromUnsignedLong(dealt);
+}

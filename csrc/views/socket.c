@@ -1,0 +1,94 @@
+/* Socket: the view of one socket. Its methods never block and keep the GIL. */
+#include "views/views.h"
+
+#include <string.h>
+
+PyTypeObject *views_socket_type;
+
+/* Socket(socket, stack, keep): addresses of the two C structures as integers, and what keeps their memory mapped. */
+static PyObject *socket_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    unsigned long long socket, stack;
+    PyObject *keep;
+    if (!PyArg_ParseTuple(args, "KKO", &socket, &stack, &keep)) return NULL;
+    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    struct socket_view *v = (struct socket_view *)allocate(type, 0);
+    if (!v) return NULL;
+    v->socket = (struct xs_socket *)(uintptr_t)socket;
+    v->stack = (struct xs_stack *)(uintptr_t)stack;
+    v->forks = views_forks;
+    v->tx_device = XS_NO_DEVICE;
+    Py_INCREF(keep);
+    v->keep = keep;
+    return (PyObject *)v;
+}
+
+static void socket_dealloc(PyObject *self) {
+    struct socket_view *v = (struct socket_view *)self;
+    PyTypeObject *type = Py_TYPE(self);
+    views_forget(&v->from);
+    views_forget(&v->to);
+    Py_XDECREF(v->keep);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    release(self);
+    Py_DECREF(type);
+}
+
+/* Every later call raises. The C socket is the caller's to free, once nothing feeds it. */
+static PyObject *socket_close(PyObject *self, PyObject *unused) {
+    ((struct socket_view *)self)->socket = NULL;
+    Py_RETURN_NONE;
+}
+
+/* Larger or smaller queues, while no worker pushes and (we have the GIL) nobody reads. */
+static PyObject *socket_set_rcvbuf(PyObject *self, PyObject *number) {
+    struct socket_view *v = (struct socket_view *)self;
+    struct xs_socket *s = views_socket(v);
+    unsigned long bytes = s ? PyLong_AsUnsignedLong(number) : 0;
+    if (PyErr_Occurred()) return NULL;
+    if (bytes > INT32_MAX) bytes = INT32_MAX;
+    int rc = xs_socket_resize(v->stack, s, (uint32_t)bytes);
+    if (rc) return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
+static PyObject *socket_slow_sent(PyObject *self, void *unused) {
+    return PyLong_FromUnsignedLongLong(((struct socket_view *)self)->slow);
+}
+
+#define FAST(name, function) \
+    { name, (PyCFunction)(void (*)(void))function, METH_FASTCALL, NULL }
+static PyMethodDef methods[] = {
+    FAST("recv", views_recv),
+    FAST("recvfrom", views_recvfrom),
+    FAST("recvfrom_into", views_recvfrom_into),
+    FAST("recv_batch", views_recv_batch),
+    FAST("sendto", views_sendto),
+    FAST("send_batch", views_send_batch),
+    {"drain", views_drain, METH_NOARGS, NULL},
+    {"close", socket_close, METH_NOARGS, NULL},
+    {"set_rcvbuf", socket_set_rcvbuf, METH_O, NULL},
+    {0},
+};
+
+static PyGetSetDef properties[] = {{"slow_sent", socket_slow_sent, NULL, NULL, NULL}, {0}};
+
+static PyType_Slot slots[] = {
+    {Py_tp_new, socket_new},
+    {Py_tp_dealloc, socket_dealloc},
+    {Py_tp_methods, methods},
+    {Py_tp_getset, properties},
+    {0},
+};
+
+static PyType_Spec spec = {
+    .name = "xdpstack.native._views.Socket",
+    .basicsize = sizeof(struct socket_view),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = slots,
+};
+
+int views_make_socket_type(PyObject *module) {
+    views_socket_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &spec, NULL);
+    if (!views_socket_type) return -1;
+    return PyModule_AddObjectRef(module, "Socket", (PyObject *)views_socket_type);
+}

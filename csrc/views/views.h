@@ -1,0 +1,111 @@
+/* The views module: what Python calls once per datagram or per batch, with the GIL kept.
+ *
+ * Releasing and taking the GIL costs more than receiving a datagram, so these calls keep it and never block: they look at
+ * a queue, or walk a batch to a ring. All that may wait is in the cffi module. Keeping the GIL also makes the caller the one
+ * reader of every socket and the one producer of the rings by which frames go home.
+ *
+ *      Socket   one socket's receive queue and its way out      socket.c, receive.c, send.c, address.c
+ *      Batch    datagrams taken out at once: columns, payloads  batch.c
+ *      Column   one column of a batch, by the buffer protocol   column.c
+ *      Payload  one payload where it lies, likewise             column.c
+ *
+ * Lifetimes: `keep` is a Python object that keeps the stack's memory mapped (xdpstack.native.core.Core.umem). A Socket holds
+ * one, a Batch takes one from its Socket, Columns and Payloads hold their Batch. So a view is valid memory as long as it
+ * lives, whatever was closed.
+ */
+#ifndef XS_VIEWS_VIEWS_H
+#define XS_VIEWS_VIEWS_H
+
+#include <Python.h>
+
+#include "stack.h"
+#include "tables/sockets.h"
+
+/* An address as Python has it and as we have it, beside each other: the last one met is usually the next one. */
+struct known_address {
+    PyObject *tuple; /* ("10.0.0.1", 7) or ("fd00::1", 7, 0, scope); NULL at first */
+    uint8_t address[16];
+    uint16_t port;
+    uint32_t scope;
+};
+
+struct socket_view {
+    PyObject_HEAD struct xs_socket *socket; /* NULL once closed */
+    struct xs_stack *stack;
+    PyObject *keep;
+    uint64_t forks; /* of the process when the view was made; another number: we are a child */
+    struct known_address from, to;
+    uint32_t tx_device; /* by which the last packet left, for the question whether there is room */
+    uint64_t slow;      /* datagrams sent by the shadow socket */
+};
+
+/* What the columns of a batch hold. */
+struct batch {
+    PyObject_HEAD struct xs_stack *stack;
+    PyObject *keep;
+    uint8_t family;
+    uint8_t released;
+    uint32_t n;
+    uint32_t *frame; /* XS_NO_FRAME once it has gone home */
+    uint32_t *views; /* live Payloads of each */
+    uint64_t *stamp;
+    uint8_t *source; /* [n][16] */
+    uint8_t *destination;
+    uint32_t *length, *scope;
+    uint16_t *port;
+    uint8_t *slow, *device;
+};
+
+extern PyTypeObject *views_socket_type, *views_batch_type, *views_column_type, *views_payload_type;
+extern PyObject *views_closed_error, *views_forked_error;
+extern uint64_t views_forks;
+
+int views_make_socket_type(PyObject *module);
+int views_make_batch_type(PyObject *module);
+int views_make_column_types(PyObject *module);
+
+/* The socket of a view, or NULL with an exception: closed, or in a forked child. */
+static inline struct xs_socket *views_socket(struct socket_view *v) {
+    if (__builtin_expect(v->socket && v->forks == views_forks, 1)) return v->socket;
+    if (v->socket)
+        PyErr_SetString(views_forked_error,
+                        "the stack was opened in the parent process; a child must open its own");
+    else
+        PyErr_SetString(views_closed_error, "the socket is closed");
+    return NULL;
+}
+
+/* address.c */
+PyObject *views_address(struct known_address *known, uint8_t family, const uint8_t *address, uint16_t port,
+                        uint32_t scope);
+/* Reads (host, port[, flowinfo, scope]) with a numeric host; 0, or -1 with LookupError for a name, or another exception. */
+int views_parse_address(struct known_address *known, uint8_t family, PyObject *tuple);
+void views_forget(struct known_address *known);
+
+/* receive.c */
+uint32_t views_pop(struct socket_view *v);
+uint32_t views_pop_many(struct socket_view *v, uint32_t *frames, uint32_t most);
+void views_give_back(struct xs_stack *stack, uint32_t frame);
+void views_peer_of(const struct xs_mem *mem, uint32_t frame, uint8_t address[16], uint16_t *port,
+                   uint32_t *scope);
+void views_our_address(const struct xs_mem *mem, uint32_t frame, uint8_t address[16]);
+void views_copy_payload(const struct xs_mem *mem, uint32_t frame, uint8_t *to, uint32_t bytes);
+PyObject *views_recvfrom(PyObject *self, PyObject *const *args, Py_ssize_t n);
+PyObject *views_recv(PyObject *self, PyObject *const *args, Py_ssize_t n);
+PyObject *views_recvfrom_into(PyObject *self, PyObject *const *args, Py_ssize_t n);
+PyObject *views_drain(PyObject *self, PyObject *unused);
+uint32_t views_next(struct socket_view *v);
+
+/* batch.c */
+PyObject *views_recv_batch(PyObject *self, PyObject *const *args, Py_ssize_t n);
+
+/* column.c */
+PyObject *views_column(struct batch *b, void *data, const char *format, Py_ssize_t itemsize,
+                       Py_ssize_t width);
+PyObject *views_view(struct batch *b, uint32_t i);
+
+/* send.c */
+PyObject *views_sendto(PyObject *self, PyObject *const *args, Py_ssize_t n);
+PyObject *views_send_batch(PyObject *self, PyObject *const *args, Py_ssize_t n);
+
+#endif

@@ -1,0 +1,68 @@
+"""Which claims the sockets need: one per key (address, port) that a socket is found under, however many share it."""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from xdpstack.device.claims import SocketClaim
+from xdpstack.udp.address import bare
+from xdpstack.udp.host import Host
+from xdpstack.udp.semantics import Bound, keys
+
+if TYPE_CHECKING:
+    from xdpstack.udp.socket import UdpSocket
+
+
+class Claims:
+    """The claims of a stack's sockets. A claim is made for the first socket that needs it, and ends with the last."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._users: Counter[SocketClaim] = Counter()
+        self._how: dict[int, tuple[int | None, bool]] = {}
+
+    def add(self, one: UdpSocket, vlan: int | None, broadcast: bool) -> None:
+        """Lift what is for a socket. All of its claims are made, or none."""
+        self._how[one.bound.index] = (vlan, broadcast)
+        self._take(self._of(one.bound))
+
+    def move(self, one: UdpSocket, before: Bound) -> None:
+        """The socket was bound otherwise: its new claims are made before the old ones end."""
+        self._take(self._of(one.bound))
+        self._give(self._of(before))
+
+    def remove(self, one: UdpSocket) -> None:
+        """Lift no more what is for a socket alone."""
+        if one.bound.index in self._how:
+            self._give(self._of(one.bound))
+            del self._how[one.bound.index]
+
+    def _of(self, bound: Bound) -> list[SocketClaim]:
+        vlan, broadcast = self._how[bound.index]
+        return [SocketClaim(_text(address), bound.port, vlan, broadcast) for address in keys(bound)]
+
+    def _take(self, claims: list[SocketClaim]) -> None:
+        taken: list[SocketClaim] = []
+        try:
+            for claim in claims:
+                if not self._users[claim]:
+                    self._host.claim(claim)
+                self._users[claim] += 1
+                taken.append(claim)
+        except BaseException:
+            self._give(taken)
+            raise
+
+    def _give(self, claims: list[SocketClaim]) -> None:
+        for claim in claims:
+            self._users[claim] -= 1
+            if not self._users[claim]:
+                del self._users[claim]
+                self._host.unclaim(claim)
+
+
+def _text(address: bytes) -> str:
+    raw = bare(address)
+    return socket.inet_ntop(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, raw)

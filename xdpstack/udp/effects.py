@@ -1,0 +1,82 @@
+"""What a socket option does to our side of a socket, and what one is that nobody has set."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from xdpstack.native import lib
+from xdpstack.udp import native
+from xdpstack.udp.options import (
+    IP_MTU_DISCOVER,
+    IP_RECVERR,
+    IPV6_MTU_DISCOVER,
+    IPV6_RECVERR,
+    PMTUDISC_DO,
+    SO_RCVBUFFORCE,
+    SO_SNDBUFFORCE,
+    SO_TIMESTAMPNS,
+    UDP_NO_CHECK6_RX,
+)
+
+if TYPE_CHECKING:
+    from xdpstack.udp.socket import UdpSocket
+
+SOL, IP, IP6 = socket.SOL_SOCKET, socket.IPPROTO_IP, socket.IPPROTO_IPV6
+
+#: Options that are a field of what is sent: option -> (field of struct xs_socket_sending).
+FIELDS = {
+    (SOL, socket.SO_SNDBUF): "sndbuf",
+    (SOL, SO_SNDBUFFORCE): "sndbuf",
+    (SOL, socket.SO_MARK): "mark",
+    (SOL, socket.SO_PRIORITY): "priority",
+    (IP, socket.IP_TOS): "tos",
+    (IP, socket.IP_TTL): "ttl",
+    (IP6, socket.IPV6_TCLASS): "tclass",
+    (IP6, socket.IPV6_UNICAST_HOPS): "hops",
+}
+#: Options that are a flag.
+FLAGS = {
+    (SOL, SO_TIMESTAMPNS): lib.XS_SOCKET_STAMP,
+    (IP, IP_RECVERR): lib.XS_SOCKET_RECVERR,
+    (IP6, IPV6_RECVERR): lib.XS_SOCKET_RECVERR,
+    (socket.IPPROTO_UDP, UDP_NO_CHECK6_RX): lib.XS_SOCKET_NO_CHECK6_RX,
+}
+RECEIVE_BUFFER = {(SOL, socket.SO_RCVBUF), (SOL, SO_RCVBUFFORCE)}
+DISCOVERY = {(IP, IP_MTU_DISCOVER), (IP6, IPV6_MTU_DISCOVER)}
+
+
+def apply(one: UdpSocket, level: int, name: int, value: int) -> bool:
+    """Take over an option that now has `value`. True when the lookup has to know: publish."""
+    key = (level, name)
+    if key in RECEIVE_BUFFER:
+        one.resize(value)
+    elif key in FIELDS:
+        # hops -1 means the default, which is 0 here
+        native.set_sending(one.pointer, **{FIELDS[key]: max(value, 0)})
+    elif key in DISCOVERY:
+        native.set_sending(one.pointer, dontfrag=value == PMTUDISC_DO)
+    elif key in FLAGS:
+        lib.xs_socket_set_flags(one.pointer, *((FLAGS[key], 0) if value else (0, FLAGS[key])))
+        if FLAGS[key] == lib.XS_SOCKET_NO_CHECK6_RX:
+            one.bound = replace(one.bound, no_check6_rx=bool(value))
+            return True
+    return False
+
+
+def default(one: UdpSocket, level: int, name: int) -> int:
+    """The value of an option that was not set and that no kernel socket can be asked for."""
+    key = (level, name)
+    if key in RECEIVE_BUFFER:
+        return one.stats()["rcvbuf"]
+    if key in FLAGS:
+        return int(bool(lib.xs_socket_flags(one.pointer) & FLAGS[key]))
+    if key in DISCOVERY:
+        return 1  # IP_PMTUDISC_WANT
+    if key in FIELDS:
+        value = int(getattr(lib.xs_socket_sending(one.pointer), FIELDS[key]))
+        if not value and FIELDS[key] == "ttl":
+            return one.host.sysctl("ipv4.ip_default_ttl")
+        return value if value or FIELDS[key] != "hops" else 64
+    return 0

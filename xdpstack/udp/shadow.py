@@ -1,0 +1,104 @@
+"""The kernel socket behind a socket of ours: its port, its slow way in and out, its errors.
+
+It reserves address and port in the devices' network namespace, receives what is not lifted (fragments, which the kernel
+joins; clients on the same host; other devices; the time while the dead-man switch is open), sends what is not ours to
+send, and has the ICMP errors on its error queue. The worker reads it (csrc/stages/udp_shadow.c); here it is made,
+configured and closed.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from contextlib import suppress
+
+from xdpstack.errors import AddressInUse, AddressNotAvailable
+from xdpstack.udp.address import Address
+from xdpstack.udp.host import Host
+from xdpstack.udp.semantics import Family
+
+IP_PKTINFO, IP_RECVERR = 8, 11
+IPV6_RECVERR, IPV6_RECVPKTINFO = 25, 49
+
+
+def create(
+    host: Host,
+    family: Family,
+    address: Address,
+    *,
+    device: str | None = None,
+    v6only: bool = False,
+    reuse_address: bool = False,
+    broadcast: bool = False,
+) -> socket.socket | None:
+    """A bound shadow socket; None where there is no kernel.
+
+    Raises AddressInUse, AddressNotAvailable (with the addresses that there are), or the OSError of another failure.
+    """
+    kind = socket.AF_INET if family == 4 else socket.AF_INET6
+    shadow = host.kernel_socket(kind, socket.SOCK_DGRAM)
+    if shadow is None:
+        return None
+    try:
+        shadow.setblocking(False)
+        if family == 6:
+            shadow.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
+            shadow.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
+            shadow.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
+        # an IPv6 socket that carries IPv4 has these too
+        shadow.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+        shadow.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, family == 4)
+        if device is not None:
+            shadow.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
+        if reuse_address:
+            shadow.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if broadcast:
+            shadow.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        _bind(host, shadow, address)
+    except BaseException:
+        shadow.close()
+        raise
+    return shadow
+
+
+def _bind(host: Host, shadow: socket.socket, address: Address) -> None:
+    try:
+        shadow.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise AddressInUse(
+                f"{address[0]} port {address[1]} is in use",
+                cause="Another socket of this host, or of this stack, is bound to it.",
+                fix=f"`ss -ulpn sport = :{address[1]}` shows whose it is; or take another port.",
+            ) from None
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise not_available(host, address) from None
+        raise
+
+
+def not_available(host: Host, address: Address) -> AddressNotAvailable:
+    """The exception for an address that this host does not have; it lists those that it has."""
+    known = []
+    for one in host.local_addresses():
+        known.append(socket.inet_ntop(socket.AF_INET if len(one) == 4 else socket.AF_INET6, one))
+    return AddressNotAvailable(
+        f"this host does not have the address {address[0]}",
+        cause=f"The devices of the stack have: {', '.join(known) or 'none'}.",
+        fix="Bind to one of these, or to the wildcard address.",
+    )
+
+
+def close(shadow: socket.socket) -> int:
+    """Close a shadow that no worker reads any more; returns how many datagrams it had that nobody will read."""
+    unread = 0
+    with suppress(BlockingIOError):
+        while True:
+            try:
+                shadow.recv(1)
+            except BlockingIOError:
+                raise
+            except OSError:
+                continue  # a pending ICMP error
+            unread += 1
+    shadow.close()
+    return unread

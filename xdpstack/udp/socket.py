@@ -1,0 +1,378 @@
+"""UdpSocket: a UDP socket whose datagrams walk the stack. Its methods are those of Python's `socket.socket`.
+
+What differs from a kernel socket is in docs/sockets.md. Calls look at the receive queue, or walk a datagram out, in C with
+the GIL kept (csrc/views/); only waiting releases it. Unless threads of the stack poll, whoever waits polls: the call drives
+the worker itself.
+"""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import os
+import select
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from xdpstack.batch import Batch
+from xdpstack.errors import ClosedError, SendBatchError
+from xdpstack.native import ffi, lib, views
+from xdpstack.udp import effects, options
+from xdpstack.udp.address import Address, resolve, unpacked
+from xdpstack.udp.errors import SocketError
+from xdpstack.udp.semantics import Bound
+
+if TYPE_CHECKING:
+    from xdpstack.udp.layer import UdpLayer
+
+T = TypeVar("T")
+
+#: Packets that one poll takes from each queue at most.
+BUDGET = 256
+#: Errors that `errors` keeps; older ones go first.
+ERRORS_KEPT = 64
+
+
+class UdpSocket:
+    """One UDP socket of a stack. Made by `stack.udp()`; a context manager; any thread may use it.
+
+    `family`, `type` and `proto` are as Python's; `reserved` says whether a kernel socket backs it. `bound` is what the
+    lookup knows of it. `pointer` (the C socket) and `shadow` (the kernel socket) are for the layer.
+    """
+
+    def __init__(self, layer: UdpLayer, bound: Bound, pointer: Any, shadow: socket.socket | None, scope: int) -> None:
+        core = layer.host.core
+        self._layer = layer
+        self.host = layer.host
+        self.pointer = pointer
+        self.shadow = shadow
+        self._scope = scope
+        self._peer: Address | None = None
+        self._timeout: float | None = None
+        self._epoll: select.epoll | None = None
+        self._closed = False
+        self._lock = threading.Lock()
+        self._values: dict[tuple[int, int], int] = {}
+        self._errors: deque[SocketError] = deque(maxlen=ERRORS_KEPT)
+        self._view = views.Socket(
+            int(ffi.cast("uintptr_t", pointer)), int(ffi.cast("uintptr_t", core.pointer)), (core.umem, pointer)
+        )
+        self.bound = bound
+
+    # ---- who it is ----
+
+    @property
+    def family(self) -> socket.AddressFamily:
+        """AF_INET or AF_INET6."""
+        return socket.AF_INET if self.bound.family == 4 else socket.AF_INET6
+
+    @property
+    def proto(self) -> int:
+        """IPPROTO_UDP."""
+        return socket.IPPROTO_UDP
+
+    @property
+    def reserved(self) -> bool:
+        """Whether a kernel socket reserves the port and takes what is not lifted."""
+        return self.shadow is not None
+
+    def getsockname(self) -> Address:
+        """Our address: (host, port), or for IPv6 (host, port, flowinfo, scope_id)."""
+        return unpacked(self.bound.address, self.bound.port, self.bound.family, self._scope)
+
+    def getpeername(self) -> Address:
+        """The address given to `connect()`; OSError(ENOTCONN) when there is none."""
+        if self._peer is None:
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+        return self._peer
+
+    # ---- receiving ----
+
+    def recvfrom(self, bufsize: int, flags: int = 0) -> tuple[bytes, Address]:
+        """The next datagram, at most `bufsize` bytes of it (the rest is discarded), and its sender.
+
+        Raises TimeoutError or BlockingIOError as Python's sockets do, and the OSError of an ICMP error (see `errors`).
+        """
+        got = None if flags else self._view.recvfrom(bufsize)
+        return got if got is not None else self._receive(self._view.recvfrom, flags, bufsize)
+
+    def recv(self, bufsize: int, flags: int = 0) -> bytes:
+        """As `recvfrom()`, without the sender."""
+        got = None if flags else self._view.recv(bufsize)
+        return got if got is not None else self._receive(self._view.recv, flags, bufsize)
+
+    def recvfrom_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> tuple[int, Address]:
+        """The next datagram into `buffer` (at most `nbytes` of it, 0: as much as fits): its length there, and its sender."""
+        got = None if flags else self._view.recvfrom_into(buffer, nbytes)
+        return got if got is not None else self._receive(self._view.recvfrom_into, flags, buffer, nbytes)
+
+    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+        """As `recvfrom_into()`, without the sender."""
+        return self.recvfrom_into(buffer, nbytes, flags)[0]
+
+    def recv_batch(self, most: int = 64, flags: int = 0) -> Batch:
+        """What has come, at least one datagram and at most `most` (256 at a time): a Batch, to be released."""
+        got = None if flags else self._view.recv_batch(most)
+        return Batch(got if got is not None else self._receive(self._view.recv_batch, flags, most))
+
+    def _receive(self, take: Callable[..., T | None], flags: int, *arguments: Any) -> T:
+        """Wait as the time-out says, driving the worker unless others do, until `take` has something."""
+        self._check(flags)
+        timeout = 0.0 if flags & socket.MSG_DONTWAIT else self._timeout
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if flags and (got := take(*arguments)) is not None:
+            return got
+        while True:
+            left = -1 if deadline is None else max(0, round((deadline - time.monotonic()) * 1000))
+            self._layer.wait(self.pointer, left)
+            if (got := take(*arguments)) is not None:
+                return got
+            if deadline is not None and time.monotonic() >= deadline:
+                raise _would_block(timeout)
+
+    def _check(self, flags: int = 0) -> None:
+        self.host.check()
+        if self._closed:
+            raise ClosedError("the socket is closed")
+        if flags & ~socket.MSG_DONTWAIT:
+            raise OSError(errno.EOPNOTSUPP, f"flags {flags:#x}: only MSG_DONTWAIT is there")
+
+    # ---- sending ----
+
+    def sendto(self, data: Any, *arguments: Any) -> int:
+        """`sendto(data, address)` or `sendto(data, flags, address)`: one datagram; returns its length.
+
+        Raises the OSError that sendto(2) would: ENETUNREACH, EHOSTUNREACH, EMSGSIZE, ENOBUFS, EACCES, EPERM, ...
+        """
+        if len(arguments) not in (1, 2):
+            raise TypeError(f"sendto() takes 2 or 3 arguments ({len(arguments) + 1} given)")
+        return self._send(data, arguments[-1], arguments[0] if len(arguments) == 2 else 0)
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        """One datagram to the peer given to `connect()`."""
+        return self._send(data, None, flags)
+
+    def _send(self, data: Any, address: Address | None, flags: int) -> int:
+        sent = self._try(self._view.sendto, data, address) if not flags else None
+        if sent is None:
+            self._check(flags)
+            sent = self._waiting_for_room(lambda: self._try(self._view.sendto, data, address), flags)
+        if self.host.hooked:
+            self.host.run_all_parked()
+        return sent
+
+    def _try(self, send: Callable[..., int | None], data: Any, address: Address | None) -> int | None:
+        try:
+            return send(data, address)
+        except LookupError:  # not a numeric host
+            assert address is not None
+            return send(data, resolve(address, self.bound.family))
+
+    def send_batch(
+        self, payloads: Sequence[Any], addresses: Address | Sequence[Address] | Batch | None = None, flags: int = 0
+    ) -> int:
+        """Many datagrams in few walks. Returns how many were sent: all of them, unless it would block.
+
+        `addresses`: one for all, one each, None (connected), or the Batch to whose senders to answer, in order. A socket
+        that does not block may send fewer; BlockingIOError when none could be sent. Datagrams that fail do not stop the
+        others: SendBatchError is raised at the end, with the errno of each.
+        """
+        self._check(flags)
+        given = list(payloads)
+        where = self._batch_addresses(addresses, len(given))
+        errors: dict[int, int] = {}
+        done = 0
+        while done < len(given):
+            attempt = partial(self._view.send_batch, given, where, done, errors)
+            try:
+                done += attempt() or self._waiting_for_room(partial(_or_none, attempt), flags)
+            except (BlockingIOError, TimeoutError):
+                if done:
+                    break
+                raise
+            if self.host.hooked:
+                self.host.run_all_parked()
+        if errors:
+            raise SendBatchError(sent=done - len(errors), errors=errors)
+        return done
+
+    def _batch_addresses(self, addresses: Any, n: int) -> Any:
+        if addresses is None:
+            return None
+        if isinstance(addresses, Batch):
+            if len(addresses) < n:
+                raise ValueError(f"{n} payloads to answer a batch of {len(addresses)}")
+            return addresses._inner
+        family = self.bound.family
+        if isinstance(addresses, tuple) and (not addresses or not isinstance(addresses[0], tuple)):
+            return resolve(addresses, family)
+        if len(addresses) != n:
+            raise ValueError(f"{n} payloads and {len(addresses)} addresses")
+        known: dict[Address, Address] = {}
+        return [known.get(one) or known.setdefault(one, resolve(one, family)) for one in addresses]
+
+    def _waiting_for_room(self, attempt: Callable[[], int | None], flags: int) -> int:
+        timeout = 0.0 if flags & socket.MSG_DONTWAIT else self._timeout
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            self._layer.wait_room(1 if timeout != 0 else 0)
+            if (sent := attempt()) is not None:
+                return sent
+            if deadline is not None and time.monotonic() >= deadline:
+                raise _would_block(timeout)
+            self._check()
+
+    # ---- connecting ----
+
+    def connect(self, address: Address) -> None:
+        """Fix the peer: only its datagrams are received, `send()` goes to it, its ICMP errors are raised.
+
+        A socket bound to the wildcard address gets the source address that routing takes, as in Linux.
+        """
+        self._check()
+        numeric = resolve(address, self.bound.family)
+        with self._lock:
+            self._layer.connect(self, numeric)
+            self._peer = numeric
+
+    # ---- options ----
+
+    def setsockopt(self, level: int, name: int, value: Any) -> None:
+        """Set an option (xdpstack/udp/options.py has the list). OSError(ENOPROTOOPT) for one that is not there."""
+        self._check()
+        with self._lock:
+            held = options.settle(self.shadow, level, name, options.value_of(value), self.host.sysctl)
+            self._values[level, name] = held
+            self._layer.apply_option(self, level, name, held)
+
+    def getsockopt(self, level: int, name: int, buflen: int = 0) -> int:
+        """The value of an option, as the kernel would give it. SO_ERROR: the pending ICMP error, which is then forgotten."""
+        self._check()
+        if buflen:
+            raise OSError(errno.EOPNOTSUPP, "options are numbers here: leave buflen out")
+        if (level, name) == (socket.SOL_SOCKET, socket.SO_ERROR):
+            return int(lib.xs_socket_take_error(self.pointer))
+        if (level, name) in self._values:
+            return self._values[level, name]
+        if (level, name) == (socket.SOL_SOCKET, socket.SO_TYPE):
+            return int(socket.SOCK_DGRAM)
+        options.option(level, name)
+        if self.shadow is not None and (level, name) not in options.OURS:
+            return self.shadow.getsockopt(level, name)
+        return effects.default(self, level, name)
+
+    def settimeout(self, seconds: float | None) -> None:
+        """None: wait for ever; 0: never wait; else raise TimeoutError after so many seconds."""
+        if seconds is not None and not seconds >= 0:
+            raise ValueError("Timeout value out of range")
+        self._timeout = None if seconds is None else float(seconds)
+
+    def gettimeout(self) -> float | None:
+        """What was set."""
+        return self._timeout
+
+    def setblocking(self, flag: bool) -> None:
+        """`settimeout(None)` or `settimeout(0)`."""
+        self._timeout = None if flag else 0.0
+
+    def getblocking(self) -> bool:
+        """Whether calls wait at all."""
+        return self._timeout != 0
+
+    # ---- what can be seen ----
+
+    @property
+    def errors(self) -> list[SocketError]:
+        """The latest ICMP errors about what was sent, oldest first, at most 64; kept until the socket is closed."""
+        self._take_errors()
+        return list(self._errors)
+
+    def _take_errors(self) -> None:
+        room = ffi.new("struct xs_socket_error[64]")
+        with self._lock:
+            for value in room[0 : lib.xs_socket_take_errors(self.pointer, room, 64)]:
+                self._errors.append(SocketError.of(value, self.bound.family))
+
+    def stats(self) -> dict[str, int]:
+        """`datagrams` queued so far, `drops` for want of room, `rmem` and `rcvbuf` in bytes, `queued` now, `slow_sent`."""
+        out = ffi.new("struct xs_socket_stats *")
+        lib.xs_socket_stats(self.pointer, out)
+        names = ("datagrams", "drops", "rmem", "rcvbuf", "queued", "errors_lost")
+        return {**{name: int(getattr(out, name)) for name in names}, "slow_sent": self._view.slow_sent}
+
+    def fileno(self) -> int:
+        """A descriptor for select, poll and event loops; -1 once closed. Readable: there may be something to receive.
+
+        Unless threads of the stack poll, it also becomes readable when the devices have something for the stack: then
+        receiving (with `setblocking(False)` or MSG_DONTWAIT) drives the stack. So it may be spurious.
+        """
+        if self._closed:
+            return -1
+        with self._lock:
+            if self._epoll is None:
+                self._epoll = self._layer.export(self.pointer)
+            return self._epoll.fileno()
+
+    # ---- life ----
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close()` was called."""
+        return self._closed
+
+    def close(self) -> None:
+        """Claim out, what was under way taken in, queue emptied, port free. Idempotent. What nobody read is counted."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._layer.close_socket(self)
+        if self._epoll is not None:
+            self._epoll.close()
+
+    def end(self) -> int:
+        """For the layer, when nothing feeds the socket any more: empty the queue, and have every later call raise.
+
+        Returns how many datagrams nobody had read.
+        """
+        unread = self._view.drain()
+        self._view.close()
+        return int(unread)
+
+    def resize(self, rcvbuf: int) -> None:
+        """For the layer: a receive queue for `rcvbuf` bytes."""
+        self._view.set_rcvbuf(rcvbuf)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: builtins.type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def type(self) -> socket.SocketKind:
+        """SOCK_DGRAM."""
+        return socket.SOCK_DGRAM
+
+    def __repr__(self) -> str:
+        host, port = self.getsockname()[:2]
+        peer = f" to {self._peer[0]} port {self._peer[1]}" if self._peer else ""
+        return f"<UdpSocket {host} port {port}{peer}{', closed' if self._closed else ''}>"
+
+
+def _or_none(attempt: Callable[[], int]) -> int | None:
+    return attempt() or None
+
+
+def _would_block(timeout: float | None) -> OSError:
+    if timeout == 0:
+        return BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return TimeoutError("timed out")
