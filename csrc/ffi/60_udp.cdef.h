@@ -4,22 +4,22 @@
 #define XS_ANY_DEVICE 255
 
 /* flags of a socket */
-#define XS_SOCKET_CONNECTED 1     /* only what the peer sends is taken; send() needs no address */
-#define XS_SOCKET_NO_CHECK6_RX 2  /* UDP_NO_CHECK6_RX: a zero checksum is accepted over IPv6 */
-#define XS_SOCKET_STAMP 4         /* SO_TIMESTAMPNS: note when a datagram came */
-#define XS_SOCKET_RECVERR 8       /* IP_RECVERR: every ICMP error is raised, on an unconnected socket too */
-#define XS_SOCKET_V6ONLY 16       /* IPV6_V6ONLY: IPv4 cannot be sent to */
-#define XS_SOCKET_CLOSED 32       /* whoever waits for it is to wait no more */
+#define XS_SOCKET_CONNECTED 1    /* only what the peer sends is taken; send() needs no address */
+#define XS_SOCKET_NO_CHECK6_RX 2 /* UDP_NO_CHECK6_RX: a zero checksum is accepted over IPv6 */
+#define XS_SOCKET_STAMP 4        /* SO_TIMESTAMPNS: note when a datagram came */
+#define XS_SOCKET_RECVERR 8      /* IP_RECVERR: every ICMP error is raised, on an unconnected socket too */
+#define XS_SOCKET_V6ONLY 16      /* IPV6_V6ONLY: IPv4 cannot be sent to */
+#define XS_SOCKET_CLOSED 32      /* whoever waits for it is to wait no more */
 
 struct xs_stack;
 struct xs_socket;
 
 struct xs_socket_options {
     uint32_t index;
-    uint8_t family;               /* 4 or 6; 0: a queue of whole frames, without addresses */
-    uint8_t address[16];          /* IPv4 mapped; all zero (or ::ffff:0.0.0.0) = any */
+    uint8_t family;      /* 4 or 6; 0: a queue of whole frames, without addresses */
+    uint8_t address[16]; /* IPv4 mapped; all zero (or ::ffff:0.0.0.0) = any */
     uint16_t port;
-    uint32_t rcvbuf;              /* bytes */
+    uint32_t rcvbuf; /* bytes */
     uint32_t sndbuf;
 };
 
@@ -30,12 +30,12 @@ void xs_socket_free(struct xs_socket *socket);
 /* One key under which a socket is found. The order of an array is the order of precedence on equal scores. */
 struct xs_socket_binding {
     struct xs_socket *socket;
-    uint8_t address[16];          /* exact, or any: :: for IPv6 datagrams, ::ffff:0.0.0.0 for IPv4 ones */
+    uint8_t address[16]; /* exact, or any: :: for IPv6 datagrams, ::ffff:0.0.0.0 for IPv4 ones */
     uint16_t port;
-    uint8_t peer[16];             /* all zero: anyone */
-    uint16_t peer_port;           /* 0: any */
-    uint8_t device;               /* stack index, or XS_ANY_DEVICE */
-    uint8_t family;               /* of the socket */
+    uint8_t peer[16];   /* all zero: anyone */
+    uint16_t peer_port; /* 0: any */
+    uint8_t device;     /* stack index, or XS_ANY_DEVICE */
+    uint8_t family;     /* of the socket */
 };
 /* Replaces the table of sockets; returns when no worker can see the old one. */
 int xs_stack_set_sockets(struct xs_stack *stack, const struct xs_socket_binding *bindings, uint32_t n);
@@ -44,39 +44,39 @@ int xs_stack_set_sockets(struct xs_stack *stack, const struct xs_socket_binding 
 void xs_socket_set_flags(struct xs_socket *socket, uint32_t set, uint32_t clear);
 uint32_t xs_socket_flags(struct xs_socket *socket);
 struct xs_socket_sending {
-    uint8_t peer[16];             /* where send() goes; with XS_SOCKET_CONNECTED */
+    uint8_t peer[16]; /* where send() goes; with XS_SOCKET_CONNECTED */
     uint16_t peer_port;
-    uint32_t peer_scope;          /* ifindex of a link-local peer */
-    uint8_t source[16];           /* all zero: routing chooses */
-    uint8_t tos, ttl;             /* over IPv4; ttl 0: the device's default */
-    uint8_t tclass, hops;         /* over IPv6; hops 0: the device's default */
-    uint8_t device;               /* stack index the socket is bound to, or XS_ANY_DEVICE */
-    uint8_t dontfrag;             /* IP_MTU_DISCOVER: set DF */
+    uint32_t peer_scope;  /* ifindex of a link-local peer */
+    uint8_t source[16];   /* all zero: routing chooses */
+    uint8_t tos, ttl;     /* over IPv4; ttl 0: the device's default */
+    uint8_t tclass, hops; /* over IPv6; hops 0: the device's default */
+    uint8_t device;       /* stack index the socket is bound to, or XS_ANY_DEVICE */
+    uint8_t dontfrag;     /* IP_MTU_DISCOVER: set DF */
     uint32_t sndbuf, mark, priority;
 };
 /* Written and read under the GIL, so that a sender never sees half of a change: assign the whole structure. */
 struct xs_socket_sending *xs_socket_sending(struct xs_socket *socket);
 
 struct xs_socket_stats {
-    uint64_t datagrams;           /* ever queued */
-    uint64_t drops;               /* refused: the receive buffer was full */
-    uint64_t rmem;                /* bytes of the receive buffer in use */
-    uint32_t queued;              /* datagrams that wait for the reader */
+    uint64_t datagrams; /* ever queued */
+    uint64_t drops;     /* refused: the receive buffer was full */
+    uint64_t rmem;      /* bytes of the receive buffer in use */
+    uint32_t queued;    /* datagrams that wait for the reader */
     uint32_t rcvbuf;
-    uint64_t errors_lost;         /* ICMP errors that found the list full */
+    uint64_t errors_lost; /* ICMP errors that found the list full */
 };
 void xs_socket_stats(struct xs_socket *socket, struct xs_socket_stats *out);
 
 /* ICMP errors, oldest first. */
 struct xs_socket_error {
-    int error;                    /* errno */
-    uint8_t origin;               /* SO_EE_ORIGIN_* of linux/errqueue.h */
-    uint8_t type, code;           /* of the ICMP message */
-    uint8_t family;               /* of `offender`: 0 = not known, 4, 6 */
-    uint32_t info;                /* with EMSGSIZE: the path's MTU */
-    uint16_t port;                /* where the datagram was sent to */
+    int error;          /* errno */
+    uint8_t origin;     /* SO_EE_ORIGIN_* of linux/errqueue.h */
+    uint8_t type, code; /* of the ICMP message */
+    uint8_t family;     /* of `offender`: 0 = not known, 4, 6 */
+    uint32_t info;      /* with EMSGSIZE: the path's MTU */
+    uint16_t port;      /* where the datagram was sent to */
     uint8_t destination[16];
-    uint8_t offender[16];         /* who sent the ICMP message */
+    uint8_t offender[16]; /* who sent the ICMP message */
 };
 int xs_socket_take_errors(struct xs_socket *socket, struct xs_socket_error *out, uint32_t most);
 /* The error that the next call has to raise, and forgets it; 0 when there is none. */
@@ -90,7 +90,8 @@ int xs_socket_resize(struct xs_stack *stack, struct xs_socket *socket, uint32_t 
 
 /* Polls and sleeps until the socket has something: 1 = a datagram or an error, 2 = packets are parked for a Python hook,
  * 0 = `timeout_ms` (-1: for ever) is over, or a signal came. `drive` 0: another thread polls, only sleep. */
-int xs_socket_wait(struct xs_stack *stack, struct xs_socket *socket, int drive, uint32_t budget, int timeout_ms);
+int xs_socket_wait(struct xs_stack *stack, struct xs_socket *socket, int drive, uint32_t budget,
+                   int timeout_ms);
 /* Polls and sleeps until there may be room to send again, at most `timeout_ms`. As above. */
 int xs_socket_wait_room(struct xs_stack *stack, int drive, uint32_t budget, int timeout_ms);
 
