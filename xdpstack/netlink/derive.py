@@ -166,7 +166,7 @@ def ipv4_routes(address: Address, link: Link, addresses: list[Address]) -> Itera
     if address.broadcast and address.broadcast != b"\xff" * 4:
         yield route(RTN_BROADCAST, Prefix(address.broadcast, 32))
     connected = address.prefix
-    if connected.address[0] == 0 or address.is_secondary:
+    if connected.address == ANY[AF_INET] or address.is_secondary:
         return
     if connected.address == address.local and connected.length == 32:
         return

@@ -108,6 +108,8 @@ class Route:
         parts = [f"{kind}{self.destination}"]
         if self.source:
             parts.append(f"from {self.source}")
+        if self.tos:
+            parts.append(f"tos {self.tos:#x}")
         if self.nexthop:
             parts.append(f"nhid {self.nexthop}")
         if len(self.hops) == 1:

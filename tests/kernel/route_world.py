@@ -1,0 +1,262 @@
+"""Network namespaces with random addresses, routes, rules, next-hop objects, neighbours and switches, and random flows."""
+
+import ipaddress
+import itertools
+import os
+import random
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+
+from xdpstack.netlink import Address, packed
+from xdpstack.netlink.ip import ANY
+from xdpstack.routing.flow import Flow
+from xdpstack.routing.tables import Tables
+
+COUNT = itertools.count()
+TO_ALL = {packed(each) for each in ("255.255.255.255", "224.0.0.1", "224.0.0.5", "224.1.1.1", "239.1.1.1")}
+
+
+class World:
+    """A namespace with devices, and random commands for it."""
+
+    DEVICES = ("lo", "a0", "b0", "c0", "d0", "e0")
+
+    def __init__(self, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.name = f"mirror-k-{os.getpid()}-{next(COUNT)}"
+        subprocess.run(["ip", "netns", "add", self.name], check=True, timeout=30)
+        self.sysctl("net.ipv6.conf.default.accept_dad=0")  # the link-local addresses are there at once
+        self.ip("link set lo up", "link add a0 type veth peer name b0", "link add c0 type veth peer name d0",
+                "link add e0 type veth peer name f0", "link set a0 up", "link set b0 up", "link set c0 up",
+                "link set d0 up", "link set e0 up group 7")  # fmt: skip
+
+    def close(self) -> None:
+        subprocess.run(["ip", "netns", "del", self.name], check=True, timeout=30)
+
+    def ip(self, *commands: str, options: tuple[str, ...] = ()) -> None:
+        run = ["ip", "-force", *options, "-n", self.name, "-batch", "-"]
+        subprocess.run(run, input="\n".join(commands) + "\n", text=True, capture_output=True, check=False, timeout=60)
+
+    def sysctl(self, *settings: str) -> None:
+        subprocess.run(["ip", "netns", "exec", self.name, "sysctl", "-qw", *settings], check=True, timeout=30)
+
+    # The address plan is narrow, so that prefixes nest and lookups hit.
+
+    def four(self) -> str:
+        r = self.rng
+        return f"10.{r.randrange(4)}.{r.choice([0, 0, 1, 128])}.{r.choice([0, 1, 2, 3, 5, 127, 254, 255])}"
+
+    def six(self) -> str:
+        r = self.rng
+        return f"2001:db8:{r.randrange(4)}:{r.choice(['0', '0', '1', 'ff00'])}::{r.choice([0, 1, 2, 3, 5, 0xFF]):x}"
+
+    def prefix(self, address: str, lengths: list[int]) -> str:
+        return str(ipaddress.ip_network((address, self.rng.choice(lengths)), strict=False))
+
+    def four_prefix(self) -> str:
+        return self.prefix(self.four(), [0, 8, 10, 15, 16, 16, 23, 24, 24, 25, 30, 32, 32])
+
+    def six_prefix(self) -> str:
+        return self.prefix(self.six(), [0, 16, 32, 47, 48, 48, 63, 64, 64, 127, 128, 128])
+
+    def device(self) -> str:
+        return self.rng.choice(self.DEVICES[1:])
+
+    def table(self) -> str:
+        return self.rng.choice(["main", "main", "main", "100", "101", "local", "default"])
+
+    def metric(self) -> str:
+        return self.rng.choice(["", "", "", "metric 5", "metric 50", "metric 2000"])
+
+    def route(self) -> str:
+        return self.route4() if self.rng.random() < 0.5 else self.route6()
+
+    def route4(self) -> str:
+        r = self.rng
+        verb = r.choice(["add", "append", "prepend", "replace"])
+        prefix, table, metric = self.four_prefix(), self.table(), self.metric()
+        tos = r.choice(["", "", "", "", "tos 0x10", "tos 0x08"])
+        source = f"src {r.choice(self.own4)}" if self.own4 and r.random() < 0.2 else ""
+        tail = f"table {table} {metric} {tos}"
+
+        def hop() -> str:
+            kind = r.random()
+            device = self.device()
+            if kind < 0.5:
+                return f"via {self.gateway4(device)} dev {device} onlink"
+            if kind < 0.65:
+                return f"via inet6 fe80::{r.randrange(1, 5)} dev {device}"
+            return f"dev {device}"
+
+        kind = r.random()
+        if kind < 0.12:
+            return f"route {verb} {r.choice(['blackhole', 'unreachable', 'prohibit', 'throw'])} {prefix} {tail}"
+        if kind < 0.18:
+            return f"route {verb} {r.choice(['local', 'broadcast'])} {prefix} dev {r.choice(self.DEVICES)} {tail}"
+        if kind < 0.25:
+            return f"route {verb} {prefix} nhid {r.choice([1, 2, 3, 10, 11])} {tail}"
+        if kind < 0.4:
+            hops = " ".join(f"nexthop {hop()} weight {r.randrange(1, 5)}" for _ in range(r.randrange(2, 4)))
+            return f"route {verb} {prefix} {tail} {source} {hops}"
+        scope = r.choice(["", "", "", "scope link", "scope global"])
+        return f"route {verb} {prefix} {hop()} {tail} {source} {scope}"
+
+    def gateway4(self, device: str) -> str:
+        return f"10.{self.DEVICES.index(device) % 4}.0.{self.rng.randrange(50, 55)}"
+
+    def route6(self) -> str:
+        r = self.rng
+        verb = r.choice(["add", "append", "replace"])
+        prefix, table, metric = self.six_prefix(), self.table(), self.metric()
+        origin = f"from {self.prefix(self.six(), [32, 48, 64])}" if r.random() < 0.12 else ""
+        source = f"src {r.choice(self.own6)}" if self.own6 and r.random() < 0.2 else ""
+        preference = r.choice(["", "", "", "pref high", "pref low"])
+        tail = f"{origin} table {table} {metric}"
+
+        def hop() -> str:
+            device = self.device()
+            return f"via fe80::{r.randrange(1, 5)} dev {device}" if r.random() < 0.6 else f"dev {device}"
+
+        kind = r.random()
+        if kind < 0.12:
+            return f"route {verb} {r.choice(['blackhole', 'unreachable', 'prohibit', 'throw'])} {prefix} {tail}"
+        if kind < 0.16:
+            return f"route {verb} local {prefix} dev {r.choice(self.DEVICES)} {tail}"
+        if kind < 0.22:
+            return f"route {verb} {prefix} {tail} nhid {r.choice([4, 5, 6, 12])}"
+        if kind < 0.36:
+            hops = " ".join(
+                f"nexthop via fe80::{r.randrange(1, 5)} dev {self.device()} weight {r.randrange(1, 5)}"
+                for _ in range(r.randrange(2, 4))
+            )
+            return f"route {verb} {prefix} {tail} {source} {hops}"
+        return f"route {verb} {prefix} {hop()} {tail} {source} {preference}"
+
+    def rule(self, six: bool) -> str:
+        r = self.rng
+        words = ["not"] if r.random() < 0.1 else []
+        prefix = (lambda: self.prefix(self.six(), [0, 32, 48, 64, 128])) if six else (
+            lambda: self.prefix(self.four(), [0, 8, 16, 24, 32]))  # fmt: skip
+        words.append(f"from {prefix()}" if r.random() < 0.4 else "from all")
+        choices = [
+            lambda: f"to {prefix()}",
+            lambda: f"iif {r.choice([*self.DEVICES, 'gone0'])}",
+            lambda: f"oif {r.choice(self.DEVICES)}",
+            lambda: f"fwmark {r.randrange(4)}/{r.choice(['0xffffffff', '0x1', '0x2'])}",
+            lambda: f"tos {r.choice(['0x10', '0x08'])}",
+            lambda: f"ipproto {r.choice(['udp', 'tcp'])} dport {r.choice(['53', '50-60'])}",
+            lambda: f"ipproto udp sport {r.choice(['1000', '900-1100'])}",
+            lambda: f"uidrange {r.choice(['0-0', '5-9'])}",
+        ]
+        for make in choices:
+            if r.random() < 0.16:
+                words.append(make())
+        action = r.random()
+        if action < 0.65:
+            words.append(f"lookup {r.choice(['100', '101', '102', 'main', 'local', 'default'])}")
+            if r.random() < 0.2:
+                words.append(f"suppress_prefixlength {r.choice([0, 8, 16, 48])}")
+            if r.random() < 0.15:
+                words.append("suppress_ifgroup 7")
+        elif action < 0.75:
+            words.append(f"goto {r.choice([300, 400, 32766])}")
+        elif action < 0.8:
+            words.append("nop")
+        else:
+            words.append(r.choice(["blackhole", "unreachable", "prohibit"]))
+        return f"rule add {' '.join(words)} priority {r.choice([0, 100, 200, 300, 400, 40000])}"
+
+    def populate(self, rules: bool) -> None:
+        r = self.rng
+        switches = []
+        for device in ("all", "default", *self.DEVICES):
+            for switch, chance in (("rp_filter", 0.15), ("accept_local", 0.15), ("route_localnet", 0.1),
+                                   ("src_valid_mark", 0.1), ("ignore_routes_with_linkdown", 0.2),
+                                   ("send_redirects", 0.5), ("bc_forwarding", 0.1)):  # fmt: skip
+                value = r.choice([1, 2]) if switch == "rp_filter" else 1
+                switches.append(f"net.ipv4.conf.{device}.{switch}={value if r.random() < chance else 0}")
+            if r.random() < 0.2:
+                switches.append(f"net.ipv6.conf.{device}.ignore_routes_with_linkdown=1")
+            if r.random() < 0.1 and device != "all":
+                switches.append(f"net.ipv6.conf.{device}.use_oif_addrs_only=1")
+        switches += [f"net.ipv4.ip_forward={r.choice([0, 1, 1])}", f"net.ipv6.conf.all.forwarding={r.choice([0, 1])}",
+                     f"net.ipv4.fib_multipath_use_neigh={r.choice([0, 0, 1])}"]  # fmt: skip
+        for device in self.DEVICES[1:]:
+            if r.random() < 0.3:
+                switches.append(f"net.ipv4.conf.{device}.forwarding={r.choice([0, 1])}")
+        self.sysctl(*switches)
+        self.own4, self.own6 = [], []
+        addresses = []
+        for _ in range(r.randrange(3, 10)):
+            own, six = self.four(), self.six()
+            scope = r.choice(["", "", "", "scope link", "scope host"])
+            addresses.append(f"address add {own}/{r.choice([16, 24, 24, 32])} dev {r.choice(self.DEVICES)} {scope}")
+            flags = r.choice(["", "", "", "preferred_lft 0", "noprefixroute", "mngtmpaddr"])
+            addresses.append(
+                f"address add {six}/{r.choice([48, 64, 64, 128])} dev {r.choice(self.DEVICES)} nodad {flags}"
+            )
+            self.own4.append(own)
+            self.own6.append(six)
+        objects = [f"nexthop add id {n} via 10.{n}.0.50 dev {d} onlink" for n, d in ((1, "a0"), (2, "c0"))]
+        objects += ["nexthop add id 3 blackhole", "nexthop add id 10 group 1,3/2,1", "nexthop add id 11 group 2,2",
+                    "nexthop add id 4 via fe80::3 dev a0", "nexthop add id 5 via fe80::4 dev c0",
+                    "nexthop add id 6 dev d0", "nexthop add id 12 group 4,2/5,5"]  # fmt: skip
+        dead = [f"neighbour add fe80::{n} dev {d} nud failed" for n in range(1, 5) for d in self.DEVICES[1:]
+                if r.random() < 0.2]  # fmt: skip
+        dead += [f"neighbour add {self.gateway4(d)} dev {d} nud failed" for d in self.DEVICES[1:] for _ in range(2)]
+        self.ip(*addresses, *objects, *dead, *(self.route() for _ in range(r.randrange(20, 70))))
+        if r.random() < 0.3:
+            self.ip(f"link set {self.device()} down")
+        if r.random() < 0.3:
+            self.ip(f"address add 224.1.1.1/32 dev {self.device()} autojoin")
+        if rules:
+            self.ip(*(self.rule(six=False) for _ in range(r.randrange(1, 6))))
+            self.ip(*(self.rule(six=True) for _ in range(r.randrange(1, 6))), options=("-6",))
+            if r.random() < 0.15:
+                self.ip("rule del priority 0")
+
+    def flows(self, tables: Tables, addresses: tuple[Address, ...], count: int) -> Iterator[Flow]:
+        """Random lookups of both families and directions."""
+        r = self.rng
+        owners = Counter(address.local for address in addresses)
+        shared = {address for address, count in owners.items() if count > 1}
+        indices = [*tables.devices, 0, 0, 0, 9999]
+        odd4 = ["255.255.255.255", "0.0.0.0", "0.1.2.3", "127.0.0.1", "127.9.9.9", "224.0.0.1", "224.0.0.5", "224.1.1.1",
+                "239.1.1.1", "8.8.8.8", "240.0.0.1"]  # fmt: skip
+        odd6 = ["::", "::1", "fe80::1", "fe80::5", "ff02::1", "ff02::99", "ff0e::1", "2a00::1", "::ffff:10.0.0.1",
+                "fec0::1", "fd00::1", "2002:a00:1::1", "2001::5"]  # fmt: skip
+        for _ in range(count):
+            six = r.random() < 0.5
+            own = self.own6 if six else self.own4
+            odd = odd6 if six else odd4
+
+            def pick(chance_odd: float, own: list[str] = own, odd: list[str] = odd, six: bool = six) -> str:
+                chance = r.random()
+                if chance < chance_odd:
+                    return r.choice(odd)
+                if chance < chance_odd + 0.25:
+                    return r.choice(own)
+                return self.six() if six else self.four()
+
+            incoming = r.random() < 0.5
+            with_source = incoming or r.random() < 0.4
+            protocol = r.choice([0, 17, 17, 6]) if six else r.choice([17, 17, 6])
+            source = packed(pick(0.15)) if with_source else b""
+            if not incoming and source in ANY.values():
+                source = b""  # the same as none
+            destination = packed(pick(0.2))
+            if source in shared and destination in TO_ALL:
+                source = b""  # of an address on two devices Linux takes the newest, which it does not tell
+            yield Flow(
+                destination,
+                source,
+                iif=r.choice([*tables.devices]) if incoming else 0,
+                oif=0 if incoming else r.choice(indices),
+                mark=r.choice([0, 0, 1, 2, 3]),
+                tos=r.choice([0, 0, 0x10, 0x08, 0xB8]),
+                protocol=protocol,
+                source_port=r.choice([1000, 2000]) if protocol else 0,
+                destination_port=r.choice([53, 55, 80]) if protocol else 0,
+                user=0 if incoming else r.choice([0, 0, 7]),
+            )

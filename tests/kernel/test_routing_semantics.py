@@ -1,0 +1,226 @@
+"""The routing semantics against Linux: the same lookups on the same random tables must have the same answers.
+
+A namespace gets random addresses, routes, rules, next-hop objects, neighbours and switches. The mirror reads them back, the
+tables are compiled from that, and thousands of lookups go both ways: RTM_GETROUTE to the kernel (with `iif` for what comes
+in), and the Python semantics. Compared are the errno, or else type, device, gateway, source address and table.
+
+What RTM_GETROUTE does not run (choice of the IPv6 source with rules in play, ip6_dst_lookup_tail) is compared with what
+connect(2) on a UDP socket gets.
+"""
+
+import contextlib
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from tests.kernel.route_oracle import Answer, Oracle
+from tests.kernel.route_world import World
+from xdpstack.netlink import Mirror, packed, run_in, text
+from xdpstack.netlink.ip import ANY
+from xdpstack.netlink.uapi import (
+    AF_INET,
+    AF_INET6,
+    RT_TABLE_LOCAL,
+    RT_TABLE_MAIN,
+    RTN_BROADCAST,
+    RTN_LOCAL,
+    RTN_MULTICAST,
+    RTN_UNICAST,
+)
+from xdpstack.routing import fib6, semantics
+from xdpstack.routing.flow import Flow, Verdict, is_link_local, is_multicast
+from xdpstack.routing.tables import Tables, compile_tables
+
+pytestmark = pytest.mark.root
+
+
+# ---- the same from our side ----
+
+
+def ours(tables: Tables, flow: Flow) -> Answer:
+    if flow.family == AF_INET6:
+        return ours_ipv6(tables, flow)
+    verdict = semantics.route_input(tables, flow) if flow.iif else semantics.route_output(tables, flow)
+    if verdict.action == "drop":
+        return Answer(verdict.errno)
+    source = None if flow.iif or verdict.source == ANY[AF_INET] else verdict.source
+    return Answer(0, type_of(verdict), verdict.oif, verdict.gateway, source, table_of(tables, verdict))
+
+
+def type_of(verdict: Verdict) -> int:
+    names = {"local": RTN_LOCAL, "broadcast": RTN_BROADCAST, "multicast": RTN_MULTICAST}
+    if verdict.action in names:
+        return names[verdict.action]
+    return verdict.route.type if verdict.route else RTN_UNICAST
+
+
+def table_of(tables: Tables, verdict: Verdict) -> int:
+    """Without custom rules Linux looks local and main up as one table, and calls it main."""
+    table = verdict.route.table if verdict.route else 0
+    return RT_TABLE_MAIN if table == RT_TABLE_LOCAL and not tables.custom_rules else table
+
+
+def ours_ipv6(tables: Tables, flow: Flow) -> Answer:
+    """RTM_GETROUTE of IPv6 is the lookup alone, without the checks of ip6_forward and the second try of ip6_dst_lookup."""
+    oif = flow.iif or flow.oif
+    strict = fib6.need_strict(flow.destination) or bool(flow.oif and not flow.source and not flow.iif)
+    found = fib6.rule_lookup(tables, flow, oif, strict)
+    if found.error:
+        return Answer(found.error)
+    assert found.entry
+    assert found.path
+    source = None
+    if not flow.iif and not flow.source:
+        source = semantics.preferred_source(tables, found, flow.destination)
+    kind = found.entry.route.type
+    device = tables.loopback if kind in (RTN_LOCAL, 4) else found.path.oif
+    # Routes that share an object share its cached dst too: the kernel may name any of their tables.
+    table = None if found.entry.is_object else found.entry.route.table
+    return Answer(0, kind, device, found.path.gateway, source, table)
+
+
+def agree(kernel: Answer, mine: set[Answer]) -> bool:
+    """The kernel's answer is one of ours."""
+    return kernel in mine or replace(kernel, table=None) in mine
+
+
+def possible(tables: Tables, flow: Flow) -> set[Answer]:
+    """Our answers over all hashes that make a difference: the kernel's hash is its own."""
+    return {ours(tables, flow.but(hash=each)) for each in hashes(tables)}
+
+
+def hashes(tables: Tables) -> set[int]:
+    """One hash from each interval between bounds."""
+    bounds = {path.bound for fib in tables.fibs.values() for entry in multipaths(fib) for path in entry.paths}
+    return {0, (1 << 31) - 1} | {b for b in bounds if b >= 0} | {b + 1 for b in bounds if b + 1 < 1 << 31}
+
+
+def multipaths(fib) -> Iterator:
+    return (e for group in fib.slots.values() for entries in group.values() for e in entries if len(e.paths) > 1)
+
+
+@contextlib.contextmanager
+def world(seed: int, rules: bool) -> Iterator[tuple[World, Mirror, Tables]]:
+    made = World(seed)
+    try:
+        made.populate(rules)
+        with Mirror(made.name) as mirror:
+            settle(mirror)
+            yield made, mirror, compile_tables(mirror.snapshot)
+    finally:
+        made.close()
+
+
+def settle(mirror: Mirror) -> None:
+    """Wait until duplicate address detection of the link-local addresses is over; nothing else moves by itself."""
+    deadline = time.monotonic() + 10
+    while any(address.flags & 0x40 for address in mirror.snapshot.addresses if not address.flags & 0x08):
+        mirror.process()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    mirror.resync()
+
+
+def explain(world: World, mirror: Mirror, flow: Flow, kernel: Answer, mine: set[Answer]) -> str:
+    routes = "\n".join(f"  {route}" for route in mirror.snapshot.routes if route.family == flow.family)
+    rules = "\n".join(f"  {rule}" for rule in mirror.snapshot.rules if rule.family == flow.family)
+    where = {index: link.name for index, link in mirror.snapshot.links.items()}
+    asked = (f"{text(flow.source) if flow.source else 'any'} > {text(flow.destination)} iif {flow.iif} oif {flow.oif} "
+             f"mark {flow.mark} tos {flow.tos:#x} proto {flow.protocol} {flow.source_port}>{flow.destination_port} "
+             f"uid {flow.user}")  # fmt: skip
+    return f"{asked}\nkernel: {kernel}\nours:   {[*map(str, mine)]}\n{where}\nrules:\n{rules}\nroutes:\n{routes}"
+
+
+def compare(seed: int, rules: bool, count: int) -> None:
+    with world(seed, rules) as (made, mirror, tables):
+        # RTM_GETROUTE hands IPv6 multicast that comes in to the multicast router, which is another matter.
+        flows = [
+            f
+            for f in made.flows(tables, mirror.snapshot.addresses, count)
+            if not (f.iif and f.family == AF_INET6 and is_multicast(f.destination))
+        ]
+        with contextlib.closing(Oracle(made.name)) as oracle:
+            answers = oracle.ask(flows)
+        wrong = []
+        for flow, kernel in zip(flows, answers, strict=True):
+            mine = {ours(tables, flow)}
+            if not agree(kernel, mine):
+                mine = possible(tables, flow)
+            if not agree(kernel, mine):
+                wrong.append((flow, kernel, mine))
+        assert not wrong, f"{len(wrong)} of {len(flows)}; the first: {explain(made, mirror, *wrong[0])}"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_lookups_with_the_default_rules(seed: int) -> None:
+    compare(seed, rules=False, count=1500)
+
+
+@pytest.mark.parametrize("seed", range(100, 106))
+def test_lookups_with_policy_rules(seed: int) -> None:
+    compare(seed, rules=True, count=1500)
+
+
+# ---- what a socket gets ----
+
+
+def connected(namespace: str, flows: list[Flow]) -> list[Answer]:
+    """What connect(2) of UDP sockets says: an errno, or the source address that was chosen."""
+
+    def visit() -> list[Answer]:
+        return [connect(flow) for flow in flows]
+
+    return run_in(namespace, visit)
+
+
+def connect(flow: Flow) -> Answer:
+    family = socket.AF_INET6 if flow.family == AF_INET6 else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as each:
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        if flow.oif:
+            each.setsockopt(socket.IPPROTO_IPV6 if family == socket.AF_INET6 else socket.IPPROTO_IP, UNICAST_IF[family],
+                            struct.pack(">I", flow.oif))  # fmt: skip
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, flow.mark)
+        try:
+            each.connect((text(flow.destination), flow.destination_port))
+        except OSError as error:
+            return Answer(error.errno or 0)
+        return Answer(source=packed(each.getsockname()[0].partition("%")[0]))
+
+
+UNICAST_IF = {socket.AF_INET: 50, socket.AF_INET6: 76}  # IP_UNICAST_IF, IPV6_UNICAST_IF
+
+
+def connected_by_us(tables: Tables, flow: Flow) -> Answer:
+    """ip_route_connect and ip6_datagram_dst_update: IPv4 asks again with the source it was given."""
+    verdict = semantics.route_output(tables, flow)
+    if verdict.action != "drop" and flow.family == AF_INET and not flow.source:
+        verdict = semantics.route_output(tables, flow.but(source=verdict.source))
+    return Answer(verdict.errno) if verdict.action == "drop" else Answer(source=verdict.source)
+
+
+def connectable(tables: Tables, flows: Iterator[Flow]) -> Iterator[Flow]:
+    """The flows that connect(2) hands to routing as they are: it has its own ways with multicast and link-local ones."""
+    for flow in flows:
+        to = flow.destination
+        strange = flow.family == AF_INET6 and (is_multicast(to) or is_link_local(to) or to[:12] == semantics.MAPPED)
+        if flow.iif or strange or to in ANY.values():
+            continue
+        oif = flow.oif if flow.oif in tables.devices and not is_multicast(to) else 0
+        yield Flow(to, mark=flow.mark, oif=oif, protocol=17, destination_port=flow.destination_port or 9)
+
+
+@pytest.mark.parametrize("seed, rules", [(1, False), (2, False), (101, True), (102, True), (103, True), (104, True)])
+def test_what_connect_says(seed: int, rules: bool) -> None:
+    with world(seed, rules) as (made, mirror, tables):
+        flows = list(connectable(tables, made.flows(tables, mirror.snapshot.addresses, 1500)))
+        wrong = []
+        for flow, kernel in zip(flows, connected(made.name, flows), strict=True):
+            mine = {connected_by_us(tables, flow.but(hash=h)) for h in hashes(tables)}
+            if kernel not in mine:
+                wrong.append((flow, kernel, mine))
+        assert not wrong, f"{len(wrong)} of {len(flows)}; the first: {explain(made, mirror, *wrong[0])}"
