@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0)
 /* The XDP program: lifts claimed frames out of the kernel, into the AF_XDP socket of their receive queue.
+ * Contract: xdpstack/stages/xdp.py. Definition: xdpstack/device/verdict.py.
  *
  *      frame -> deadline over? -> parse -> match claims -> XSKMAP[rx_queue_index] -> metadata?
  *                     |             |            |             | no socket there          |

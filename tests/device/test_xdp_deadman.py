@@ -1,13 +1,13 @@
 """The dead-man deadline: the program's decision, by BPF_PROG_TEST_RUN with chosen deadlines."""
 
 import os
-import socket
 import time
 from collections.abc import Iterator
 
 import pytest
 
 from tests.device.xdp_cases import EXACT, HOST, MAC, v4
+from tests.device.xdp_sockets import unbound_socket
 from xdpstack.device.deadman import NEVER
 from xdpstack.device.verdict import Cause
 from xdpstack.device.xdp import XdpProgram
@@ -21,8 +21,8 @@ SECOND = 1_000_000_000
 
 @pytest.fixture
 def program() -> Iterator[XdpProgram]:
-    with XdpProgram.open("lo", 1) as program, socket.socket(44, socket.SOCK_RAW) as xsk:
-        program.set_socket(0, xsk.fileno())
+    with XdpProgram.open("lo", 1) as program, unbound_socket() as xsk:
+        program.set_socket(0, xsk)
         program.claims.set_mac(bytes.fromhex(MAC.replace(":", "")))
         program.claims.set_local(HOST)
         program.claims.add(*EXACT)

@@ -1,12 +1,12 @@
 """The XDP program in the kernel, by BPF_PROG_TEST_RUN, held against its definition in Python. Nothing is attached."""
 
-import socket
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 
 from tests.device.xdp_cases import CASES, HOST, Case
+from tests.device.xdp_sockets import unbound_socket
 from tests.device.xdp_strategies import noise, situations
 from xdpstack.device.claims import SocketClaim
 from xdpstack.device.deadman import NEVER
@@ -16,14 +16,13 @@ from xdpstack.device.xdp import XdpProgram
 pytestmark = pytest.mark.root
 
 XDP_PASS, XDP_REDIRECT = 2, 4
-AF_XDP = 44
 
 
 @pytest.fixture(scope="module")
 def program() -> Iterator[XdpProgram]:
     """Loaded, with an AF_XDP socket in the slot of queue 0. The socket is not bound: nothing may come."""
-    with XdpProgram.open("lo", 1, ssh=()) as program, socket.socket(AF_XDP, socket.SOCK_RAW) as xsk:
-        program.set_socket(0, xsk.fileno())
+    with XdpProgram.open("lo", 1, ssh=()) as program, unbound_socket() as xsk:
+        program.set_socket(0, xsk)
         program.deadman.deadline_ns = NEVER
         yield program
 

@@ -191,6 +191,12 @@ CASES = [
     _case("no IPv6 header", cut(v6(), 53), EXACT, Cause.PASS_MALFORMED),
     _case("IPv6 of version 4", changed(v6(), 14, 0x40), EXACT, Cause.PASS_MALFORMED),
     _case("IPv6 UDP header in the padding", v6(plen=7), EXACT, Cause.PASS_MALFORMED),
+    _case(
+        "IPv6 UDP header in the padding, options before it",
+        v6(above=extensions(1), plen=15),
+        EXACT,
+        Cause.PASS_MALFORMED,
+    ),
     _case("extension header cut off", cut(v6(above=extensions(2)), 14 + 40 + 10), EXACT, Cause.PASS_MALFORMED),
     _case("extension header beyond the frame", changed(v6(above=extensions(1)), 55, 255), EXACT, Cause.PASS_MALFORMED),
     # Prefixes.
@@ -225,6 +231,14 @@ CASES = [
     _case("not SSH: fragment of UDP", v4(frag=9), (PrefixClaim("10.0.0.0/8"),), Cause.REDIRECT_PREFIX),
     _case("perhaps SSH: cut off", cut(v4(above=TCP_SYN), 40), (PrefixClaim("10.0.0.0/8"),), Cause.PASS_MALFORMED),
     _case("perhaps SSH: 9 headers", v6(above=extensions(9)), (PrefixClaim("fd00::/16"),), Cause.PASS_EXTHDR),
+    _case("SSH of the host over IPv6", v6(above=TCP_SSH), (PrefixClaim("fd00::/16"),), Cause.PASS_SSH),
+    _case(
+        "perhaps SSH: IPv6 fragment that starts with options",
+        v6(above=IPv6ExtHdrFragment(nh=60, offset=1)),
+        (PrefixClaim("fd00::/16"),),
+        Cause.PASS_SSH,
+    ),
+    _case("perhaps ND: cut off", cut(v6(above=NS), 14 + 40 + 4), (PrefixClaim("fd00::/16"),), Cause.PASS_MALFORMED),
     # Protocols and ethertypes.
     _case("protocol", v4(above=ICMP()), (ProtocolClaim(1),), Cause.REDIRECT_PROTOCOL),
     _case("another protocol", v4(), (ProtocolClaim(1),), Cause.PASS_UNCLAIMED),
@@ -286,6 +300,12 @@ CASES = [
         "everything, 802.3",
         Ether(dst=MULTICAST, src=PEER, type=0x101) / Raw(bytes(257)),
         (EverythingBut(),),
+        Cause.REDIRECT_EVERYTHING,
+    ),
+    _case(
+        "everything, an 802.3 frame whose length is no ethertype",
+        Ether(dst=MULTICAST, src=PEER, type=0x100) / Raw(bytes(256)),
+        (EverythingBut(), EthertypeClaim(0x88CC)),
         Cause.REDIRECT_EVERYTHING,
     ),
     _case("everything but ARP", ARP_REQUEST, (EverythingBut(),), Cause.PASS_ARP),

@@ -1,0 +1,27 @@
+"""xdp: the program in the kernel that lifts what is claimed.
+
+Its configuration are the claims of a device: xdpstack/device/claims.py. Below is the contract of its row;
+docs/stages/xdp.md says how it decides and why so, and xdpstack/device/verdict.py is the definition in plain Python.
+
+xdp.rx
+======
+Does: lifts frames that a claim covers into the AF_XDP socket of their receive queue, and leaves all others to the kernel.
+Mirrors: bpf_prog_run_xdp, xdp_do_redirect, __xsk_map_redirect.
+Reads: the frame's first bytes: Ethernet, one VLAN tag, IPv4, or IPv6 with at most 8 extension headers, and 8 bytes above.
+Writes: nothing; with metadata asked for, 8 bytes (struct xs_xdp_metadata) directly before a lifted frame.
+Next:
+    redirect: a frame that a claim covers, while the dead-man deadline is in the future.
+Drops: nothing. A frame that is not lifted is the kernel's, as if the program were not there; enum xs_xdp_cause
+    (bpf/xdpstack_layout.cdef.h) says why it was not, and each cause is counted.
+Holds: nothing.
+State: the maps of the program, one set for each device: claims and what they leave alone (by xdpstack/device/claim_set.py),
+    the mirrored local addresses and routes (by the stack), the deadline (by the watchdog), the sockets of the queues.
+Cost: benchmarks/stages/bench_xdp.py
+Differs from Linux:
+    - Linux hands a frame to every socket that fits; the first claim that covers a frame takes it.
+    - Fragments of datagrams to claimed sockets pass: the kernel reassembles them, and the socket's shadow has them.
+    - A claimed frame bypasses the host's own nftables, conntrack, tc and AF_PACKET, as all of XDP does.
+    - A VLAN tag that the NIC or a veth peer has taken off the frame is not seen: the frame counts as untagged.
+      Turn rxvlan off (ethtool -K) where tagged and untagged frames are told apart by claims.
+    - A frame in a VLAN is compared with the device's own MAC; a VLAN device with another MAC is not known.
+"""
