@@ -20,7 +20,8 @@ ASAN_ENV = env PYTHONPATH=$(ASAN)/lib:$(CURDIR) PYTHONSAFEPATH=1 PYTHONMALLOC=ma
 CLANG ?= clang
 FUZZERS := $(patsubst csrc/fuzz/%.c,build/fuzz/%,$(wildcard csrc/fuzz/*.c))
 # All C but that which is about Python, and the fuzz targets and tests with their own main().
-FUZZ_OBJECTS := $(patsubst %.c,build/fuzz/%.o,$(filter-out csrc/ffi/% csrc/views/% csrc/fuzz/% csrc/tests/%,$(filter csrc/%.c,$(SOURCES))))
+FUZZED := $(filter-out csrc/ffi/% csrc/views/% csrc/fuzz/% csrc/tests/%,$(filter csrc/%.c,$(SOURCES)))
+FUZZ_OBJECTS := $(FUZZED:%.c=build/fuzz/%.o)
 FUZZ_FLAGS := -std=gnu17 -O1 -g -fno-omit-frame-pointer -fno-strict-aliasing -fno-sanitize-recover=undefined \
 	-fsanitize=address,undefined -D_GNU_SOURCE -DXS_DEBUG=1 -I. -Icsrc
 
@@ -31,7 +32,8 @@ FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-unit test-asan test-leaks fuzz bench lint format lint-python lint-types lint-imports lint-c wheel clean
+.PHONY: help demo test test-unit test-asan test-leaks fuzz bench lint format wheel clean
+.PHONY: lint-python lint-types lint-imports lint-c
 .PHONY: packages-python packages-build packages-network packages-fuzz
 
 help: ## list the commands
@@ -66,7 +68,8 @@ test-leaks: packages-network $(ASAN)/.built ## run all tests and list the C memo
 $(ASAN)/.built: $(SOURCES) $(PYTHON_SOURCES) $(VENV)/.built $(VENV)/.requires-testing
 	@echo "building with sanitizers"
 	@$(AS_OWNER) rm -rf $(ASAN)/lib
-	@$(AS_OWNER) env XDPSTACK_SANITIZE=address,undefined $(IN_VENV)/python setup.py -q build --build-base $(ASAN) --build-lib $(ASAN)/lib
+	@$(AS_OWNER) env XDPSTACK_SANITIZE=address,undefined $(IN_VENV)/python setup.py -q \
+		build --build-base $(ASAN) --build-lib $(ASAN)/lib
 	@$(ASAN_ENV) ASAN_OPTIONS=detect_leaks=0 $(IN_VENV)/python -c \
 		'from xdpstack.native import _native; assert "/asan/" in _native.__file__, _native.__file__'
 	@$(AS_OWNER) touch $@
