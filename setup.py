@@ -9,6 +9,7 @@ Before anything is compiled, everything that compiling needs is looked for, and 
 package that brings it.
 """
 
+import logging
 import os
 import platform
 import shlex
@@ -22,6 +23,8 @@ from pathlib import Path
 
 from setuptools import setup
 from setuptools.command.build_ext import build_ext
+
+log = logging.getLogger(__name__)  # setuptools configures logging: -q is quiet, -v shows commands
 
 ROOT = Path(__file__).resolve().parent
 PYTHON_INCLUDE = sysconfig.get_path("include")
@@ -74,7 +77,7 @@ def compile_bpf(out: Path) -> None:
             continue
         command = [*BPF_CLANG, "-O2", "-g", "-Wall", "-Werror", *BPF_FLAGS, f"-D__TARGET_ARCH_{BPF_ARCH}"]
         command += ["-I", str(ROOT / "bpf"), "-c", str(source), "-o", str(target)]
-        print(shlex.join(command))
+        log.info(shlex.join(command))
         subprocess.run(command, check=True)
 
 
