@@ -52,6 +52,7 @@ def line(child: subprocess.Popen[str]) -> str:
 
 
 TCP_ECHO = f"""
+import socket
 server = socket.create_server(("", {TCP_PORT}))
 print("ready", flush=True)
 while True:
@@ -91,13 +92,15 @@ def main() -> int:
         with process(here, python, "-c", TCP_ECHO) as tcp_server:
             line(tcp_server)
             words = [python, str(HERE / "udp_client.py"), str(PORT), str(COUNT), ours, ours6]
+            pid = str(server.pid)
+            tracing = [python, "-m", "xdpstack", "trace", "--packets", "1", "--pid", pid]
             with (
+                process(here, *tracing) as tracer,
                 process(peer, *words) as client,
                 process(peer, "ping", "-q", "-c", str(PINGS), "-i", "0.1", ours) as ping,
                 process(peer, python, "-c", TCP_CLIENT, ours, str(TCP_PORT)) as tcp,
             ):
-                pid = str(server.pid)
-                print(tool("trace", "--packets", "1", "--pid", pid))
+                print(tracer.communicate(timeout=60)[0])
                 result = json.loads(client.communicate(timeout=LIMIT)[0] or "{}")
                 ping_text = ping.communicate(timeout=60)[0]
                 tcp_ok = tcp.communicate(timeout=60)[0].strip() == "ok"

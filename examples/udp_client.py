@@ -1,7 +1,7 @@
 """An ordinary UDP client on kernel sockets: udp_client.py PORT COUNT ADDRESS... Sends, and checks every answer.
 
-COUNT datagrams of mixed sizes go to the addresses in turn: most fit the MTU, one in fifty is fragmented. At most 256 are
-outstanding, and no more bytes than the server's receive buffer is sure to hold. Prints a line of JSON.
+COUNT datagrams of mixed sizes go to the addresses in turn: most fit the MTU, one in fifty is fragmented. No more
+are outstanding than the server's receive buffer is sure to hold. Prints a line of JSON.
 """
 
 import json
@@ -12,8 +12,8 @@ import struct
 import sys
 import time
 
-WINDOW = 256
-WINDOW_BYTES = 64 * 1024
+WINDOW = 128
+WINDOW_BYTES = 48 * 1024  # with what each datagram costs beside its bytes: within the default receive buffer (208 KiB)
 PATIENCE = 3.0  # seconds without any answer before the outstanding ones count as lost
 LARGE_EVERY = 50
 NUMBER = struct.Struct("!I")

@@ -15,7 +15,7 @@ import os
 import selectors
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from xdpstack.device.backend import Backend, Device, DeviceEvent, MirrorLike
 from xdpstack.native import check, ffi, lib
@@ -27,14 +27,6 @@ from xdpstack.observe.server import Server
 log = logging.getLogger("xdpstack")
 
 
-class Publisher(Protocol):
-    """A layer or stage whose tables follow the mirror."""
-
-    def publish(self, snapshot: Snapshot) -> None:
-        """Make tables of the snapshot and give them to the workers."""
-        ...
-
-
 class Control:
     """Publishes, listens, answers. `events` collects what happened to the devices."""
 
@@ -44,7 +36,7 @@ class Control:
         backend: Backend,
         devices: Sequence[Device],
         mirror: MirrorLike,
-        publishers: Sequence[Publisher],
+        publishers: Sequence[Callable[[Snapshot], object]],
     ) -> None:
         self.lock = threading.RLock()
         self.mirror = mirror
@@ -66,8 +58,8 @@ class Control:
         snapshot = self.mirror.snapshot
         with self.lock:
             self._publish_devices(snapshot)
-            for publisher in self._publishers:
-                publisher.publish(snapshot)
+            for publish in self._publishers:
+                publish(snapshot)
             self._backend.set_local(snapshot)
             self._watch_devices(snapshot)
         self.wake_workers()

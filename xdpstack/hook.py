@@ -17,14 +17,16 @@ hook that raises loses its batch (reason HOOK_EXCEPTION), and the exception is r
 from __future__ import annotations
 
 import ctypes
+import errno
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from xdpstack.errors import ClosedError, ConfigurationError
-from xdpstack.native import ffi, lib
+from xdpstack.native import check, ffi, lib
 from xdpstack.native.core import Core
-from xdpstack.walk import CStage, Hook, reasons
+from xdpstack.walk import CStage, Hook, Walk, reasons
 
 #: Bumped with XS_STAGE_ABI of xdpstack_stage.h.
 STAGE_ABI = 1
@@ -156,6 +158,31 @@ class HookBatch:
         if failed:
             return bytes([lib.XS_DROP]) * len(self), [reasons().index("HOOK_EXCEPTION")] * len(self)
         return bytes(self._next), self._reason
+
+
+def run_hooks(walk: Walk, worker: Any, core: Core) -> None:
+    """Run the Python hooks for which `worker` has parked packets, the earliest on the path first, until none is left.
+
+    A hook that raises loses its batch (HOOK_EXCEPTION); the first exception is raised when all have run.
+    """
+    failure: BaseException | None = None
+    by_node = {hook.node: hook for hook in walk.hooks if hook.parks}
+    while parked := lib.xs_worker_parked(worker):
+        hook = by_node[(parked & -parked).bit_length() - 1]
+        batch = HookBatch(hook, worker, core)
+        failed = True
+        try:
+            assert not isinstance(hook.stage, CStage)
+            hook.stage(batch)
+            failed = False
+        except BaseException as error:
+            failure = failure or error
+        taken, why = batch.finish(failed)
+        while (result := lib.xs_worker_resume(worker, hook.node, taken, why, len(batch))) == -errno.EBUSY:
+            time.sleep(0)  # another thread is in a poll, which is short
+        check(result, f"resume {hook.name}")
+    if failure is not None:
+        raise failure
 
 
 class _StageDef(ctypes.Structure):

@@ -10,29 +10,45 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
 
+from xdpstack.answers import answers
 from xdpstack.control import Control
 from xdpstack.device.backend import Backend, Device, DeviceEvent
+from xdpstack.device.claims import Claim
+from xdpstack.device.device import KernelBackend
+from xdpstack.device.interface import Options
+from xdpstack.device.watchdog import WINDOW_SECONDS
+from xdpstack.device.xdp import Mode
 from xdpstack.errors import ClosedError, ConfigurationError, ForkedError
-from xdpstack.hook import HookBatch
-from xdpstack.native import check, lib
+from xdpstack.hook import HookBatch, run_hooks
+from xdpstack.native import check, ffi, lib
 from xdpstack.native.core import Core, Ledger
 from xdpstack.netlink import Snapshot, text
 from xdpstack.observe import trace
+from xdpstack.observe.server import Server
 from xdpstack.path import BY_NAME
-from xdpstack.walk import CStage, Hook, Walk, c_stages, reason_text
+from xdpstack.routing.ask import source_address
+from xdpstack.routing.native import NativeRouting
+from xdpstack.stages.neigh import Neigh
+from xdpstack.udp.address import Address
+from xdpstack.udp.layer import UdpLayer
+from xdpstack.udp.socket import UdpSocket
+from xdpstack.walk import CStage, Hook, Walk, c_stages
 
 log = logging.getLogger("xdpstack")
 
+#: Frames per worker unless said otherwise: what a queue of each of four devices keeps, and as many for sockets (32 MiB).
+FRAMES = 16384
 #: How long close() waits for frames that the kernel still has, in seconds.
 DRAIN_SECONDS = 1.0
-#: Packets that one poll takes from each queue at most.
+#: Packets that one poll takes from a queue at most.
 BUDGET = 256
 
 
@@ -43,18 +59,122 @@ class Stack:
     time; another that comes meanwhile does not wait for it but for its packets.
     """
 
-    def __init__(self, backend: Backend, core: Core) -> None:
+    def __init__(self, backend: Backend, core: Core, observable: bool = False) -> None:
         self._pid = os.getpid()
         self._closed = False
         self._backend = backend
         self._core = core
         self._stopping = threading.Event()
+        self._drivers = 0
         self.walk = Walk(core.workers, set(c_stages()) - {"taps.rx"})
         self.walk.wire()
         devices, mirror = backend.open(core)
         self.devices: tuple[Device, ...] = devices
-        self.control = Control(core, backend, devices, mirror, ())
-        self.control.publish()
+        self._server: Server | None = None
+        numbers = {device.ifindex: device.index for device in devices}
+        self.neigh = Neigh(core, numbers)
+        self.routing = NativeRouting(core.pointer)
+        self.sockets = UdpLayer(self)
+        publish = (lambda snapshot: self.routing.publish(snapshot, numbers), self.neigh.publish)
+        self.control = Control(core, backend, devices, mirror, publish)
+        try:
+            self.control.publish()
+            self._start_control(observable)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start_control(self, observable: bool) -> None:
+        self.control.listen(self.neigh.fileno(), lambda: self.neigh.handle_events(self.control.mirror))
+        if self.control.mirror.fileno() < 0:
+            return  # a memory stack: whoever tests it drives the control side too
+        if observable:
+            self._server = Server(answers(self))
+            self.control.serve(self._server)
+        self.control.start()
+
+    # ---- sockets ----
+
+    def udp(
+        self,
+        address: Address,
+        *,
+        family: socket.AddressFamily | None = None,
+        device: str | None = None,
+        vlan: int | None = None,
+        v6only: bool = False,
+        reserve: bool = True,
+        reuse_address: bool = False,
+        recverr: bool = False,
+        broadcast: bool = False,
+    ) -> UdpSocket:
+        """A UDP socket bound to `address`: (host, port), as Python's sockets take it.
+
+        When this returns, the XDP program lifts its datagrams. Port 0 takes a free one; the wildcards "0.0.0.0" and "::"
+        (which carries IPv4 too unless `v6only`) take all addresses of the host. `device` names the one that datagrams must
+        come by; `vlan` the VLAN they are tagged with. `broadcast` takes broadcast and multicast too, and allows to send
+        there. A kernel socket reserves the port and takes what is not lifted (fragments, clients on this host);
+        `reserve=False` does without. `recverr` raises every ICMP error, as IP_RECVERR does. Raises AddressNotAvailable
+        (with those there are), AddressInUse, ConfigurationError.
+        """
+        return self.sockets.open(
+            address,
+            family=family,
+            device=device,
+            vlan=vlan,
+            v6only=v6only,
+            reserve=reserve,
+            reuse_address=reuse_address,
+            recverr=recverr,
+            broadcast=broadcast,
+        )
+
+    # ---- what sockets ask of their stack (xdpstack/udp/host.py) ----
+
+    @property
+    def core(self) -> Core:
+        """The C stack."""
+        return self._core
+
+    @property
+    def driven(self) -> bool:
+        """Whether somebody is in `run()`: then a socket that waits does not have to poll."""
+        return self._drivers > 0
+
+    @property
+    def hooked(self) -> bool:
+        """Whether there are Python hooks, so that packets may be parked after a poll or a send."""
+        return any(hook.parks for hook in self.walk.hooks)
+
+    def run_all_parked(self) -> None:
+        """Run the Python hooks that have packets parked, on all workers."""
+        for worker in self._core.workers:
+            self.run_parked(worker)
+
+    def claim(self, claim: Claim) -> tuple[int, ...]:
+        """Lift what `claim` names; when this returns the program has it. Its ids, by device."""
+        return self._backend.claim(claim)
+
+    def unclaim(self, claim: Claim) -> None:
+        """Lift it no more."""
+        self._backend.unclaim(claim)
+
+    def kernel_socket(self, family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket | None:
+        """A kernel socket in the devices' network namespace; None over memory devices."""
+        return self._backend.kernel_socket(family, kind)
+
+    def local_addresses(self) -> list[bytes]:
+        """The addresses of the stack's devices, packed."""
+        indexes = {device.ifindex for device in self.devices}
+        return [address.local for address in self.snapshot.addresses if address.index in indexes]
+
+    def source_address(self, destination: bytes, device: int | None) -> bytes | None:
+        """The source that routing takes for a destination, both packed; None: it does not leave through a device of ours."""
+        return source_address(self._core.pointer, destination, None if device is None else self.devices[device].ifindex)
+
+    def sysctl(self, name: str) -> int:
+        """A kernel switch by its name without `net.`: "core.rmem_max"."""
+        return self.snapshot.sysctls[name]
 
     # ---- driving ----
 
@@ -75,38 +195,26 @@ class Stack:
         return total
 
     def run_parked(self, worker: Any) -> None:
-        """Run the Python hooks for which `worker` has parked packets, until none is left."""
-        failure: BaseException | None = None
-        while mask := lib.xs_worker_parked(worker):
-            for hook in self.walk.hooks:
-                if not hook.parks or not mask >> hook.node & 1:
-                    continue
-                batch = HookBatch(hook, worker, self._core)
-                raised: BaseException | None = None
-                try:
-                    assert not isinstance(hook.stage, CStage)
-                    hook.stage(batch)
-                except BaseException as error:
-                    raised = error
-                taken, why = batch.finish(failed=raised is not None)
-                while lib.xs_worker_resume(worker, hook.node, taken, why, len(batch)) == -errno.EBUSY:
-                    time.sleep(0)  # another thread is in a poll, which is short
-                failure = failure or raised
-        if failure is not None:
-            raise failure
+        """Run the Python hooks for which `worker` has parked packets. Raises what a hook raised, once all have run."""
+        if lib.xs_worker_parked(worker):
+            run_hooks(self.walk, worker, self._core)
 
     def run(self, seconds: float | None = None) -> None:
         """Drive the stack until `stop()` is called from elsewhere, or for `seconds`."""
         self.check()
         deadline = None if seconds is None else time.monotonic() + seconds
-        while not self._stopping.is_set() and not self._closed:
-            left = 0.1 if deadline is None else min(0.1, deadline - time.monotonic())
-            if left <= 0:
-                return
-            for worker in self._core.workers:
-                parked = lib.xs_worker_run(worker, BUDGET, max(1, int(left * 1000 / len(self._core.workers))))
-                if check(parked, "run"):
-                    self.run_parked(worker)
+        self._drivers += 1
+        try:
+            while not self._stopping.is_set() and not self._closed:
+                left = 0.1 if deadline is None else min(0.1, deadline - time.monotonic())
+                if left <= 0:
+                    return
+                for worker in self._core.workers:
+                    parked = lib.xs_worker_run(worker, BUDGET, max(1, int(left * 1000 / len(self._core.workers))))
+                    if check(parked, "run"):
+                        self.run_parked(worker)
+        finally:
+            self._drivers -= 1
 
     def stop(self) -> None:
         """Make `run()` return. Any thread, signal handlers included."""
@@ -163,8 +271,7 @@ class Stack:
 
     def addresses(self) -> list[str]:
         """The addresses of the stack's devices, as text."""
-        indexes = {device.ifindex for device in self.devices}
-        return [text(a.local) for a in self.snapshot.addresses if a.index in indexes]
+        return [text(address) for address in self.local_addresses()]
 
     def events(self) -> list[DeviceEvent]:
         """What happened to the devices since the last call: "down", "gone", "up", "queue-error"."""
@@ -210,31 +317,6 @@ class Stack:
         """Forget what was recorded."""
         trace.stop(self.walk)
 
-    def answers(self) -> dict[str, Callable[..., Any]]:
-        """What `xdpstack show` and `xdpstack trace` may ask of a running stack, as plain values."""
-        return {
-            "counters": self.counters,
-            "reasons": lambda: {name: (count, reason_text(name)) for name, count in self.reasons().items()},
-            "nodes": lambda: [
-                {
-                    "name": node.name,
-                    "row": node.hook.row if node.hook else "",
-                    "edges": node.edges,
-                    "targets": node.targets,
-                }
-                for node in self.walk.nodes
-            ],
-            "info": self._info_and_ledgers,
-            "trace_start": self.trace_start,
-            "trace_read": lambda: [walked.as_json() for walked in self.trace_read()],
-            "trace_stop": self.trace_stop,
-        }
-
-    def _info_and_ledgers(self) -> dict[str, Any]:
-        ledger = self.ledger()
-        packets = {**asdict(ledger), "missing": ledger.missing}
-        return {**self.info(), "frames": self.frames_by_owner(), "packets": packets}
-
     # ---- life ----
 
     def check(self) -> None:
@@ -253,12 +335,22 @@ class Stack:
         if self._closed or os.getpid() != self._pid:
             return
         self.stop()
+        self.sockets.close()
         self._backend.withdraw()
         self._drain()
         self._closed = True
         self.control.stop()
+        if self._server is not None:
+            self._server.close()
         self._backend.close()
+        self._drop_held()
         self.control.mirror.close()
+
+    def _drop_held(self) -> None:
+        """No device is left: what waits for a neighbour is dropped by the stage that holds it."""
+        check(lib.xs_stack_set_devices(self._core.pointer, ffi.NULL, 0), "publish no devices")
+        for worker in self._core.workers:
+            lib.xs_worker_poll(worker, BUDGET)
 
     def _drain(self) -> None:
         """Poll until nothing comes and nothing is being sent, within DRAIN_SECONDS."""
@@ -279,3 +371,36 @@ class Stack:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def open(  # noqa: A001  # the word that users expect, as in socket.open or tarfile.open
+    *interfaces: str,
+    netns: str | None = None,
+    mode: Mode = "auto",
+    zero_copy: bool | None = None,
+    queues: str | Sequence[int] = "all",
+    rx_ring: int = 2048,
+    tx_ring: int = 2048,
+    transmit_only: bool = False,
+    frames: int = FRAMES,
+    frame_bytes: int = 2048,
+    huge_pages: bool = False,
+    deadman_seconds: float = WINDOW_SECONDS,
+    observable: bool = True,
+) -> Stack:
+    """Open a stack over network interfaces, in the caller's network namespace or in `netns`.
+
+    An XDP program is attached to each interface and an AF_XDP socket bound to each of `queues`; nothing is lifted before a
+    socket is made or frames are claimed. `mode`: "auto" takes native and falls back to generic, and says so in `info()`;
+    "native" or "generic" demand it. `zero_copy`: True demands it, False refuses it, None takes what there is. `rx_ring` and
+    `tx_ring` are slots; `frames` of `frame_bytes` each (2048 or 4096) are the memory. `transmit_only`: no program is
+    attached, and nothing received. Packets that wait for longer than `deadman_seconds` without progress go to the kernel.
+    `observable`: answer `xdpstack show` and `xdpstack trace`.
+
+    Raises PrivilegeError, NoSuchInterface, InterfaceDown, ProgramAttached, QueueTaken, ModeRefused, MtuTooLarge, OutOfMemory
+    or ConfigurationError; then nothing is left behind.
+    """
+    options = Options(netns, queues, mode, zero_copy, rx_ring, tx_ring, transmit_only)
+    backend = KernelBackend(*interfaces, options=options, window_seconds=deadman_seconds)
+    core = Core(frames=frames, frame_bytes=frame_bytes, huge_pages=huge_pages)
+    return Stack(backend, core, observable=observable)

@@ -31,7 +31,6 @@ struct xs_nexthop {
 #define XS_HOP_SILENT 0x02 /* its gateway is known not to answer (fib_good_nh): multipath passes over it */
 #define XS_HOP_FAILED \
     0x04 /* IPv6: its gateway has failed (rt6_check_neigh): taken only when there is no other way */
-#define XS_HOP_BLACKHOLE 0x08 /* a blackhole that is a member of a next-hop group */
 
 #define XS_HOP_NONE 0xffffffff
 
@@ -98,7 +97,7 @@ struct xs_fib_route_values {
 #define XS_FIB_NO_TABLE 0xffffffff
 #define XS_FIB_NO_RULE 0xffffffff
 
-/* Ports after masking, both included; last 0 = any. */
+/* Ports, both included, that a packet's port under `mask` may be; mask 0 = any port. */
 struct xs_fib_ports {
     uint16_t first, last, mask;
 };

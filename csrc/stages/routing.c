@@ -135,7 +135,7 @@ static void input6(const struct xs_fib *fib, const struct xs_device_config *devi
     }
     if (likely(found.route->type == XS_ROUTE_LOCAL || found.route->type == XS_ROUTE_ANYCAST))
         return deliver(out, XS_PKT_ROUTED_LOCAL);
-    if (xs_ip6_is_multicast(key->dst)) { /* ip6_mc_input */
+    if (found.route->multicast) { /* ip6_mc_input */
         if (!xs_fib_joined(fib, key->dst, device->ifindex)) return xs_routed_drop(out, XS_REASON_NOT_MEMBER);
         return deliver(out, XS_PKT_ROUTED_MULTICAST);
     }

@@ -35,6 +35,12 @@ static const struct xs_fib_link *link_of(const struct xs_fib *fib, uint32_t ifin
     return NULL;
 }
 
+static bool is_up(const struct xs_config *config, const struct xs_fib_link *link) {
+    for (uint32_t i = 0; i < config->ndevices; i++)
+        if (config->device[i].ifindex == link->ifindex) return config->device[i].flags & XS_DEV_UP;
+    return false;
+}
+
 /* ---- IPv4: ip_route_output_key_hash_rcu(), net/ipv4/route.c ---- */
 
 /* __ip_dev_find(): the device that has the address, or that table `local` leads to; 0 = it is not one of this host. */
@@ -51,18 +57,21 @@ static uint32_t device_of(const struct xs_fib *fib, struct xs_addr address) {
 static void leave4(const struct xs_fib *fib, const struct xs_config *config, const struct xs_fib_key *key,
                    uint32_t nexthop_id, uint32_t length, struct xs_routed *out) {
     uint32_t dst = xs_addr_to4(key->dst);
+    bool multicast = xs_addr4_is_multicast(dst);
     const struct xs_nexthop *nexthop = xs_fib_nexthop(fib, nexthop_id);
+    if (unlikely(multicast) && nexthop && length < 4) { /* the default route is for unicast: no gateway */
+        const struct xs_fib_link *link = link_of(fib, nexthop->ifindex);
+        nexthop_id = link ? link->nexthop : XS_NEXTHOP_NONE;
+        nexthop = xs_fib_nexthop(fib, nexthop_id);
+    }
     if (!nexthop || nexthop->device >= config->ndevices) return xs_routed_drop(out, XS_REASON_TX_SLOW);
     const struct xs_device_config *device = &config->device[nexthop->device];
     if (unlikely(xs_addr4_is_loopback(xs_addr_to4(key->src))) && !(device->flags & XS_DEV_ROUTE_LOCALNET))
         return xs_routed_drop(out, XS_REASON_INVALID_ARG);
     if (unlikely(xs_addr4_is_broadcast(dst))) return xs_routed_drop(out, XS_REASON_TX_SLOW);
-    if (unlikely(xs_addr4_is_multicast(dst))) {
+    if (unlikely(multicast)) {
         if (xs_fib_joined(fib, key->dst, nexthop->ifindex)) return xs_routed_drop(out, XS_REASON_TX_SLOW);
         out->flags = XS_PKT_ROUTED_MULTICAST;
-        if (length < 4)
-            nexthop_id =
-                fib->link[nexthop->device].nexthop; /* the default route is for unicast: no gateway */
     }
     out->next = XS_ROUTING_TX_OUTPUT;
     out->device = nexthop->device;
@@ -92,6 +101,7 @@ static void output4(const struct xs_fib *fib, const struct xs_config *config, st
     }
     if (unlikely(key->oif)) {
         if (!bound) return xs_routed_drop(out, XS_REASON_TX_SLOW);
+        if (!is_up(config, bound)) return xs_routed_drop(out, XS_REASON_IP_OUTNOROUTES);
         if (xs_addr4_is_local_multicast(dst) || xs_addr4_is_broadcast(dst))
             return on_link4(fib, config, key, bound, bound->source_link, out);
         if (!src && to_all) key->src = xs_addr_of4(bound->source_universe);
@@ -104,8 +114,8 @@ static void output4(const struct xs_fib *fib, const struct xs_config *config, st
         if (bound) return on_link4(fib, config, key, bound, bound->source_link, out);
         return xs_routed_drop(out, refused(verdict));
     }
-    if (found.route->type == XS_ROUTE_LOCAL || found.route->type == XS_ROUTE_BROADCAST)
-        return xs_routed_drop(out, XS_REASON_TX_SLOW);
+    bool broadcast = found.route->type == XS_ROUTE_BROADCAST && !xs_addr4_is_multicast(dst);
+    if (found.route->type == XS_ROUTE_LOCAL || broadcast) return xs_routed_drop(out, XS_REASON_TX_SLOW);
     if (!key->oif) xs_fib_select4(fib, key, &found);
     if (xs_addr_is_any(key->src)) key->src = found.hop->source;
     leave4(fib, config, key, found.hop->nexthop, found.route->length, out);
@@ -144,7 +154,7 @@ static void output6(const struct xs_fib *fib, const struct xs_config *config, st
     if (xs_addr_is_any(key->dst)) return xs_routed_drop(out, XS_REASON_TX_SLOW); /* this host */
     struct xs_fib_result found;
     uint32_t verdict = lookup6(fib, key, &found);
-    if (xs_addr_is_any(key->src) && !(verdict == XS_FIB_FOUND && is_own(found.route))) {
+    if (xs_addr_is_any(key->src)) {
         if (!choose_source(fib, verdict == XS_FIB_FOUND ? &found : NULL, key))
             return xs_routed_drop(out, XS_REASON_NO_SOURCE_ADDRESS);
         /* "pretend it never existed and let the SA-enabled version take over" */

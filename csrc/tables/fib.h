@@ -52,7 +52,8 @@ struct xs_fib_route {
     uint8_t preference;
     uint8_t length; /* of its prefix, in bits of its family */
     uint8_t grouped;
-    uint8_t pad[7];
+    uint8_t multicast; /* its prefix is one of IPv6 multicast */
+    uint8_t pad[6];
 };
 
 struct xs_fib_slot {

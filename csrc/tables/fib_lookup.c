@@ -144,7 +144,6 @@ static bool best6(const struct xs_fib *fib, const struct xs_fib_route *r, uint32
             best = s;
             out->route = &r[i];
             out->hop = hop;
-            if (r[i].grouped) break; /* rt6_nh_find_match: the first that can be used stands for the object */
         }
     }
     return best >= 0;
@@ -190,8 +189,7 @@ static bool visit6(const struct xs_fib *fib, const struct xs_fib_table *t, const
 static void select_path6(const struct xs_fib *fib, const struct xs_fib_key *key, uint32_t avoid,
                          struct xs_fib_result *found) {
     const struct xs_fib_route *r = found->route;
-    bool bound = key->iif == XS_FIB_LOOPBACK && key->oif == found->hop->ifindex;
-    if (r->nhops < 2 || bound) return;
+    if (r->nhops < 2) return;
     const struct xs_fib_hop *hop = &fib->hop[r->hop];
     uint32_t hash = hash_of(fib, key);
     if (r->grouped) {
@@ -225,8 +223,8 @@ uint32_t xs_fib_table_lookup(const struct xs_fib *fib, uint32_t table, const str
 /* ---- rules ---- */
 
 static inline bool port_fits(const struct xs_fib_ports *range, uint16_t port) {
-    port &= range->mask;
-    return !range->last || (port >= range->first && port <= range->last);
+    uint16_t masked = port & range->mask;
+    return !range->mask || (masked >= range->first && masked <= range->last);
 }
 
 /* fib_rule_match(), fib4_rule_match(), fib6_rule_match(). */
