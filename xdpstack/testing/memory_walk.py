@@ -151,7 +151,8 @@ class MemoryWalk:
         priority: int = 0,
     ) -> Hook:
         """Put a custom stage before `row`; its default edge passes packets on to the row."""
-        made = Hook(row, name or getattr(stage, "__name__", "hook"), stage, edges or {"next": row}, priority)
+        label = name or (stage.name if isinstance(stage, CStage) else getattr(stage, "__name__", "hook"))
+        made = Hook(row, label, stage, edges or {"next": row}, priority)
         self.walk.add_hook(made)
         self.wire()
         return made
