@@ -20,6 +20,7 @@
 #include "fuzz/path.h"
 #include "stack.h"
 #include "tables/fib.h"
+#include "tables/neigh.h"
 #include "tables/sockets.h"
 
 #define FRAMES 128u
@@ -80,6 +81,9 @@ static void wire(struct xs_worker *w) {
             must(!xs_worker_wire(w, (uint32_t)node_of(row), e, (uint32_t)reach(to)), "wire");
     XS_PATH_EDGES(WIRE)
 #undef WIRE
+    for (uint32_t i = 0; i < w->walk.nnodes; i++)
+        for (uint32_t e = 0; e < w->walk.node[i].nedges; e++)
+            must(w->walk.node[i].edge[e] != XS_EDGE_NONE, "every edge leads somewhere");
     must(!xs_worker_set_entry(w, 0, (uint32_t)node_of("napi.rx")), "enter at napi.rx");
     must(!xs_worker_set_entry(w, 1, (uint32_t)node_of("routing.tx")), "enter at routing.tx");
 }
@@ -196,6 +200,17 @@ static void publish_routes(struct xs_stack *stack) {
     xs_stack_set_fib(stack, fib);
 }
 
+/* The routers are known; whoever else is wanted never answers. */
+static void publish_neighbours(struct xs_stack *stack) {
+    struct xs_neigh_values known[2] = {
+        {.mac = {2, 0, 0, 0, 0, 0xfe}, .state = XS_NUD_PERMANENT, .device = 1},
+        {.mac = {2, 0, 0, 0, 0, 0xfe}, .state = XS_NUD_STALE, .device = 1},
+    };
+    xs_addr_store(known[0].address, xs_addr_of4(ROUTER));
+    xs_addr_store(known[1].address, (struct xs_addr)ROUTER_6);
+    must(!xs_stack_set_neighbours(stack, known, 2), "publish the neighbours");
+}
+
 static void publish_sockets(struct host *h) {
     struct xs_socket_binding bindings[SOCKETS] = {0};
     for (uint32_t i = 0; i < SOCKETS; i++) {
@@ -230,6 +245,7 @@ static void host_init(struct host *h) {
     must(!xs_stack_set_devices(h->stack, device, DEVICES), "publish the devices");
     wire(h->worker);
     publish_routes(h->stack);
+    publish_neighbours(h->stack);
     publish_sockets(h);
     for (uint32_t i = 0; i < DEVICES; i++) {
         struct xs_fake_options q = {.rx_size = 64,
@@ -291,6 +307,8 @@ static void host_rest(struct host *h) {
         host_step(h);
         host_read(h);
         host_take_sent(h);
+        static struct xs_event event[64];
+        while (xs_worker_events(h->worker, event, 64) > 0) {}
         xs_pool_drain(&h->worker->pool);
         xs_stack_frames(h->stack, frames);
         if (frames[XS_FREE] + frames[XS_FILLED] == FRAMES) break;

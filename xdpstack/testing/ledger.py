@@ -48,16 +48,21 @@ class Ledger:
         for stack in self.stacks:
             check_open(stack._core)
 
-    def finish(self) -> None:
-        """At the end of a test: ledgers exact, stacks closed, frames home. Closes what is open. Raises AssertionError."""
+    def close(self) -> list[str]:
+        """Close the stacks that are open; names of their devices."""
         forgotten = [stack for stack in self.stacks if not stack._closed and stack._pid == os.getpid()]
         for stack in forgotten:
             stack.close()
+        return [device.name for stack in forgotten for device in stack.devices]
+
+    def finish(self) -> None:
+        """At the end of a test: ledgers exact, stacks closed, frames home. Closes what is open. Raises AssertionError."""
+        self.check()
+        left_open = self.close()
         for stack in self.stacks:
             if stack._pid == os.getpid():
                 check_closed(stack._core)
-        names = [device.name for stack in forgotten for device in stack.devices]
-        assert not forgotten, f"the test left {len(forgotten)} stack(s) open, over {', '.join(names)}"
+        assert not left_open, f"the test left a stack open, over {', '.join(left_open)}"
 
 
 @contextmanager

@@ -13,7 +13,7 @@ Tests marked `root` are deselected, and the header says so, when the run is not 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # pytest loads this module into every run: what it needs is i
 ROOT_MARK = "root: needs root: makes network namespaces, loads XDP programs"
 #: Fixtures whose users may leave kernel objects behind.
 _KERNEL_FIXTURES = frozenset({"netns", "veth", "peer"})
+_FAILED = pytest.StashKey[bool]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -53,17 +54,34 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=left_out)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Notes that a test has failed: what it leaves behind then is no news."""
+    report = yield
+    if report.when == "call":
+        item.stash[_FAILED] = report.failed
+    return report
+
+
 @pytest.fixture(autouse=True)
 def ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
     """Every stack that a test opens is closed by it, with both ledgers exact and every frame home.
 
-    A test that opened a stack, or used a namespace, leaves no socket or other kernel object open.
+    A test that opened a stack, or used a namespace, leaves no socket or other kernel object open. What a failed test
+    leaves behind is closed and not reported.
     """
     before = descriptors()
     with watched() as noted:
         yield noted
-        noted.finish()
-    if noted.stacks or _KERNEL_FIXTURES & set(request.fixturenames):
+    opened = bool(noted.stacks)
+    if request.node.stash.get(_FAILED, False):
+        noted.close()
+        return
+    noted.finish()
+    noted.stacks.clear()  # a stack's memory and workers go with the last reference to it
+    if opened or _KERNEL_FIXTURES & set(request.fixturenames):
         check_descriptors(before)
 
 
