@@ -48,7 +48,7 @@ def test_a_stack_left_open_fails_its_test(pytester: pytest.Pytester) -> None:
                 ledger.check()
         """
     )
-    result = pytester.runpytest_inprocess(*PLUGIN)
+    result = pytester.runpytest_subprocess(*PLUGIN)
     result.assert_outcomes(passed=2, errors=1)
     result.stdout.fnmatch_lines(["E*AssertionError: the test left a stack open, over a0"])
 
@@ -81,7 +81,7 @@ def test_a_failed_test_is_reported_once(pytester: pytest.Pytester) -> None:
             assert False
         """
     )
-    pytester.runpytest_inprocess(*PLUGIN).assert_outcomes(failed=1)
+    pytester.runpytest_subprocess(*PLUGIN).assert_outcomes(failed=1)
 
 
 def test_descriptors_left_open_are_found() -> None:
