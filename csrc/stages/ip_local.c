@@ -5,10 +5,11 @@
 #include "wire/ipv4.h"
 #include "wire/ipv6.h"
 
-/* UDP, and nothing between it and the IP header that has to be looked at. */
+/* UDP in a frame to this host alone, and nothing between it and the IP header that has to be looked at. */
 static inline bool plain_udp(const struct xs_pkt *p) {
-    bool extended = (p->flags & XS_PKT_IPV6) && p->l4_off - p->l3_off != (int)XS_IPV6_BYTES;
-    return p->l4_proto == IPPROTO_UDP && !(p->flags & XS_PKT_FRAGMENT) && !extended;
+    uint32_t kind = p->flags & (XS_PKT_IPV6 | XS_PKT_FRAGMENT);
+    if (p->l4_proto != IPPROTO_UDP || p->pkt_type != XS_PACKET_HOST) return false;
+    return !kind || (kind == XS_PKT_IPV6 && p->l4_off - p->l3_off == (int)XS_IPV6_BYTES);
 }
 
 /* ip_rcv_finish_core, RFC 1122, 3.3.6: for IPv4 it is routing that knows broadcast addresses; IPv6 was judged by ip.rx. */
@@ -18,8 +19,9 @@ static inline bool unicast_in_l2_group(const struct xs_pkt *p, const struct xs_c
            (config->device[p->device].flags & XS_DEV_DROP_UNICAST_IN_MULTICAST);
 }
 
-static enum xs_reason deliver(const struct xs_batch *b, uint32_t i) {
+static enum xs_reason deliver(const struct xs_batch *b, uint32_t i, const struct xs_config *config) {
     struct xs_pkt *p = xs_pkt(b, i);
+    if (unicast_in_l2_group(p, config)) return XS_REASON_UNICAST_IN_L2_MULTICAST;
     if (p->flags & XS_PKT_IPV6) {
         struct xs_ip_view v = {.l3 = xs_data(b, i) + p->l3_off,
                                .head = (uint32_t)p->data_off + p->len - p->l3_off,
@@ -36,21 +38,25 @@ static enum xs_reason deliver(const struct xs_batch *b, uint32_t i) {
     return p->l4_proto == IPPROTO_UDP ? XS_IP_PASS : XS_REASON_IP_NOPROTO;
 }
 
+static __attribute__((noinline)) void deliver_slowly(struct xs_batch *b, uint32_t i,
+                                                     const struct xs_config *config) {
+    enum xs_reason why = deliver(b, i, config);
+    b->count[XS_IP_LOCAL_SLOW]++;
+    if (why == XS_IP_PASS)
+        b->next[i] = XS_IP_LOCAL_INPUT;
+    else
+        xs_drop(b, i, why);
+}
+
 void xs_ip_local(struct xs_ip *self, struct xs_batch *b) {
     const struct xs_config *config = xs_table(self->tables, config);
-    for (uint32_t i = 0; i < b->n; i++) {
-        const struct xs_pkt *p = xs_pkt(b, i);
-        enum xs_reason why = XS_IP_PASS;
-        if (__builtin_expect(!plain_udp(p), 0)) {
-            b->count[XS_IP_LOCAL_SLOW]++;
-            why = deliver(b, i);
-        }
-        if (__builtin_expect(p->pkt_type != XS_PACKET_HOST, 0) && unicast_in_l2_group(p, config))
-            why = XS_REASON_UNICAST_IN_L2_MULTICAST;
-        if (__builtin_expect(why == XS_IP_PASS, 1))
+    const struct xs_pkt *pkt = b->mem->pkt;
+    uint32_t n = b->n;
+    for (uint32_t i = 0; i < n; i++) {
+        if (__builtin_expect(plain_udp(&pkt[b->frame[i]]), 1))
             b->next[i] = XS_IP_LOCAL_INPUT;
         else
-            xs_drop(b, i, why);
+            deliver_slowly(b, i, config);
     }
 }
 

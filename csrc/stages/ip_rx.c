@@ -149,9 +149,8 @@ static inline bool plain6(const struct xs_pkt *p, const uint8_t *l3, uint32_t he
 
 /* True when the packet is done with. */
 static inline bool receive_plain(struct xs_pkt *p, const uint8_t *l3, const struct xs_config *config) {
-    uint32_t head = (uint32_t)p->data_off + p->len - p->l3_off;
-    if (p->frag != XS_NO_FRAME || p->flags & XS_PKT_TRUNC) return false;
-    uint32_t total;
+    uint32_t l2 = l2_bytes(p), head = p->len - l2, total;
+    if (p->frag != XS_NO_FRAME) return false;
     if (likely(p->l3_proto == XS_ETHERTYPE_IPV4)) {
         if (head < XS_IPV4_BYTES || !plain4(p, l3, head, total = xs_ipv4_total(l3))) return false;
         p->l4_off = (uint16_t)(p->l3_off + XS_IPV4_BYTES);
@@ -168,16 +167,18 @@ static inline bool receive_plain(struct xs_pkt *p, const uint8_t *l3, const stru
     } else {
         return false;
     }
-    p->pkt_len = l2_bytes(p) + total;
-    p->len = (uint16_t)p->pkt_len;
+    p->pkt_len = l2 += total;
+    p->len = (uint16_t)l2;
     return true;
 }
 
 void xs_ip_rx(struct xs_ip *self, struct xs_batch *b) {
     const struct xs_config *config = xs_table(self->tables, config);
-    for (uint32_t i = 0; i < b->n; i++) {
-        struct xs_pkt *p = xs_pkt(b, i);
-        if (likely(receive_plain(p, xs_data(b, i) + p->l3_off, config)))
+    const struct xs_mem mem = *b->mem; /* a copy: no store through `p` can change it, it stays in registers */
+    uint32_t n = b->n;
+    for (uint32_t i = 0; i < n; i++) {
+        struct xs_pkt *p = &mem.pkt[b->frame[i]];
+        if (likely(receive_plain(p, xs_frame_data(&mem, b->frame[i]) + p->l3_off, config)))
             b->next[i] = XS_IP_RX_PREROUTING;
         else
             receive(self, b, i, config);

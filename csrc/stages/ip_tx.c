@@ -64,7 +64,8 @@ static uint16_t select_ident(struct xs_ip *self, const struct xs_pkt *p, const s
     struct xs_ip_ident *ident = &self->ident[siphash(self->secret, word, 2) & (XS_IP_IDENTS - 1)];
     uint32_t idle_ms = now_ms - ident->used_ms;
     ident->used_ms = now_ms;
-    ident->id += 1 + (uint32_t)((uint64_t)idle_ms * next_random(self) >> 32);
+    if (idle_ms) ident->id += (uint32_t)((uint64_t)idle_ms * next_random(self) >> 32); /* below idle_ms */
+    ident->id++;
     return (uint16_t)ident->id;
 }
 
@@ -79,69 +80,69 @@ static uint32_t flow_label(const struct xs_ip *self, const struct xs_pkt *p, con
 
 /* ---- the headers ---- */
 
-/* Room for `bytes` before the transport header; it becomes the start of the packet. */
-static inline uint8_t *push(const struct xs_batch *b, uint32_t i, uint32_t bytes) {
-    struct xs_pkt *p = xs_pkt(b, i);
-    p->data_off = p->l3_off = (uint16_t)(p->data_off - bytes);
+/* Makes room for `bytes` before the transport header; they become the start of the packet. */
+static inline uint8_t *push(const struct xs_mem *mem, uint32_t frame, uint32_t bytes) {
+    struct xs_pkt *p = &mem->pkt[frame];
+    uint32_t start = p->data_off - bytes;
+    p->data_off = p->l3_off = (uint16_t)start;
     p->len = (uint16_t)(p->len + bytes);
     p->pkt_len += bytes;
-    return xs_data(b, i) + p->l3_off;
+    return xs_frame_data(mem, frame) + start;
 }
 
 /* IP_PMTUDISC_WANT, the default: DF on all that fits the device, ids from a counter; with IP_PMTUDISC_DO id 0 will do. */
-static void write4(struct xs_ip *self, const struct xs_batch *b, uint32_t i,
-                   const struct xs_device_config *device) {
-    struct xs_pkt *p = xs_pkt(b, i);
-    const struct xs_meta *m = xs_meta(b, i);
-    uint8_t *l3 = push(b, i, XS_IPV4_BYTES);
+static inline void write4(struct xs_ip *self, const struct xs_mem *mem, uint32_t frame,
+                          const struct xs_device_config *device, uint32_t now_ms) {
+    struct xs_pkt *p = &mem->pkt[frame];
+    const struct xs_meta *m = &mem->meta[frame];
+    struct xs_ipv4_values v = {
+        .total = (uint16_t)(p->pkt_len + XS_IPV4_BYTES),
+        .id = p->flags & XS_PKT_DF ? 0 : select_ident(self, p, m, now_ms),
+        .frag = XS_IPV4_DF,
+        .tos = p->tos,
+        .ttl = m->ttl ? m->ttl : device->ttl,
+        .protocol = p->l4_proto,
+        .src = m->src,
+        .dst = m->dst,
+    };
     p->l3_proto = XS_ETHERTYPE_IPV4;
-    xs_ipv4_write(
-        l3, &(struct xs_ipv4_values){
-                .total = (uint16_t)p->pkt_len,
-                .id = p->flags & XS_PKT_DF ? 0 : select_ident(self, p, m, (uint32_t)(b->now_ns / 1000000u)),
-                .frag = XS_IPV4_DF,
-                .tos = p->tos,
-                .ttl = m->ttl ? m->ttl : device->ttl,
-                .protocol = p->l4_proto,
-                .src = m->src,
-                .dst = m->dst,
-            });
+    xs_ipv4_write(push(mem, frame, XS_IPV4_BYTES), &v);
 }
 
-static void write6(struct xs_ip *self, const struct xs_batch *b, uint32_t i,
-                   const struct xs_device_config *device) {
-    struct xs_pkt *p = xs_pkt(b, i);
-    const struct xs_meta *m = xs_meta(b, i);
-    uint32_t payload = p->pkt_len;
-    uint8_t *l3 = push(b, i, XS_IPV6_BYTES);
+static inline void write6(struct xs_ip *self, const struct xs_mem *mem, uint32_t frame,
+                          const struct xs_device_config *device) {
+    struct xs_pkt *p = &mem->pkt[frame];
+    const struct xs_meta *m = &mem->meta[frame];
+    struct xs_ipv6_values v = {
+        .flow_label = flow_label(self, p, m),
+        .payload = (uint16_t)p->pkt_len,
+        .traffic_class = p->tos,
+        .hop_limit = m->ttl ? m->ttl : device->hop_limit,
+        .next = p->l4_proto,
+        .src = m->src,
+        .dst = m->dst,
+    };
     p->l3_proto = XS_ETHERTYPE_IPV6;
-    xs_ipv6_write(l3, &(struct xs_ipv6_values){
-                          .flow_label = flow_label(self, p, m),
-                          .payload = (uint16_t)payload,
-                          .traffic_class = p->tos,
-                          .hop_limit = m->ttl ? m->ttl : device->hop_limit,
-                          .next = p->l4_proto,
-                          .src = m->src,
-                          .dst = m->dst,
-                      });
+    xs_ipv6_write(push(mem, frame, XS_IPV6_BYTES), &v);
 }
 
 void xs_ip_tx(struct xs_ip *self, struct xs_batch *b) {
     const struct xs_config *config = xs_table(self->tables, config);
-    for (uint32_t i = 0; i < b->n; i++) {
-        const struct xs_pkt *p = xs_pkt(b, i);
+    const struct xs_mem mem = *b->mem; /* a copy: no store to a packet can change it */
+    uint32_t n = b->n, now_ms = (uint32_t)(b->now_ns / 1000000u);
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t frame = b->frame[i];
+        const struct xs_pkt *p = &mem.pkt[frame];
         const struct xs_device_config *device = &config->device[p->device];
         bool ipv6 = p->flags & XS_PKT_IPV6;
         if (p->pkt_len + (ipv6 ? XS_IPV6_BYTES : XS_IPV4_BYTES) > device->mtu) {
-            xs_drop(
-                b, i,
-                XS_REASON_TX_SLOW); /* the shadow socket fragments it, or has the error that it deserves */
+            xs_drop(b, i, XS_REASON_TX_SLOW); /* the shadow socket fragments it, or has the error for it */
             continue;
         }
         if (ipv6)
-            write6(self, b, i, device);
+            write6(self, &mem, frame, device);
         else
-            write4(self, b, i, device);
+            write4(self, &mem, frame, device, now_ms);
         b->next[i] = XS_IP_TX_OUTPUT;
     }
 }
