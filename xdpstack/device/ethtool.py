@@ -1,4 +1,4 @@
-"""ethtool, as far as it matters here: driver, queues, ring sizes, offloads, flags. Only reads.
+"""ethtool, as far as it matters here: driver, queues, ring sizes, offloads, carrier. Only reads.
 
 All of it in the calling thread's network namespace.
 
@@ -14,9 +14,8 @@ import socket
 import struct
 from dataclasses import dataclass
 
-SIOCETHTOOL, SIOCGIFFLAGS = 0x8946, 0x8913
-IFF_UP, IFF_RUNNING = 0x1, 0x40
-ETHTOOL_GDRVINFO, ETHTOOL_GRINGPARAM, ETHTOOL_GSTRINGS, ETHTOOL_GSSET_INFO = 0x03, 0x10, 0x1B, 0x37
+SIOCETHTOOL = 0x8946
+ETHTOOL_GDRVINFO, ETHTOOL_GLINK, ETHTOOL_GRINGPARAM, ETHTOOL_GSTRINGS, ETHTOOL_GSSET_INFO = 0x03, 0x0A, 0x10, 0x1B, 0x37
 ETHTOOL_GFEATURES, ETHTOOL_GCHANNELS = 0x3A, 0x3C
 ETH_SS_FEATURES = 4
 ETH_GSTRING_LEN = 32
@@ -117,14 +116,10 @@ def offloads(name: str) -> dict[str, Offload] | None:
     return found
 
 
-def flags(name: str) -> int:
-    """IFF_* of the interface; 0 if there is none."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as any_socket:
-        try:
-            answer = fcntl.ioctl(any_socket, SIOCGIFFLAGS, struct.pack("@16sH22x", name.encode(), 0))
-        except OSError:
-            return 0
-    return int(struct.unpack_from("@H", answer, 16)[0])
+def has_link(name: str) -> bool | None:
+    """Whether there is a carrier now (IFF_RUNNING may come up to a second later); None if there is no such interface."""
+    answer = _ioctl(name, struct.pack("=2I", ETHTOOL_GLINK, 0))
+    return None if answer is None else bool(struct.unpack("=2I", answer)[1])
 
 
 def _ioctl(name: str, request: bytes) -> bytes | None:

@@ -109,7 +109,7 @@ class Interface:
         if not self.link.has_carrier:
             return
         deadline = time.monotonic() + CARRIER_SECONDS
-        while not has_carrier(self.name) and time.monotonic() < deadline:
+        while not ethtool.has_link(self.name) and time.monotonic() < deadline:
             time.sleep(0.01)
 
     def _choose_rings(self) -> Rings:
@@ -253,11 +253,6 @@ def active_queues(name: str, ifindex: int) -> list[int]:
     if channels is not None and channels.receiving:
         return list(range(channels.receiving))
     return queue_numbers(name) or [0]
-
-
-def has_carrier(name: str) -> bool:
-    """IFF_RUNNING, in the calling thread's namespace."""
-    return bool(ethtool.flags(name) & ethtool.IFF_RUNNING)
 
 
 def kernel_version() -> tuple[int, int]:
