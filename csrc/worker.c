@@ -102,9 +102,15 @@ static uint32_t poll_port(struct xs_worker *w, uint32_t port, uint32_t budget, u
     return total;
 }
 
-static void kick_all(struct xs_worker *w) {
-    for (uint32_t port = 0; port < w->napi.nports; port++)
-        if (w->napi.port[port].xsk) xs_napi_kick(&w->napi, port);
+/* The kernel is told of what it was not told yet; and again, once a while, of what it was told of and has not taken: a driver
+ * may ask to be told just after we looked whether it does. */
+static void kick_all(struct xs_worker *w, uint64_t now) {
+    for (uint32_t port = 0; port < w->napi.nports; port++) {
+        struct xs_xsk *x = w->napi.port[port].xsk;
+        if (!x || !x->transmitting || (!x->unkicked && now - x->kicked_ns < LATER_NS)) continue;
+        x->kicked_ns = now;
+        xs_napi_kick(&w->napi, port);
+    }
 }
 
 /* Packets may wait for room in a ring, and fill rings for frames, while nothing comes in that would wake whoever sleeps on
@@ -121,7 +127,7 @@ static void finish_later(struct xs_worker *w, uint64_t now) {
 }
 
 void xs_worker_finish(struct xs_worker *w) {
-    kick_all(w);
+    kick_all(w, w->walk.now_ns);
     finish_later(w, w->walk.now_ns);
 }
 
@@ -309,7 +315,7 @@ int xs_worker_parked_frames(struct xs_worker *w, uint32_t at, uint32_t *frames, 
 int xs_worker_resume(struct xs_worker *w, uint32_t at, const uint8_t *next, const uint16_t *reason, uint32_t n) {
     if (!xs_worker_enter(w)) return -EBUSY;
     int rc = xs_walk_resume(&w->walk, at, next, reason, n, xs_stack_now_ns(w->stack));
-    kick_all(w);
+    kick_all(w, w->walk.now_ns);
     xs_worker_leave(w);
     return rc;
 }

@@ -138,8 +138,7 @@ static inline uint32_t untaken(const struct xs_xsk *x) {
 }
 
 /* In copy mode the kernel sends only inside this system call, and not always all of it: as long as it gets on, it is told
- * again. A driver in zero-copy mode says by need_wakeup whether it must be told. It may do so just after we looked, so what
- * counts is not what was submitted since, but what is still on the ring. */
+ * again. A driver in zero-copy mode says by need_wakeup whether it must be told; it takes what is on the ring later. */
 void xs_napi_kick(struct xs_napi *self, uint32_t port) {
     struct xs_xsk *x = self->port[port].xsk;
     if (!x->transmitting || x->dead) return;

@@ -46,6 +46,7 @@ struct xs_xsk {
     uint32_t filled; /* frames in fill and RX ring, or with the kernel for them */
     uint32_t transmitting;
     uint32_t unkicked;         /* TX descriptors submitted since the kernel was last told */
+    uint64_t kicked_ns;        /* when the kernel was last told */
     uint32_t rx_head, rx_tail; /* packet whose frames are still arriving (multi-buffer), or XS_NO_FRAME */
     /* counters */
     uint64_t kicks, kicks_spared, rx_wakeups, kick_errors, rx_bad_descs, bad_completions;
