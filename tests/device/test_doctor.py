@@ -18,6 +18,7 @@ from xdpstack.cli.doctor import doctor
 from xdpstack.device import doctor_interface, session
 from xdpstack.device.doctor import Report, examine
 from xdpstack.device.finding import Finding, Level
+from xdpstack.device.interface import kernel_version
 from xdpstack.errors import XdpstackError
 from xdpstack.netlink import Link, Snapshot
 from xdpstack.testing.namespace import Namespace
@@ -124,12 +125,15 @@ def test_another_program(veth: MakeVeth) -> None:
 
 @root
 def test_a_queue_that_somebody_has(veth: MakeVeth) -> None:
-    """Told exactly by a kernel with CONFIG_XDP_SOCKETS_DIAG, else by who has AF_XDP sockets at all."""
-    pair = veth()
+    """That it is taken is told from Linux 6.13 on; by whom exactly, if there is CONFIG_XDP_SOCKETS_DIAG."""
+    pair = veth(queues=2)
     with holder(pair.near) as process:
         report = examine("near0", netns=pair.near.netns.name)
         found = about(report, "queues", Level.ERROR, Level.NOTE)
         assert f"(pid {process.pid})" in texts(found)
+        if kernel_version() >= (6, 13):
+            assert not report.runs
+            assert [each.what for each in found] == ["queue 0 has an AF_XDP socket already"]
 
 
 @root

@@ -129,7 +129,8 @@ def queue_findings(link: Link, mode: str) -> Iterator[Finding]:
             "Hash on the ports too.",
             f"ethtool -N {name} rx-flow-hash udp4 sdfn",
         )
-    taken = [queue for queue in queues if bound_inodes(link.index, queue)]
+    told = {queue.number for queue in netdev.rx_queues(link.index) or () if queue.xsk}
+    taken = [queue for queue in queues if queue in told or bound_inodes(link.index, queue)]
     for queue in taken:
         yield error(
             "queues",

@@ -48,7 +48,7 @@ class NetdevFeatures:
 
 @dataclass(frozen=True, slots=True)
 class RxQueue:
-    """An active receive queue. `xsk`: an AF_XDP socket is bound to it (zero-copy; from 6.13, before that always False)."""
+    """An active receive queue. `xsk`: an AF_XDP socket is bound to it (told from Linux 6.13 on, before that never)."""
 
     number: int
     xsk: bool
