@@ -1,0 +1,44 @@
+"""The public surface: what `xdpstack` exports is there, documented, and nothing else is public by accident."""
+
+import importlib
+import inspect
+from types import ModuleType
+
+import xdpstack
+from tests.house.tree import files, text
+
+
+def modules() -> list[ModuleType]:
+    """Every module of the package, imported."""
+    names = (path.with_suffix("") for path in files("xdpstack/**/*.py") if path.name != "__main__.py")
+    return [importlib.import_module(".".join(name.parts).removesuffix(".__init__")) for name in names]
+
+
+def test_what_modules_export_is_there() -> None:
+    for module in modules():
+        exported = getattr(module, "__all__", [])
+        assert len(set(exported)) == len(exported), module
+        assert [name for name in exported if not hasattr(module, name)] == [], module
+
+
+def test_what_is_exported_is_documented() -> None:
+    exported = {name: getattr(xdpstack, name) for name in xdpstack.__all__}
+    of_code = {name: value for name, value in exported.items() if inspect.isclass(value) or inspect.isroutine(value)}
+    assert [name for name, value in of_code.items() if not inspect.getdoc(value)] == []
+
+
+def test_nothing_else_is_public() -> None:
+    public = {
+        name for name, value in vars(xdpstack).items() if not name.startswith("_") and not inspect.ismodule(value)
+    }
+    assert public - set(xdpstack.__all__) - {"annotations"} == set()
+
+
+def test_every_exception_says_what_it_means() -> None:
+    errors = vars(importlib.import_module("xdpstack.errors"))
+    classes = {value for value in errors.values() if inspect.isclass(value) and issubclass(value, BaseException)}
+    assert {kind for kind in classes if not kind.__doc__ or not issubclass(kind, xdpstack.XdpstackError)} == set()
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    assert text("xdpstack/py.typed") == ""
