@@ -76,6 +76,13 @@ int xs_stack_create(const struct xs_stack_options *o, struct xs_stack **out) {
     return 0;
 }
 
+void xs_stack_close(struct xs_stack *s) {
+    if (xs_stack_forked(s)) return;
+    for (uint32_t i = 0; i < s->nworkers; i++) xs_worker_close(s->worker[i]);
+    if (s->event_fd >= 0) close(s->event_fd);
+    s->event_fd = -1;
+}
+
 void xs_stack_destroy(struct xs_stack *s) {
     if (xs_stack_forked(s)) return; /* the child has neither the memory nor a right to the rings */
     for (uint32_t i = 0; i < s->nworkers; i++)

@@ -59,11 +59,16 @@ int xs_worker_init(struct xs_worker *w, struct xs_stack *s, uint32_t index) {
     return rc;
 }
 
-void xs_worker_deinit(struct xs_worker *w) {
+void xs_worker_close(struct xs_worker *w) {
     xs_udp_shadow_close(&w->udp);
     if (w->wake_fd >= 0) close(w->wake_fd);
     if (w->timer_fd >= 0) close(w->timer_fd);
     if (w->epoll_fd >= 0) close(w->epoll_fd);
+    w->wake_fd = w->timer_fd = w->epoll_fd = -1;
+}
+
+void xs_worker_deinit(struct xs_worker *w) {
+    xs_worker_close(w);
     free(w->walk.trace);
     w->walk.trace = NULL;
     xs_pool_deinit(&w->pool);

@@ -51,6 +51,8 @@ struct xs_worker {
 };
 
 int xs_worker_init(struct xs_worker *w, struct xs_stack *stack, uint32_t index);
+/* Closes its descriptors: nobody drives it or sleeps on it any more. Frames still come home. */
+void xs_worker_close(struct xs_worker *w);
 void xs_worker_deinit(struct xs_worker *w);
 
 /* Tries to become the one who drives; xs_worker_leave() ends it. Enter also marks the worker as not quiescent. */

@@ -7,6 +7,14 @@
 
 #include "ffi/10_core.cdef.h"
 
+/* What readers may hold of a worker's frames: all but what its rings are to have, and an eighth for sending. */
+static void share_out(struct xs_worker *w) {
+    uint32_t all = w->pool.per_home, rings = all / 8;
+    for (uint32_t port = 0; port < w->napi.nports; port++)
+        if (w->napi.port[port].xsk) rings += w->napi.port[port].xsk->fill_target;
+    w->inbox.frames_max = rings < all - all / 8 ? all - rings : all / 8;
+}
+
 int xs_worker_attach(struct xs_worker *w, struct xs_xsk *x, uint32_t device) {
     if (device >= XS_DEVICES_MAX) return -EINVAL;
     pthread_mutex_lock(&w->stack->ports_lock);
@@ -19,6 +27,7 @@ int xs_worker_attach(struct xs_worker *w, struct xs_xsk *x, uint32_t device) {
         xs_napi_detach(&w->napi, (uint32_t)port);
     }
     if (!rc) xs_napi_refill(&w->napi, (uint32_t)port);
+    share_out(w);
     xs_worker_leave(w);
     pthread_mutex_unlock(&w->stack->ports_lock);
     return rc;

@@ -19,13 +19,14 @@ from __future__ import annotations
 import ctypes
 import errno
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from xdpstack.errors import ClosedError, ConfigurationError
 from xdpstack.native import check, ffi, lib
 from xdpstack.native.core import Core
+from xdpstack.path import BY_NAME
 from xdpstack.walk import CStage, Hook, Walk, reasons
 
 #: Bumped with XS_STAGE_ABI of xdpstack_stage.h.
@@ -158,6 +159,26 @@ class HookBatch:
         if failed:
             return bytes([lib.XS_DROP]) * len(self), [reasons().index("HOOK_EXCEPTION")] * len(self)
         return bytes(self._next), self._reason
+
+
+def make_hook(
+    row: str,
+    stage: Callable[[HookBatch], None] | CStage,
+    name: str,
+    priority: int,
+    edges: Mapping[str, str],
+) -> Hook:
+    """A hook for `row`, checked (see Stack.hook). Raises ConfigurationError."""
+    if row not in BY_NAME or BY_NAME[row].passes is None:
+        rows = [each.name for each in BY_NAME.values() if each.passes]
+        raise ConfigurationError(f"no custom stage can go on {row!r}", fix=f"One of: {', '.join(rows)}.")
+    default, label = "accept", name or getattr(stage, "__name__", "hook")
+    if isinstance(stage, CStage):
+        default, label = stage.edges[0] if stage.edges else "accept", name or stage.name
+        if set(stage.edges[1:]) != set(edges):
+            raise ConfigurationError(f"{stage.name} has the edges {stage.edges[1:]}: say where each of them leads")
+    onward = BY_NAME[row].edges[BY_NAME[row].passes or ""]
+    return Hook(row=row, name=label, stage=stage, edges={default: onward, **edges}, priority=priority)
 
 
 def run_hooks(walk: Walk, worker: Any, core: Core) -> None:

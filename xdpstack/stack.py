@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from types import TracebackType
 from typing import Any, Self
 
 from xdpstack.answers import answers
@@ -26,14 +25,14 @@ from xdpstack.device.device import KernelBackend
 from xdpstack.device.interface import Options
 from xdpstack.device.watchdog import WINDOW_SECONDS
 from xdpstack.device.xdp import Mode
-from xdpstack.errors import ClosedError, ConfigurationError, ForkedError
-from xdpstack.hook import HookBatch, run_hooks
+from xdpstack.errors import ClosedError, ForkedError
+from xdpstack.frames import FrameQueues, Frames
+from xdpstack.hook import HookBatch, make_hook, run_hooks
 from xdpstack.native import check, ffi, lib
 from xdpstack.native.core import Core, Ledger
 from xdpstack.netlink import Snapshot, text
 from xdpstack.observe import trace
 from xdpstack.observe.server import Server
-from xdpstack.path import BY_NAME
 from xdpstack.routing.ask import source_address
 from xdpstack.routing.native import NativeRouting
 from xdpstack.stages.neigh import Neigh
@@ -66,6 +65,7 @@ class Stack:
         self._core = core
         self._stopping = threading.Event()
         self._drivers = 0
+        self._frames = FrameQueues(self)
         self.walk = Walk(core.workers, set(c_stages()) - {"taps.rx"})
         self.walk.wire()
         devices, mirror = backend.open(core)
@@ -128,6 +128,14 @@ class Stack:
             recverr=recverr,
             broadcast=broadcast,
         )
+
+    def frames(self, claim: Claim | None = None) -> Frames:
+        """Whole frames: those that `claim` lifts in, any out. `claim` None: only sending.
+
+        Raises ClaimTaken when they are claimed already, ConfigurationError for what cannot be.
+        """
+        self.check()
+        return self._frames.open(claim)
 
     # ---- what sockets ask of their stack (xdpstack/udp/host.py) ----
 
@@ -239,20 +247,7 @@ class Stack:
         edge names beyond its first must all be given. Raises ConfigurationError when the row takes no hooks.
         """
         self.check()
-        if row not in BY_NAME or BY_NAME[row].passes is None:
-            rows = [r.name for r in BY_NAME.values() if r.passes]
-            raise ConfigurationError(f"no custom stage can go on {row!r}", fix=f"One of: {', '.join(rows)}.")
-        passes = BY_NAME[row].passes
-        assert passes is not None
-        default = "accept"
-        extra = dict(edges or {})
-        if isinstance(stage, CStage):
-            default = stage.edges[0] if stage.edges else "accept"
-            if set(stage.edges[1:]) != set(extra):
-                raise ConfigurationError(f"{stage.name} has the edges {stage.edges[1:]}: say where each of them leads")
-        onward = {default: BY_NAME[row].edges[passes], **extra}
-        label = name or (stage.name if isinstance(stage, CStage) else getattr(stage, "__name__", "hook"))
-        made = Hook(row=row, name=label, stage=stage, edges=onward, priority=priority)
+        made = make_hook(row, stage, name, priority, edges or {})
         with self.control.lock:
             self.walk.add_hook(made)
         return made
@@ -335,6 +330,7 @@ class Stack:
         if self._closed or os.getpid() != self._pid:
             return
         self.stop()
+        self._frames.close()
         self.sockets.close()
         self._backend.withdraw()
         self._drain()
@@ -345,6 +341,7 @@ class Stack:
         self._backend.close()
         self._drop_held()
         self.control.mirror.close()
+        lib.xs_stack_close(self._core.pointer)
 
     def _drop_held(self) -> None:
         """No device is left: what waits for a neighbour is dropped by the stage that holds it."""
@@ -367,9 +364,7 @@ class Stack:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
 

@@ -14,6 +14,8 @@ struct xs_stack_options {
 };
 
 int xs_stack_create(const struct xs_stack_options *options, struct xs_stack **out);
+/* Closes the descriptors; the memory stays until xs_stack_destroy(), for views that live on. Nothing may be driven after. */
+void xs_stack_close(struct xs_stack *stack);
 void xs_stack_destroy(struct xs_stack *stack);
 /* 1 in a forked child of the process that made the stack: it must not use it (and destroying it there does nothing). */
 int xs_stack_forked(struct xs_stack *stack);

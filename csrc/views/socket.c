@@ -64,6 +64,7 @@ static PyMethodDef methods[] = {
     FAST("recv_batch", views_recv_batch),
     FAST("sendto", views_sendto),
     FAST("send_batch", views_send_batch),
+    FAST("send_frames", views_send_frames),
     {"drain", views_drain, METH_NOARGS, NULL},
     {"close", socket_close, METH_NOARGS, NULL},
     {"set_rcvbuf", socket_set_rcvbuf, METH_O, NULL},

@@ -5,6 +5,7 @@
  * reader of every socket and the one producer of the rings by which frames go home.
  *
  *      Socket   one socket's receive queue and its way out      socket.c, receive.c, send.c, address.c
+ *      (the same with whole frames                              frames.c)
  *      Batch    datagrams taken out at once: columns, payloads  batch.c
  *      Column   one column of a batch, by the buffer protocol   column.c
  *      Payload  one payload where it lies, likewise             column.c
@@ -107,5 +108,6 @@ PyObject *views_view(struct batch *b, uint32_t i);
 /* send.c */
 PyObject *views_sendto(PyObject *self, PyObject *const *args, Py_ssize_t n);
 PyObject *views_send_batch(PyObject *self, PyObject *const *args, Py_ssize_t n);
+PyObject *views_send_frames(PyObject *self, PyObject *const *args, Py_ssize_t n);
 
 #endif

@@ -10,7 +10,7 @@ Next:
     receive: nobody reads this claim's frames.
 Drops:
     SOCKET_RCVBUFF: the reader's buffer is full.
-    PROTO_MEM: the queues together have three quarters of the worker's frames.
+    PROTO_MEM: the queues together have all of the worker's frames but what its rings, and sending, are to have.
 Holds: nothing. What is queued is the reader's.
 State: which claim is read by whom (csrc/tables/frame_claims.h), published by Stack.frames().
 Cost: benchmarks/stages/bench_taps.py

@@ -17,7 +17,7 @@ Drops:
     UDP_CSUM: wrong checksum; none over IPv6, and the socket does not allow that.
     NO_SOCKET: no socket is bound to the destination.
     SOCKET_RCVBUFF: the socket's receive buffer is full.
-    PROTO_MEM: the sockets together have three quarters of the worker's frames, and the device needs the rest.
+    PROTO_MEM: the sockets together have all of the worker's frames but what its rings, and sending, are to have.
     NOMEM: no frames for the copy that one of several sockets gets.
 Holds: nothing. What is queued is the reader's; the tick publishes it, once per poll.
 State: the table of sockets, published by this layer (native.py); each socket's counters, by their one writer each.

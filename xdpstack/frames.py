@@ -1,0 +1,246 @@
+"""Whole frames in and out: for probes, scrubbers and generators.
+
+    with stack.frames(EverythingBut()) as frames:
+        batch = frames.recv_batch()
+        for frame, device in zip(batch.frames(), batch.devices):
+            ...
+        frames.send([answer], device="eth1")
+        batch.release()
+
+What a claim lifts goes to whoever reads its frames, before tc ingress, and no further. What is sent enters at tc egress.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from xdpstack.errors import ClosedError, ConfigurationError
+from xdpstack.native import check, ffi, lib, views
+from xdpstack.udp import native
+from xdpstack.udp.semantics import Bound
+
+if TYPE_CHECKING:
+    from xdpstack.device.claims import Claim
+    from xdpstack.stack import Stack
+
+#: Packets that one poll takes from a queue at most.
+BUDGET = 256
+#: Bytes of receive queue for one claim, by truesize: a few thousand small frames.
+RCVBUF = 4 << 20
+
+
+class FrameBatch:
+    """Received frames; a context manager that releases. Their memory is lent: see xdpstack.batch.Batch.
+
+    Columns are read-only memoryviews, one row a frame: `lengths` (bytes, from the Ethernet header on), `devices` (the
+    stack's index).
+    """
+
+    __slots__ = ("_inner",)
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __len__(self) -> int:
+        return len(self._inner)
+
+    @property
+    def lengths(self) -> memoryview:
+        """Bytes of each frame."""
+        return memoryview(self._inner.lengths)
+
+    @property
+    def devices(self) -> memoryview:
+        """The stack's index of the device each came by."""
+        return memoryview(self._inner.devices)
+
+    def frames(self) -> list[bytes]:
+        """The frames' bytes, copied."""
+        copies: list[bytes] = self._inner.payloads()
+        return copies
+
+    def views(self) -> list[memoryview]:
+        """The frames where they lie; each keeps its memory lent as long as it lives."""
+        found: list[memoryview] = self._inner.views()
+        return found
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.frames())
+
+    def release(self) -> None:
+        """Give the memory back, but for what views hold."""
+        self._inner.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+class Frames:
+    """Frames of one claim in, frames of the user's out. Made by `Stack.frames()`; any thread may use it.
+
+    `claim` None: only sending.
+    """
+
+    def __init__(self, queues: FrameQueues, claim: Claim | None, index: int) -> None:
+        self.claim = claim
+        self.ids: tuple[int, ...] = ()
+        self._queues = queues
+        self._stack = stack = queues.stack
+        core = stack.core
+        self.pointer = native.create(core, Bound(index, 4, bytes(16), 0), RCVBUF, RCVBUF)
+        self._view = views.Socket(
+            int(ffi.cast("uintptr_t", self.pointer)),
+            int(ffi.cast("uintptr_t", core.pointer)),
+            (core.umem, self.pointer),
+        )
+        self._timeout: float | None = None
+        self._closed = False
+        self._lock = threading.Lock()
+
+    def settimeout(self, seconds: float | None) -> None:
+        """None: wait for ever; 0: never wait; else raise TimeoutError after so many seconds."""
+        self._timeout = seconds
+
+    def recv_batch(self, most: int = 64) -> FrameBatch:
+        """What has come, at least one frame and at most `most` (256 at a time).
+
+        Raises TimeoutError or BlockingIOError as the time-out says.
+        """
+        deadline = None if self._timeout is None else time.monotonic() + self._timeout
+        while True:
+            self._check()
+            if (got := self._view.recv_batch(most)) is not None:
+                return FrameBatch(got)
+            left = -1 if deadline is None else max(0, round((deadline - time.monotonic()) * 1000))
+            core = self._stack.core
+            result = lib.xs_socket_wait(core.pointer, self.pointer, not self._stack.driven, BUDGET, left)
+            if check(result, "wait for frames") == 2:
+                self._stack.run_all_parked()
+            if left == 0 and (got := self._view.recv_batch(most)) is not None:
+                return FrameBatch(got)
+            if deadline is not None and time.monotonic() >= deadline:
+                if self._timeout == 0:
+                    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+                raise TimeoutError("timed out")
+
+    def send(self, frames: Sequence[Any], device: str | int | None = None) -> int:
+        """Send whole frames (bytes-like, from the Ethernet header on, without FCS) by a device of the stack.
+
+        `device` may be left out when the stack has one. Returns how many were taken: all, unless the time-out is over first;
+        BlockingIOError or TimeoutError when none could be. ValueError: no Ethernet header; OSError(EMSGSIZE): larger than
+        what fits; OSError(ENETDOWN): the device is gone.
+        """
+        self._check()
+        index = self._index(device)
+        given = list(frames)
+        deadline = None if self._timeout is None else time.monotonic() + self._timeout
+        done = 0
+        while done < len(given):
+            taken = self._view.send_frames(given, done, index)
+            done += taken
+            if self._stack.hooked:
+                self._stack.run_all_parked()
+            if taken:
+                continue
+            if deadline is not None and time.monotonic() >= deadline:
+                if done:
+                    return done
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)) if not self._timeout else TimeoutError
+            self._stack.sockets.wait_room(1)
+            self._check()
+        return done
+
+    def _index(self, device: str | int | None) -> int:
+        devices = self._stack.devices
+        if device is None and len(devices) == 1:
+            return 0
+        for each in devices:
+            if device in (each.name, each.index):
+                return each.index
+        names = ", ".join(each.name for each in devices)
+        raise ConfigurationError(f"device {device!r} is not of this stack", fix=f"Say which: {names}.")
+
+    def _check(self) -> None:
+        self._stack.check()
+        if self._closed:
+            raise ClosedError("these frames were closed")
+
+    def close(self) -> None:
+        """Claim out, queue emptied. Idempotent."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._queues.forget(self)
+        self._view.drain()
+        self._view.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class FrameQueues:
+    """All Frames of one stack, and which claim's frames go to which (csrc/tables/frame_claims.h)."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self._all: list[Frames] = []
+
+    def open(self, claim: Claim | None) -> Frames:
+        """See Stack.frames(). What is lifted before the workers know the reader goes on along the path, as if unread."""
+        with self.stack.control.lock:
+            made = Frames(self, claim, len(self._all))
+            if claim is None:
+                return made
+            self._all.append(made)
+            try:
+                made.ids = self.stack.claim(claim)
+                self._publish()
+            except BaseException:
+                self.forget(made)
+                raise
+        return made
+
+    def forget(self, frames: Frames) -> None:
+        """The claim out, then its frames are nobody's. Nothing to do for one that only sends."""
+        with self.stack.control.lock:
+            if frames not in self._all:
+                return
+            if frames.ids and frames.claim is not None:
+                self.stack.unclaim(frames.claim)
+            self._all.remove(frames)
+            self._publish()
+
+    def close(self) -> None:
+        """Close them all."""
+        for each in list(self._all):
+            each.close()
+
+    def _publish(self) -> None:
+        """taps.rx is on the path while somebody reads frames."""
+        walk = self.stack.walk
+        present = walk.present | {"taps.rx"} if self._all else walk.present - {"taps.rx"}
+        if present != walk.present:
+            walk.present = present
+            walk.wire()
+        entries = [(number, device, each) for each in self._all for device, number in enumerate(each.ids)]
+        table = ffi.new("struct xs_frame_claim[]", max(1, len(entries)))
+        for row, (number, device, each) in zip(table, entries, strict=False):
+            row.claim_id, row.device, row.socket = number, device, each.pointer
+        check(lib.xs_stack_set_frame_claims(self.stack.core.pointer, table, len(entries)), "publish the frame claims")
