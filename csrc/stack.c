@@ -17,7 +17,8 @@ static const struct xs_config no_devices;
 
 /* Anonymous memory that a forked child does not get: it must not touch frames that the parent's kernel rings name. */
 static void *map_private(size_t bytes, int flags) {
-    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE | flags, -1, 0);
+    void *p =
+        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE | flags, -1, 0);
     if (p == MAP_FAILED) return NULL;
     madvise(p, bytes, MADV_DONTFORK);
     return p;
@@ -111,7 +112,9 @@ uint32_t xs_stack_frame_shift(struct xs_stack *s) { return s->mem.frame_shift; }
 uint32_t xs_stack_frame_count(struct xs_stack *s) { return s->mem.nframes; }
 void *xs_stack_pkts(struct xs_stack *s) { return s->mem.pkt; }
 void *xs_stack_metas(struct xs_stack *s) { return s->mem.meta; }
-struct xs_worker *xs_stack_worker(struct xs_stack *s, uint32_t i) { return i < s->nworkers ? s->worker[i] : NULL; }
+struct xs_worker *xs_stack_worker(struct xs_stack *s, uint32_t i) {
+    return i < s->nworkers ? s->worker[i] : NULL;
+}
 
 void xs_stack_set_now(struct xs_stack *s, uint64_t now_ns) { atomic_store(&s->manual_now_ns, now_ns); }
 uint64_t xs_stack_clock(struct xs_stack *s) { return xs_stack_now_ns(s); }

@@ -14,12 +14,12 @@ struct xs_stack {
     uint32_t nworkers;
     uint32_t frames_per_worker;
     struct xs_tables tables;
-    int event_fd;                  /* workers wake control: base/events.h */
-    bool manual_clock;             /* the memory device's: time is what the caller says */
+    int event_fd;      /* workers wake control: base/events.h */
+    bool manual_clock; /* the memory device's: time is what the caller says */
     _Atomic(uint64_t) manual_now_ns;
-    pid_t pid;                     /* a forked child must not touch the rings */
-    pthread_mutex_t ports_lock;    /* held while a worker's queues change; the watchdog looks at them under it. Taken before
-                                      any worker is entered */
+    pid_t pid; /* a forked child must not touch the rings */
+    /* Held while a worker's queues change; the watchdog looks at them under it. Taken before any worker is entered. */
+    pthread_mutex_t ports_lock;
     struct xs_worker *worker[XS_WORKERS_MAX];
 };
 

@@ -33,13 +33,16 @@ int xs_worker_init(struct xs_worker *w, struct xs_stack *s, uint32_t index) {
     w->walk.mem = &s->mem;
     w->walk.pool = &w->pool;
     xs_napi_init(&w->napi, &s->mem, &w->pool, &s->tables);
-    w->inbox = (struct xs_inbox){
-        .mem = &s->mem, .worker = index, .frames_max = s->frames_per_worker / 4 * 3};
+    w->inbox = (struct xs_inbox){.mem = &s->mem, .worker = index, .frames_max = s->frames_per_worker / 4 * 3};
     w->events.fd = s->event_fd;
     w->neigh = (struct xs_neigh){.mem = &s->mem, .tables = &s->tables, .events = &w->events};
     w->taps = (struct xs_taps){.mem = &s->mem, .tables = &s->tables, .inbox = &w->inbox};
-    w->udp = (struct xs_udp){.mem = &s->mem, .pool = &w->pool, .tables = &s->tables, .inbox = &w->inbox,
-                             .manual_clock = s->manual_clock, .shadow_epoll = -1};
+    w->udp = (struct xs_udp){.mem = &s->mem,
+                             .pool = &w->pool,
+                             .tables = &s->tables,
+                             .inbox = &w->inbox,
+                             .manual_clock = s->manual_clock,
+                             .shadow_epoll = -1};
     rc = xs_ip_init(&w->ip, &s->tables, &w->pool, index ? &s->worker[0]->ip : NULL);
     if (rc) {
         xs_worker_deinit(w);
@@ -51,7 +54,8 @@ int xs_worker_init(struct xs_worker *w, struct xs_stack *s, uint32_t index) {
     w->epoll_fd = w->udp.worker_epoll = epoll_create1(EPOLL_CLOEXEC);
     struct epoll_event wake = {.events = EPOLLIN, .data.fd = w->wake_fd};
     struct epoll_event timer = {.events = EPOLLIN, .data.fd = w->timer_fd};
-    if (w->wake_fd < 0 || w->timer_fd < 0 || w->epoll_fd < 0 || epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, w->wake_fd, &wake) ||
+    if (w->wake_fd < 0 || w->timer_fd < 0 || w->epoll_fd < 0 ||
+        epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, w->wake_fd, &wake) ||
         epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, w->timer_fd, &timer)) {
         rc = -errno;
         xs_worker_deinit(w);
@@ -78,7 +82,8 @@ void xs_worker_deinit(struct xs_worker *w) {
 
 bool xs_worker_enter(struct xs_worker *w) {
     int nobody = 0;
-    if (!atomic_compare_exchange_strong_explicit(&w->driver, &nobody, 1, memory_order_acquire, memory_order_relaxed))
+    if (!atomic_compare_exchange_strong_explicit(&w->driver, &nobody, 1, memory_order_acquire,
+                                                 memory_order_relaxed))
         return false;
     xs_epoch_enter(&w->epoch);
     return true;
@@ -165,7 +170,8 @@ int xs_worker_poll(struct xs_worker *w, uint32_t budget) {
     xs_walk_tick(&w->walk, now);
     xs_worker_finish(w);
     look_for_faults(w, now);
-    atomic_store_explicit(&w->polls, atomic_load_explicit(&w->polls, memory_order_relaxed) + 1, memory_order_relaxed);
+    atomic_store_explicit(&w->polls, atomic_load_explicit(&w->polls, memory_order_relaxed) + 1,
+                          memory_order_relaxed);
     xs_worker_leave(w);
     return (int)total;
 }
@@ -214,7 +220,10 @@ int xs_worker_epoll_fd(struct xs_worker *w) { return w->epoll_fd; }
 
 /* ---- nodes ---- */
 
-static const struct { const struct xs_stage_def *def; size_t state; } rows[] = {
+static const struct {
+    const struct xs_stage_def *def;
+    size_t state;
+} rows[] = {
 #define ROW(d, field) {&d, offsetof(struct xs_worker, field)},
     XS_STAGE_ROWS(ROW)
 #undef ROW
@@ -287,7 +296,9 @@ int xs_worker_reset_nodes(struct xs_worker *w) {
 }
 
 const char *xs_stage_name(uint32_t i) { return i < ROWS ? rows[i].def->name : NULL; }
-const char *xs_stage_edge(uint32_t i, uint32_t edge) { return i < ROWS && edge < 8 ? rows[i].def->edges[edge] : NULL; }
+const char *xs_stage_edge(uint32_t i, uint32_t edge) {
+    return i < ROWS && edge < 8 ? rows[i].def->edges[edge] : NULL;
+}
 const char *xs_stage_counter(uint32_t i, uint32_t counter) {
     return i < ROWS && counter < 16 ? rows[i].def->counters[counter] : NULL;
 }
@@ -317,7 +328,8 @@ int xs_worker_parked_frames(struct xs_worker *w, uint32_t at, uint32_t *frames, 
     return (int)n;
 }
 
-int xs_worker_resume(struct xs_worker *w, uint32_t at, const uint8_t *next, const uint16_t *reason, uint32_t n) {
+int xs_worker_resume(struct xs_worker *w, uint32_t at, const uint8_t *next, const uint16_t *reason,
+                     uint32_t n) {
     if (!xs_worker_enter(w)) return -EBUSY;
     int rc = xs_walk_resume(&w->walk, at, next, reason, n, xs_stack_now_ns(w->stack));
     kick_all(w, w->walk.now_ns);
@@ -334,14 +346,24 @@ void xs_worker_ledger(struct xs_worker *w, struct xs_ledger_values *out) {
     for (uint32_t f = w->index * w->pool.per_home; f < (w->index + 1) * w->pool.per_home; f++)
         held += mem->pkt[f].owner == XS_HELD && !(mem->pkt[f].flags & XS_PKT_TAIL);
     *out = (struct xs_ledger_values){
-        .received = l->received, .created = l->created, .split = l->split,
-        .delivered = l->delivered, .sent = l->sent, .merged = l->merged,
-        .punted = l->punted, .dropped = l->dropped, .held = held,
+        .received = l->received,
+        .created = l->created,
+        .split = l->split,
+        .delivered = l->delivered,
+        .sent = l->sent,
+        .merged = l->merged,
+        .punted = l->punted,
+        .dropped = l->dropped,
+        .held = held,
     };
 }
 
-uint64_t xs_node_packets(struct xs_worker *w, uint32_t at) { return at < w->walk.nnodes ? w->walk.node[at].packets : 0; }
-uint64_t xs_node_batches(struct xs_worker *w, uint32_t at) { return at < w->walk.nnodes ? w->walk.node[at].batches : 0; }
+uint64_t xs_node_packets(struct xs_worker *w, uint32_t at) {
+    return at < w->walk.nnodes ? w->walk.node[at].packets : 0;
+}
+uint64_t xs_node_batches(struct xs_worker *w, uint32_t at) {
+    return at < w->walk.nnodes ? w->walk.node[at].batches : 0;
+}
 uint64_t xs_node_counter(struct xs_worker *w, uint32_t at, uint32_t i) {
     return at < w->walk.nnodes && i < XS_COUNTERS_MAX ? w->walk.node[at].counter[i] : 0;
 }
@@ -373,8 +395,12 @@ int xs_worker_trace_read(struct xs_worker *w, uint32_t from, struct xs_trace_val
     const struct xs_trace *t = w->walk.trace;
     for (; t && from + n < t->n && n < cap; n++) {
         const struct xs_trace_step *s = &t->step[from + n];
-        out[n] = (struct xs_trace_values){.packet = s->packet, .node = s->node, .next = s->next,
-                                          .reason = s->reason, .now_ns = s->now_ns, .len = s->len};
+        out[n] = (struct xs_trace_values){.packet = s->packet,
+                                          .node = s->node,
+                                          .next = s->next,
+                                          .reason = s->reason,
+                                          .now_ns = s->now_ns,
+                                          .len = s->len};
         memcpy(out[n].bytes, s->bytes, s->len);
     }
     xs_worker_leave(w);

@@ -24,23 +24,23 @@
 struct xs_stack;
 
 struct xs_worker {
-    struct xs_epoch epoch;         /* odd while polling */
+    struct xs_epoch epoch;           /* odd while polling */
     alignas(64) _Atomic(int) driver; /* thread that polls, by kernel thread id; 0 = nobody */
-    _Atomic(uint64_t) polls;       /* finished polls; the watchdog looks at it */
+    _Atomic(uint64_t) polls;         /* finished polls; the watchdog looks at it */
     struct xs_stack *stack;
     uint32_t index;
-    int wake_fd;                   /* eventfd: control wakes a worker that sleeps in xs_worker_wait() */
-    int epoll_fd;                  /* RX rings, wake_fd, timer_fd, and what sockets add */
-    int timer_fd;                  /* see finish_later() */
-    uint64_t timer_ns;             /* when it goes off; 0 = not set */
-    uint64_t faults_ns;            /* when sockets were last asked for errors */
-    uint32_t rx_entry;             /* node of napi.rx */
-    uint32_t tx_entry;             /* node of routing.tx */
-    uint32_t frames_tx_entry;      /* where whole frames from the user enter: tc.tx or what stands for it */
+    int wake_fd;              /* eventfd: control wakes a worker that sleeps in xs_worker_wait() */
+    int epoll_fd;             /* RX rings, wake_fd, timer_fd, and what sockets add */
+    int timer_fd;             /* see finish_later() */
+    uint64_t timer_ns;        /* when it goes off; 0 = not set */
+    uint64_t faults_ns;       /* when sockets were last asked for errors */
+    uint32_t rx_entry;        /* node of napi.rx */
+    uint32_t tx_entry;        /* node of routing.tx */
+    uint32_t frames_tx_entry; /* where whole frames from the user enter: tc.tx or what stands for it */
     struct xs_pool pool;
     struct xs_walk walk;
     struct xs_events events; /* what it asks of control */
-    struct xs_inbox inbox; /* what this worker puts on the queues of sockets */
+    struct xs_inbox inbox;   /* what this worker puts on the queues of sockets */
     /* the stages' state, one field a stem */
     struct xs_napi napi;
     struct xs_ip ip;

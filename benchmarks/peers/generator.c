@@ -55,8 +55,9 @@ int main(int argc, char **argv) {
     puts("ready");
     fflush(stdout);
     for (;;) {
-        LIBBPF_OPTS(bpf_test_run_opts, run, .data_in = frame, .data_size_in = (uint32_t)len, .ctx_in = &context,
-                    .ctx_size_in = sizeof context, .repeat = PER_CALL, .flags = BPF_F_TEST_XDP_LIVE_FRAMES);
+        LIBBPF_OPTS(bpf_test_run_opts, run, .data_in = frame, .data_size_in = (uint32_t)len,
+                    .ctx_in = &context, .ctx_size_in = sizeof context, .repeat = PER_CALL,
+                    .flags = BPF_F_TEST_XDP_LIVE_FRAMES);
         if (bpf_prog_test_run_opts(program, &run) && errno != EINTR) return fail("run");
         *count += PER_CALL;
     }

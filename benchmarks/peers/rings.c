@@ -34,8 +34,10 @@ static void fail(const char *what) {
     exit(1);
 }
 
-static struct ring map_ring(int fd, uint64_t page, const struct xdp_ring_offset *off, uint32_t n, size_t slot) {
-    char *p = mmap(NULL, off->desc + n * slot, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, (off_t)page);
+static struct ring map_ring(int fd, uint64_t page, const struct xdp_ring_offset *off, uint32_t n,
+                            size_t slot) {
+    char *p =
+        mmap(NULL, off->desc + n * slot, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, (off_t)page);
     if (p == MAP_FAILED) fail("mmap of a ring");
     return (struct ring){(void *)(p + off->producer), (void *)(p + off->consumer), p + off->desc, n - 1};
 }
@@ -66,12 +68,15 @@ int main(int argc, char **argv) {
     volatile uint64_t *count = mmap(NULL, 8, PROT_READ | PROT_WRITE, MAP_SHARED, count_fd, 0);
     if (!ifindex || count == MAP_FAILED) fail(argv[1]);
 
-    char *umem = mmap(NULL, (size_t)frames * FRAME, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    char *umem = mmap(NULL, (size_t)frames * FRAME, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     int fd = socket(AF_XDP, SOCK_RAW, 0);
-    struct xdp_umem_reg reg = {.addr = (uint64_t)(uintptr_t)umem, .len = (uint64_t)frames * FRAME, .chunk_size = FRAME};
+    struct xdp_umem_reg reg = {
+        .addr = (uint64_t)(uintptr_t)umem, .len = (uint64_t)frames * FRAME, .chunk_size = FRAME};
     uint32_t fill_n = 2 * n;
     if (fd < 0 || setsockopt(fd, SOL_XDP, XDP_UMEM_REG, &reg, sizeof reg)) fail("register the memory");
-    if (setsockopt(fd, SOL_XDP, XDP_UMEM_FILL_RING, &fill_n, 4) || setsockopt(fd, SOL_XDP, XDP_UMEM_COMPLETION_RING, &n, 4) ||
+    if (setsockopt(fd, SOL_XDP, XDP_UMEM_FILL_RING, &fill_n, 4) ||
+        setsockopt(fd, SOL_XDP, XDP_UMEM_COMPLETION_RING, &n, 4) ||
         setsockopt(fd, SOL_XDP, XDP_RX_RING, &n, 4))
         fail("make the rings");
     struct xdp_mmap_offsets off;
@@ -79,10 +84,13 @@ int main(int argc, char **argv) {
     if (getsockopt(fd, SOL_XDP, XDP_MMAP_OFFSETS, &off, &len)) fail("ask for the offsets");
     struct ring rx = map_ring(fd, XDP_PGOFF_RX_RING, &off.rx, n, sizeof(struct xdp_desc));
     struct ring fill = map_ring(fd, XDP_UMEM_PGOFF_FILL_RING, &off.fr, fill_n, sizeof(uint64_t));
-    struct sockaddr_xdp address = {.sxdp_family = AF_XDP, .sxdp_ifindex = (uint32_t)ifindex,
-                                   .sxdp_queue_id = (uint32_t)queue, .sxdp_flags = XDP_USE_NEED_WAKEUP};
+    struct sockaddr_xdp address = {.sxdp_family = AF_XDP,
+                                   .sxdp_ifindex = (uint32_t)ifindex,
+                                   .sxdp_queue_id = (uint32_t)queue,
+                                   .sxdp_flags = XDP_USE_NEED_WAKEUP};
     for (int tries = 0; bind(fd, (struct sockaddr *)&address, sizeof address); tries++) {
-        if (errno != EBUSY || tries == 100) fail("bind"); /* a socket closed just before lets go after a while */
+        if (errno != EBUSY || tries == 100)
+            fail("bind"); /* a socket closed just before lets go after a while */
         usleep(10000);
     }
     int map = bpf_map_create(BPF_MAP_TYPE_XSKMAP, "xsks", 4, 4, 64, NULL);

@@ -17,15 +17,16 @@ int main(int argc, char **argv) {
     int fd = socket(AF_INET, SOCK_DGRAM, 0), count_fd = open(argv[2], O_RDWR);
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(argv[1]))};
     volatile uint64_t *count = mmap(NULL, 8, PROT_READ | PROT_WRITE, MAP_SHARED, count_fd, 0);
-    if (bind(fd, (struct sockaddr *)&address, sizeof address) || count == MAP_FAILED) return perror("udp_sink"), 1;
+    if (bind(fd, (struct sockaddr *)&address, sizeof address) || count == MAP_FAILED)
+        return perror("udp_sink"), 1;
     static char data[BATCH][2048];
     static struct sockaddr_in from[BATCH];
     struct iovec part[BATCH];
     struct mmsghdr message[BATCH];
     for (int i = 0; i < BATCH; i++) {
         part[i] = (struct iovec){data[i], sizeof data[i]};
-        message[i].msg_hdr = (struct msghdr){.msg_name = &from[i], .msg_namelen = sizeof from[i],
-                                             .msg_iov = &part[i], .msg_iovlen = 1};
+        message[i].msg_hdr = (struct msghdr){
+            .msg_name = &from[i], .msg_namelen = sizeof from[i], .msg_iov = &part[i], .msg_iovlen = 1};
     }
     puts("ready");
     fflush(stdout);

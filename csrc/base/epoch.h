@@ -16,8 +16,12 @@ struct xs_epoch {
     alignas(64) _Atomic(uint64_t) value;
 };
 
-static inline void xs_epoch_enter(struct xs_epoch *e) { atomic_fetch_add_explicit(&e->value, 1, memory_order_seq_cst); }
-static inline void xs_epoch_leave(struct xs_epoch *e) { atomic_fetch_add_explicit(&e->value, 1, memory_order_release); }
+static inline void xs_epoch_enter(struct xs_epoch *e) {
+    atomic_fetch_add_explicit(&e->value, 1, memory_order_seq_cst);
+}
+static inline void xs_epoch_leave(struct xs_epoch *e) {
+    atomic_fetch_add_explicit(&e->value, 1, memory_order_release);
+}
 
 /* Waits until what was published before the call is all that the worker can see. A poll is bounded, so the wait is. */
 static inline void xs_epoch_wait(struct xs_epoch *e) {

@@ -20,14 +20,14 @@
 #include <stdlib.h>
 
 struct xs_ring {
-    uint32_t prod;               /* our own index, or the last seen one of the other side */
+    uint32_t prod; /* our own index, or the last seen one of the other side */
     uint32_t cons;
     uint32_t mask;
     uint32_t size;               /* slots, a power of two */
     _Atomic(uint32_t) *producer; /* shared with the kernel */
     _Atomic(uint32_t) *consumer;
-    _Atomic(uint32_t) *flags;    /* XDP_RING_NEED_WAKEUP */
-    void *slots;                 /* struct xdp_desc (RX, TX) or uint64_t (fill, completion) */
+    _Atomic(uint32_t) *flags; /* XDP_RING_NEED_WAKEUP */
+    void *slots;              /* struct xdp_desc (RX, TX) or uint64_t (fill, completion) */
 };
 
 /* Producer: slots that may be written now, at most `want`. */

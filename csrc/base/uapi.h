@@ -6,12 +6,12 @@
 #include <linux/if_xdp.h>
 #include <stdint.h>
 
-#define XS_UAPI_XDP_USE_SG (1 << 4)             /* bind flag, 6.6: packets of several buffers */
-#define XS_UAPI_XDP_PKT_CONTD (1 << 0)          /* descriptor option, 6.6: the packet goes on in the next descriptor */
-#define XS_UAPI_XDP_TX_METADATA (1 << 1)        /* descriptor option, 6.8 */
-#define XS_UAPI_XDP_UMEM_TX_SW_CSUM (1 << 1)    /* umem flag, 6.8 */
+#define XS_UAPI_XDP_USE_SG (1 << 4)          /* bind flag, 6.6: packets of several buffers */
+#define XS_UAPI_XDP_PKT_CONTD (1 << 0)       /* descriptor option, 6.6: the packet goes on in the next one */
+#define XS_UAPI_XDP_TX_METADATA (1 << 1)     /* descriptor option, 6.8 */
+#define XS_UAPI_XDP_UMEM_TX_SW_CSUM (1 << 1) /* umem flag, 6.8 */
 #define XS_UAPI_XDP_UMEM_TX_METADATA_LEN (1 << 2) /* umem flag, 6.11 */
-#define XS_UAPI_XDP_MAX_TX_SKB_BUDGET 9         /* socket option, 6.17 */
+#define XS_UAPI_XDP_MAX_TX_SKB_BUDGET 9           /* socket option, 6.17 */
 
 _Static_assert(sizeof(struct xdp_desc) == 16, "an RX or TX slot is 16 bytes");
 _Static_assert(XDP_RING_NEED_WAKEUP == 1, "base/ring.h tests bit 0");

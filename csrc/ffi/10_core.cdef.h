@@ -7,10 +7,10 @@ struct xs_xsk;
 
 struct xs_stack_options {
     uint32_t workers;
-    uint32_t frames_per_worker;  /* a power of two */
-    uint32_t frame_bytes;        /* 2048 or 4096 */
-    uint32_t huge_pages;         /* 1 = ask for them; refused is -ENOMEM, never silent */
-    uint32_t manual_clock;       /* 1 = time moves by xs_stack_set_now() only */
+    uint32_t frames_per_worker; /* a power of two */
+    uint32_t frame_bytes;       /* 2048 or 4096 */
+    uint32_t huge_pages;        /* 1 = ask for them; refused is -ENOMEM, never silent */
+    uint32_t manual_clock;      /* 1 = time moves by xs_stack_set_now() only */
 };
 
 int xs_stack_create(const struct xs_stack_options *options, struct xs_stack **out);
@@ -33,7 +33,7 @@ struct xs_worker *xs_stack_worker(struct xs_stack *stack, uint32_t index);
 struct xs_device_values {
     uint32_t ifindex;
     uint32_t mtu;
-    uint16_t flags;              /* XS_DEV_* of tables/config.h */
+    uint16_t flags; /* XS_DEV_* of tables/config.h */
     uint8_t rp_filter;
     uint8_t nqueues;
     uint8_t mac[6];
@@ -81,13 +81,14 @@ int xs_worker_epoll_fd(struct xs_worker *worker);
 /* Parked packets of Python hooks: bit per node; frames of one; giving them back with where they go. */
 uint64_t xs_worker_parked(struct xs_worker *worker);
 int xs_worker_parked_frames(struct xs_worker *worker, uint32_t node, uint32_t *frames, uint32_t cap);
-int xs_worker_resume(struct xs_worker *worker, uint32_t node, const uint8_t *next, const uint16_t *reason, uint32_t n);
+int xs_worker_resume(struct xs_worker *worker, uint32_t node, const uint8_t *next, const uint16_t *reason,
+                     uint32_t n);
 
 /* Counters. */
 struct xs_ledger_values {
     uint64_t received, created, split;
     uint64_t delivered, sent, merged, punted, dropped;
-    uint64_t held;               /* packets held now */
+    uint64_t held; /* packets held now */
 };
 void xs_worker_ledger(struct xs_worker *worker, struct xs_ledger_values *out);
 /* Frames by owner (enum xs_owner), all partitions; sums to the number of frames. out[8]. */

@@ -13,7 +13,8 @@ enum xs_xsk_step {
 };
 
 struct xs_xsk_options {
-    void *memory; /* frames; page aligned. Stays the caller's, who keeps it mapped until the socket is closed */
+    /* Frames; page aligned. Stays the caller's, who keeps it mapped until the socket is closed. */
+    void *memory;
     uint64_t memory_bytes;
     uint32_t frame_bytes;
     uint32_t ifindex; /* in the network namespace of the calling thread */
@@ -24,8 +25,9 @@ struct xs_xsk_options {
     uint32_t completion_slots;
     uint32_t fill_target; /* frames to keep with the kernel; 0 = fill_slots */
     uint32_t bind_flags;  /* XDP_COPY, XDP_ZEROCOPY, XDP_USE_NEED_WAKEUP, XDP_USE_SG */
-    int32_t share;        /* a socket whose registered memory, and with it mode and flags, this one shares: bind_flags are
-                             to be what that one was bound with. -1: registers `memory` anew */
+    /* A socket whose registered memory, and with it mode and flags, this one shares: bind_flags are to be what that one
+     * was bound with. -1: registers `memory` anew. */
+    int32_t share;
 };
 
 /* `step` is written in any case. */
@@ -51,19 +53,19 @@ int xs_xsk_read_stats(struct xs_xsk *xsk, struct xs_xsk_stats *out);
 struct xs_xsk_values {
     int32_t fd; /* -1: closed, or a memory device */
     uint32_t queue;
-    uint32_t device;         /* the stack's device index */
-    uint32_t zero_copy;      /* granted */
-    uint32_t multi;          /* takes packets of several frames */
-    uint32_t dead;           /* not polled any more */
-    uint32_t error;          /* errno of the fault, 0 = none */
-    uint32_t filled;         /* frames with the kernel to receive into, or received and not read */
-    uint32_t transmitting;   /* frames with the kernel to send, or sent and not taken back */
-    uint32_t unkicked;       /* of those, the kernel was not told yet */
-    uint64_t kicks;          /* system calls that told the kernel to send */
-    uint64_t kicks_spared;   /* batches for which it needed none */
-    uint64_t kick_errors;    /* kicks that failed otherwise than by "later" */
-    uint64_t rx_wakeups;     /* system calls that told the kernel of new empty frames */
-    uint64_t rx_bad_descs;   /* descriptors outside the memory: never from a sound kernel */
+    uint32_t device;          /* the stack's device index */
+    uint32_t zero_copy;       /* granted */
+    uint32_t multi;           /* takes packets of several frames */
+    uint32_t dead;            /* not polled any more */
+    uint32_t error;           /* errno of the fault, 0 = none */
+    uint32_t filled;          /* frames with the kernel to receive into, or received and not read */
+    uint32_t transmitting;    /* frames with the kernel to send, or sent and not taken back */
+    uint32_t unkicked;        /* of those, the kernel was not told yet */
+    uint64_t kicks;           /* system calls that told the kernel to send */
+    uint64_t kicks_spared;    /* batches for which it needed none */
+    uint64_t kick_errors;     /* kicks that failed otherwise than by "later" */
+    uint64_t rx_wakeups;      /* system calls that told the kernel of new empty frames */
+    uint64_t rx_bad_descs;    /* descriptors outside the memory: never from a sound kernel */
     uint64_t bad_completions; /* of frames that the kernel did not have: never from a sound kernel */
 };
 void xs_xsk_read(struct xs_xsk *xsk, struct xs_xsk_values *out);

@@ -14,10 +14,10 @@ struct xs_worker;
 #define XS_NUD_PERMANENT 0x80
 
 struct xs_neigh_values {
-    uint8_t address[16];          /* IPv4 mapped */
+    uint8_t address[16]; /* IPv4 mapped */
     uint8_t mac[6];
-    uint8_t state;                /* XS_NUD_*; 0 = it is gone */
-    uint8_t device;               /* the stack's index */
+    uint8_t state;  /* XS_NUD_*; 0 = it is gone */
+    uint8_t device; /* the stack's index */
 };
 /* Replaces the whole table; returns when no worker can see the old one. */
 int xs_stack_set_neighbours(struct xs_stack *stack, const struct xs_neigh_values *values, uint32_t n);
@@ -27,9 +27,9 @@ int xs_stack_update_neighbour(struct xs_stack *stack, const struct xs_neigh_valu
 /* A worker wants a neighbour to be resolved, or to be seen to be there still. */
 #define XS_EVENT_NEIGH_WANTED 1
 struct xs_event {
-    uint32_t kind;                /* XS_EVENT_* */
-    uint32_t device;              /* the stack's index */
-    uint8_t address[16];          /* IPv4 mapped */
+    uint32_t kind;       /* XS_EVENT_* */
+    uint32_t device;     /* the stack's index */
+    uint8_t address[16]; /* IPv4 mapped */
 };
 /* One for all workers: readable when there are events; reading it resets it. */
 int xs_stack_event_fd(struct xs_stack *stack);

@@ -30,48 +30,54 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define XS_STAGE_ABI 1u       /* bumped when a structure of this header changes */
-#define XS_BATCH_CAP 256u     /* packets in a batch, emitted ones included */
-#define XS_WEIGHT 64u         /* packets taken from a ring, or from a caller, per batch: leaves room to emit */
+#define XS_STAGE_ABI 1u   /* bumped when a structure of this header changes */
+#define XS_BATCH_CAP 256u /* packets in a batch, emitted ones included */
+#define XS_WEIGHT 64u     /* packets taken from a ring, or from a caller, per batch: leaves room to emit */
 #define XS_NO_FRAME UINT32_MAX
 
 /* Where a frame is. Every frame has exactly one owner; the frame ledger is the count of each. */
 enum xs_owner {
-    XS_FREE = 0,         /* in its worker's pool, or on its way back there */
-    XS_FILLED,           /* in a fill ring or the RX ring: the kernel's, or not read yet */
-    XS_WALKING,          /* in a batch; none is left in this state when a poll returns */
-    XS_HELD,             /* kept by a stage: unresolved neighbour, transmit backlog, parked for a Python hook */
-    XS_QUEUED,           /* on a socket's receive queue */
-    XS_LENT,             /* with a Python reader */
-    XS_TRANSMITTING,     /* in a TX ring, or sent and not completed */
+    XS_FREE = 0,     /* in its worker's pool, or on its way back there */
+    XS_FILLED,       /* in a fill ring or the RX ring: the kernel's, or not read yet */
+    XS_WALKING,      /* in a batch; none is left in this state when a poll returns */
+    XS_HELD,         /* kept by a stage: unresolved neighbour, transmit backlog, parked for a Python hook */
+    XS_QUEUED,       /* on a socket's receive queue */
+    XS_LENT,         /* with a Python reader */
+    XS_TRANSMITTING, /* in a TX ring, or sent and not completed */
     XS_OWNERS
 };
 
 /* The three states of a transport checksum, and unknown. */
 enum xs_csum {
-    XS_CSUM_NONE = 0,    /* nobody looked yet */
-    XS_CSUM_VERIFIED,    /* correct, or the sender sent none and may */
-    XS_CSUM_PARTIAL,     /* only the pseudo-header sum is in the field: from a local sender, payload intact */
+    XS_CSUM_NONE = 0, /* nobody looked yet */
+    XS_CSUM_VERIFIED, /* correct, or the sender sent none and may */
+    XS_CSUM_PARTIAL,  /* only the pseudo-header sum is in the field: from a local sender, payload intact */
     XS_CSUM_BAD
 };
 
 /* How the frame was addressed at layer 2 (the kernel's PACKET_* of skb->pkt_type). */
-enum xs_pkt_type { XS_PACKET_HOST = 0, XS_PACKET_BROADCAST, XS_PACKET_MULTICAST, XS_PACKET_OTHERHOST, XS_PACKET_OUTGOING };
+enum xs_pkt_type {
+    XS_PACKET_HOST = 0,
+    XS_PACKET_BROADCAST,
+    XS_PACKET_MULTICAST,
+    XS_PACKET_OTHERHOST,
+    XS_PACKET_OUTGOING
+};
 
 /* flags of struct xs_pkt */
-#define XS_PKT_IPV6 0x0001u        /* l3 is IPv6; else IPv4 once l3_proto says so */
-#define XS_PKT_FRAGMENT 0x0002u    /* an IP fragment */
-#define XS_PKT_VLAN 0x0004u        /* xs_meta.vlan_* are valid */
-#define XS_PKT_TRUNC 0x0008u       /* napi met the end of the frame inside a header */
-#define XS_PKT_ROUTED_LOCAL 0x0010u    /* routing: for this host */
+#define XS_PKT_IPV6 0x0001u             /* l3 is IPv6; else IPv4 once l3_proto says so */
+#define XS_PKT_FRAGMENT 0x0002u         /* an IP fragment */
+#define XS_PKT_VLAN 0x0004u             /* xs_meta.vlan_* are valid */
+#define XS_PKT_TRUNC 0x0008u            /* napi met the end of the frame inside a header */
+#define XS_PKT_ROUTED_LOCAL 0x0010u     /* routing: for this host */
 #define XS_PKT_ROUTED_BROADCAST 0x0020u /* routing: to a broadcast address */
 #define XS_PKT_ROUTED_MULTICAST 0x0040u /* routing: to a multicast address */
-#define XS_PKT_SLOW 0x0080u        /* came through a shadow socket: payload only, no headers in the frame */
-#define XS_PKT_DF 0x0100u          /* transmit: do not fragment */
-#define XS_PKT_TRACE 0x0200u       /* the walk records this packet's way */
-#define XS_PKT_MULTI 0x0400u       /* has further frames in `frag` */
-#define XS_PKT_TAIL 0x0800u        /* not the first frame of its packet: reached through `frag` only */
-#define XS_PKT_USER 0xf000u        /* free for custom stages */
+#define XS_PKT_SLOW 0x0080u  /* came through a shadow socket: payload only, no headers in the frame */
+#define XS_PKT_DF 0x0100u    /* transmit: do not fragment */
+#define XS_PKT_TRACE 0x0200u /* the walk records this packet's way */
+#define XS_PKT_MULTI 0x0400u /* has further frames in `frag` */
+#define XS_PKT_TAIL 0x0800u  /* not the first frame of its packet: reached through `frag` only */
+#define XS_PKT_USER 0xf000u  /* free for custom stages */
 
 /* Hot descriptor: 64 bytes. Written by napi on receive and by udp on transmit; a later stage may change what it says it
  * does in its contract. Offsets are from the start of the frame (the chunk), so that headers can be put before data. */
@@ -80,7 +86,7 @@ struct xs_pkt {
     uint16_t data_off;    /* first byte (Ethernet header) */
     uint16_t len;         /* bytes in this frame */
     uint16_t l3_off;      /* IP header; valid once napi has run */
-    uint16_t l4_off;      /* transport header; 0 = not found. Set by ip (options and extension headers are behind us) */
+    uint16_t l4_off;      /* transport header, past options and extension headers; 0 = not found. By ip */
     uint16_t payload_off; /* first byte of the datagram's payload; set by udp */
     uint16_t payload_len; /* its length in bytes (over all frames) */
     uint16_t l3_proto;    /* ethertype, host order, behind VLAN tags */
@@ -91,14 +97,14 @@ struct xs_pkt {
     uint8_t queue;        /* RX queue; on transmit the TX queue */
     uint32_t mark;        /* skb->mark */
     uint32_t hash;        /* flow hash, 0 = not computed */
-    uint32_t nexthop;     /* index into the next hop table; set by routing. QUEUED, LENT: truesize charged, in bytes */
+    uint32_t nexthop;     /* index of the next hop, by routing. QUEUED, LENT: truesize charged, bytes */
     uint32_t ct;          /* conntrack entry, 0 = none */
     uint32_t frag;        /* next frame of the same packet, or XS_NO_FRAME */
     uint32_t seg;         /* next packet of a GRO chain, or XS_NO_FRAME */
     uint16_t sport;       /* transport ports, host order; set by udp */
     uint16_t dport;
     uint8_t owner;        /* enum xs_owner; written by whoever takes the frame */
-    uint8_t owner_device; /* FILLED, TRANSMITTING: the device whose ring it is in. QUEUED, LENT: the worker that queued it */
+    uint8_t owner_device; /* FILLED, TRANSMITTING: device of the ring. QUEUED, LENT: worker that queued it */
     uint8_t pkt_type;     /* enum xs_pkt_type */
     uint8_t tos;          /* IPv4 TOS / IPv6 traffic class; set by ip */
     uint32_t socket;      /* socket index: receiving, or sending */
@@ -107,17 +113,17 @@ struct xs_pkt {
 
 /* Cold descriptor: 64 bytes beside the hot one. */
 struct xs_meta {
-    uint64_t stamp_ns;    /* when received, CLOCK_REALTIME of the device clock; 0 = unknown */
-    uint8_t src[16];      /* receive, XS_PKT_SLOW: peer; transmit: source. IPv4 is mapped (::ffff:a.b.c.d) */
-    uint8_t dst[16];      /* transmit: destination. XS_PKT_SLOW: our address */
-    uint16_t reason;      /* set to 0 by who sends; why it was dropped, for whoever asks after a synchronous walk */
-    uint16_t vlan_tci;    /* host order */
-    uint16_t vlan_proto;  /* 0x8100 or 0x88a8, host order */
-    uint16_t gso_size;    /* bytes per segment */
+    uint64_t stamp_ns;   /* when received, CLOCK_REALTIME of the device clock; 0 = unknown */
+    uint8_t src[16];     /* receive, XS_PKT_SLOW: peer; transmit: source. IPv4 is mapped (::ffff:a.b.c.d) */
+    uint8_t dst[16];     /* transmit: destination. XS_PKT_SLOW: our address */
+    uint16_t reason;     /* set to 0 by who sends; after a synchronous walk, why it was dropped */
+    uint16_t vlan_tci;   /* host order */
+    uint16_t vlan_proto; /* 0x8100 or 0x88a8, host order */
+    uint16_t gso_size;   /* bytes per segment */
     uint8_t gso_type;
-    uint8_t ttl;          /* transmit: 0 = the default of the device */
-    uint16_t trace;       /* slot of the trace, with XS_PKT_TRACE */
-    uint32_t scratch[3];  /* of the stage that holds or runs. QUEUED: [0] = ifindex of a link-local peer's device */
+    uint8_t ttl;         /* transmit: 0 = the default of the device */
+    uint16_t trace;      /* slot of the trace, with XS_PKT_TRACE */
+    uint32_t scratch[3]; /* of the stage that holds or runs. QUEUED: [0] = ifindex of a link-local peer */
 };
 
 /* Where the frames of a stack are. One per stack; constant while it is open. */
@@ -147,14 +153,14 @@ struct xs_ledger {
 };
 
 struct xs_batch {
-    uint32_t n;                       /* packets; grows when a stage emits */
-    uint32_t node;                    /* which node of the walk is running */
+    uint32_t n;    /* packets; grows when a stage emits */
+    uint32_t node; /* which node of the walk is running */
     const struct xs_mem *mem;
     struct xs_walk *walk;
     const struct xs_batch_ops *ops;
     struct xs_ledger *ledger;
-    uint64_t *count;                  /* counters of the running stage, in the order it declared their names */
-    uint64_t now_ns;                  /* CLOCK_MONOTONIC (or the caller's clock) at the start of the poll */
+    uint64_t *count; /* counters of the running stage, in the order it declared their names */
+    uint64_t now_ns; /* CLOCK_MONOTONIC (or the caller's clock) at the start of the poll */
     uint32_t frame[XS_BATCH_CAP];
     uint16_t reason[XS_BATCH_CAP];
     uint8_t next[XS_BATCH_CAP];
@@ -181,17 +187,23 @@ typedef void xs_tick_fn(void *self, struct xs_batch *b);
 struct xs_stage_def {
     const char *name;
     xs_stage_fn *fn;
-    xs_tick_fn *tick;          /* or NULL */
-    const char *edges[8];      /* NULL-terminated when fewer */
-    const char *counters[16];  /* likewise */
+    xs_tick_fn *tick;         /* or NULL */
+    const char *edges[8];     /* NULL-terminated when fewer */
+    const char *counters[16]; /* likewise */
 };
 
-static inline struct xs_pkt *xs_pkt(const struct xs_batch *b, uint32_t i) { return &b->mem->pkt[b->frame[i]]; }
-static inline struct xs_meta *xs_meta(const struct xs_batch *b, uint32_t i) { return &b->mem->meta[b->frame[i]]; }
+static inline struct xs_pkt *xs_pkt(const struct xs_batch *b, uint32_t i) {
+    return &b->mem->pkt[b->frame[i]];
+}
+static inline struct xs_meta *xs_meta(const struct xs_batch *b, uint32_t i) {
+    return &b->mem->meta[b->frame[i]];
+}
 static inline uint8_t *xs_frame_data(const struct xs_mem *m, uint32_t frame) {
     return m->data + ((size_t)frame << m->frame_shift);
 }
-static inline uint8_t *xs_data(const struct xs_batch *b, uint32_t i) { return xs_frame_data(b->mem, b->frame[i]); }
+static inline uint8_t *xs_data(const struct xs_batch *b, uint32_t i) {
+    return xs_frame_data(b->mem, b->frame[i]);
+}
 
 /* Writes the owner of all frames of a packet, and of the packets chained to it. A stage that keeps packet i says so by
  * xs_own(b->mem, b->frame[i], XS_HELD) before it sets next[i] = XS_KEPT. */
@@ -223,8 +235,8 @@ struct xs_stage_export {
     const struct xs_stage_def *def;
     void *self;
 };
-#define XS_EXPORT_STAGE(definition, state)                                                                   \
-    __attribute__((visibility("default"))) const struct xs_stage_export xs_stage_export = {XS_STAGE_ABI,     \
-                                                                                           &(definition), (state)};
+#define XS_EXPORT_STAGE(definition, state) \
+    __attribute__((visibility("default"))) \
+    const struct xs_stage_export xs_stage_export = {XS_STAGE_ABI, &(definition), (state)};
 
 #endif

@@ -10,17 +10,17 @@
 #include "stages/udp.h"
 
 /* X(definition, field of struct xs_worker) in the order of xdpstack/path.py */
-#define XS_STAGE_ROWS(X)                                                                                     \
-    X(xs_napi_rx_def, napi)                                                                                  \
-    X(xs_taps_rx_def, taps)                                                                                  \
-    X(xs_ip_rx_def, ip)                                                                                      \
-    X(xs_routing_rx_def, routing)                                                                            \
-    X(xs_ip_local_def, ip)                                                                                   \
-    X(xs_udp_rx_def, udp)                                                                                    \
-    X(xs_routing_tx_def, routing)                                                                            \
-    X(xs_udp_tx_def, udp)                                                                                    \
-    X(xs_ip_tx_def, ip)                                                                                      \
-    X(xs_neigh_tx_def, neigh)                                                                                \
+#define XS_STAGE_ROWS(X)          \
+    X(xs_napi_rx_def, napi)       \
+    X(xs_taps_rx_def, taps)       \
+    X(xs_ip_rx_def, ip)           \
+    X(xs_routing_rx_def, routing) \
+    X(xs_ip_local_def, ip)        \
+    X(xs_udp_rx_def, udp)         \
+    X(xs_routing_tx_def, routing) \
+    X(xs_udp_tx_def, udp)         \
+    X(xs_ip_tx_def, ip)           \
+    X(xs_neigh_tx_def, neigh)     \
     X(xs_napi_tx_def, napi)
 
 #endif

@@ -7,8 +7,8 @@
  */
 #include "xdpstack_stage.h"
 
-enum { ACCEPT };               /* edges, in the order of min_ttl_def.edges */
-enum { TOO_FAR };              /* counters, likewise */
+enum { ACCEPT };  /* edges, in the order of min_ttl_def.edges */
+enum { TOO_FAR }; /* counters, likewise */
 enum { IPV4_TTL = 8, IPV6_HOP_LIMIT = 7 };
 
 struct min_ttl {
