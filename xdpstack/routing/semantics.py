@@ -132,7 +132,7 @@ def input_ipv4(tables: Tables, flow: Flow, device: Device) -> Verdict:
     if kind == RTN_LOCAL:
         bad, _ = validate_source(tables, flow, flow.destination, 0, device)
         return drop(bad, errno.EINVAL, martian="source") if bad else local("local", tables, found, AF_INET)
-    if not device.forwarding:
+    if not device.forwarding and kind != RTN_BROADCAST:  # with bc_forwarding a broadcast is not asked
         return no_route(device, found)
     if kind not in (RTN_UNICAST, RTN_BROADCAST):
         return drop("IP_INVALID_DEST", errno.EINVAL, martian="destination", found=found)
@@ -317,7 +317,7 @@ def find_device(tables: Tables, address: bytes) -> int:
 
 def with_source(tables: Tables, flow: Flow, scope: int) -> Flow:
     """The flow with a source of its device, unless it has one."""
-    if flow.source:
+    if flow.source not in (b"", ANY[AF_INET]):  # 0.0.0.0: the device has no address of a wider scope
         return flow
     return flow.but(source=inet_select_addr(tables.devices, flow.oif, ANY[AF_INET], scope))
 
