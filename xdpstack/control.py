@@ -23,11 +23,6 @@ from xdpstack.native.core import Core
 from xdpstack.netlink import Snapshot
 from xdpstack.netlink.uapi import AF_INET, AF_INET6
 from xdpstack.observe.server import Server
-from xdpstack.routing.native import device_flags
-from xdpstack.routing.tables import compile_device
-
-#: RFC 8200, 5.
-IPV6_MIN_MTU = 1280
 
 log = logging.getLogger("xdpstack")
 
@@ -167,13 +162,21 @@ def fill_device(value: Any, device: Device, snapshot: Snapshot) -> None:
     value.rp_filter = switches.conf_max(AF_INET, name, "rp_filter")
     value.ttl = switches["ipv4.ip_default_ttl"]
     value.hop_limit = switches.conf(AF_INET6, name, "hop_limit") & 0xFF
-    flags = device_flags(compile_device(snapshot, link)) if link else 0
+    flags = 0
     for flag, on in (
+        (lib.XS_DEV_UP, link is not None and link.is_up),
+        (lib.XS_DEV_LOOPBACK, link is not None and link.is_loopback),
         (lib.XS_DEV_PARTIAL_CSUM, device.partial_checksums),
+        (lib.XS_DEV_FORWARDING, switches.conf(AF_INET, name, "forwarding")),
+        (lib.XS_DEV_FORWARDING6, switches.conf(AF_INET6, "all", "forwarding")),
+        (lib.XS_DEV_ACCEPT_LOCAL, switches.conf_or(AF_INET, name, "accept_local")),
+        (lib.XS_DEV_ROUTE_LOCALNET, switches.conf_or(AF_INET, name, "route_localnet")),
         (lib.XS_DEV_SOURCE_ROUTE, switches.conf_and(AF_INET, name, "accept_source_route")),
-        # a device with a smaller MTU has no IPv6 (addrconf_notify)
-        (lib.XS_DEV_IPV6_DISABLED, switches.conf(AF_INET6, name, "disable_ipv6") or value.mtu < IPV6_MIN_MTU),
-        (lib.XS_DEV_DROP_UNICAST_IN_MULTICAST, switches.conf_or(AF_INET, name, "drop_unicast_in_l2_multicast")),
+        (lib.XS_DEV_IPV6_DISABLED, switches.conf(AF_INET6, name, "disable_ipv6")),
+        (
+            lib.XS_DEV_DROP_UNICAST_IN_MULTICAST,
+            switches.conf_or(AF_INET, name, "drop_unicast_in_l2_multicast"),
+        ),
     ):
         flags |= flag if on else 0
     value.flags = flags

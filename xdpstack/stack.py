@@ -292,8 +292,9 @@ class Stack:
 
     def info(self) -> dict[str, Any]:
         """What was asked for and what was granted."""
+        devices = [{**asdict(device), "mac": device.mac.hex(":")} for device in self.devices]
         return {
-            "devices": [{**asdict(device), "mac": device.mac.hex(":")} for device in self.devices],
+            "devices": devices,
             "frames_total": self._core.frames,
             "frame_bytes": self._core.frame_bytes,
             **self._backend.info(),

@@ -98,18 +98,24 @@ static const struct xs_fib_hop *first_hop(const struct xs_fib *fib, const struct
     return NULL;
 }
 
-/* fib_table_lookup(): the first route of the longest prefix that fits; else on to shorter prefixes. */
+/* fib_table_lookup(): the first route of the longest prefix that fits; else on to shorter prefixes. A route through a
+ * next-hop object that does not fit hides all that follow it in its leaf of the trie: every prefix of the same address. */
 static uint32_t lookup4(const struct xs_fib *fib, uint32_t table, const struct xs_fib_key *key,
                         struct xs_fib_result *out) {
     const struct xs_fib_table *t = &fib->table[table];
+    uint64_t hidden = UINT64_MAX;
     for (uint32_t l = 0; l < t->nlengths; l++) {
         const struct xs_fib_slot *slot = find(t, xs_addr_and(key->dst, t->length_mask[l]), t->length[l]);
-        if (!slot) continue;
+        if (!slot || slot->prefix.lo == hidden) continue;
         for (uint32_t i = 0; i < slot->nroutes; i++) {
             const struct xs_fib_route *r = &fib->route[slot->route + i];
             if (r->tos && r->tos != (key->tos & IPTOS_RT_MASK)) continue;
             if (r->type >= XS_ROUTE_BLACKHOLE) return refusal(r->type);
             const struct xs_fib_hop *hop = first_hop(fib, r, key->oif);
+            if (!hop && r->grouped) {
+                hidden = slot->prefix.lo;
+                break;
+            }
             if (!hop) continue;
             *out = (struct xs_fib_result){.route = r, .hop = hop, .table = table};
             return XS_FIB_FOUND;
