@@ -100,7 +100,7 @@ def hashes(tables: Tables) -> set[int]:
 
 
 def multipaths(fib) -> Iterator:
-    return (e for group in fib.slots.values() for entries in group.values() for e in entries if len(e.paths) > 1)
+    return (entry for entry in fib if len(entry.paths) > 1)
 
 
 @contextlib.contextmanager

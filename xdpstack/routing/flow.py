@@ -34,6 +34,8 @@ class Flow:
     """The id of the tunnel it came through."""
     hash: int = 0
     """The multipath hash, 31 bits. Whoever asks computes it; 0 takes the first usable path."""
+    bound: bool = False
+    """The sender's socket is bound to device `oif` (SO_BINDTODEVICE), not just told it: IPv6 then takes no other way."""
     scope: int = RT_SCOPE_UNIVERSE
     """IPv4: RT_SCOPE_LINK (MSG_DONTROUTE) wants only routes to what is on the link."""
 

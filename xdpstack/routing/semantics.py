@@ -363,7 +363,7 @@ def refused(found: Result) -> Verdict:
 
 def output_ipv6(tables: Tables, flow: Flow) -> Verdict:
     """ip6_dst_lookup_tail: the route first, then the source by it; if that route refused, once more with the source."""
-    strict = fib6.need_strict(flow.destination)
+    strict = fib6.need_strict(flow.destination) or (flow.bound and bool(flow.oif))
     found = None
     if not flow.source:
         found = fib6.rule_lookup(tables, flow, flow.oif, strict or bool(flow.oif))

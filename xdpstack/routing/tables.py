@@ -74,6 +74,8 @@ class Entry:
     """The errno it answers (TYPE_ERRORS), 0 for a route that leads somewhere."""
     is_object: bool = False
     """Its paths are those of a next-hop object."""
+    is_resilient: bool = False
+    """The object is a resilient group."""
 
     @property
     def is_group(self) -> bool:
@@ -100,6 +102,9 @@ class Fib:
             found = prefixes.get(value & mask(self.width, length))
             if found:
                 yield found
+
+    def __iter__(self) -> Iterator[Entry]:
+        return (entry for prefixes in self.slots.values() for entries in prefixes.values() for entry in entries)
 
     def __len__(self) -> int:
         return sum(len(entries) for prefixes in self.slots.values() for entries in prefixes.values())
@@ -274,7 +279,8 @@ def compile_route(route: Route, snapshot: Snapshot, devices: Mapping[int, Device
     if len(members) == 1 and members[0][0].blackhole:
         return Entry(route, (), TYPE_ERRORS[RTN_BLACKHOLE], is_object=True)
     hops = tuple(replace(member.hop, weight=weight, flags=carrier(member, snapshot)) for member, weight in members)
-    return Entry(route, compile_paths(route, hops, snapshot, devices, is_object=True), error, is_object=True)
+    paths = compile_paths(route, hops, snapshot, devices, is_object=True)
+    return Entry(route, paths, error, is_object=True, is_resilient=leader.resilient)
 
 
 def carrier(member: NextHop, snapshot: Snapshot) -> int:
