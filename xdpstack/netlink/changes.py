@@ -11,6 +11,7 @@ from xdpstack.netlink.nexthop import NextHop
 from xdpstack.netlink.route import Route
 from xdpstack.netlink.rule import Rule
 from xdpstack.netlink.snapshot import Snapshot
+from xdpstack.netlink.state import RouteKey
 from xdpstack.netlink.sysctl import Sysctls
 
 Kind = Literal["link", "address", "route", "rule", "neighbour", "nexthop", "sysctl", "group"]
@@ -37,17 +38,40 @@ class Change:
         return f"{self.kind} {self.action}: {self.new if self.new is not None else self.old}"
 
 
-def differences(old: Snapshot, new: Snapshot) -> Iterator[Change]:
-    """What changed from `old` to `new`; an entry that moved but kept its value is no change."""
+Routes = Mapping[int, Mapping[RouteKey, tuple[Route, ...]]]
+"""By family, then by the key that the kernel finds a route by."""
+
+
+def differences(old: Snapshot, new: Snapshot, routes: tuple[Routes, Routes] | None = None) -> Iterator[Change]:
+    """What changed from `old` to `new`; an entry that moved but kept its value is no change.
+
+    `routes` may have the routes of both grouped by key: then only groups that are not the same object are looked at.
+    """
     yield from by_key("link", old.links, new.links)
     yield from by_value("address", old.addresses, new.addresses)
-    yield from by_value("route", old.routes, new.routes)
+    if routes is None:
+        yield from by_value("route", old.routes, new.routes)
+    else:
+        for family, groups in routes[1].items():
+            yield from by_group(routes[0][family], groups)
     yield from by_value("rule", old.rules, new.rules)
     yield from by_key("neighbour", old.neighbours, new.neighbours)
     yield from by_key("nexthop", old.nexthops, new.nexthops)
     if old.sysctls != new.sysctls:
         yield Change("sysctl", "changed", old.sysctls, new.sysctls)
     yield from by_value("group", old.groups, new.groups)
+
+
+def by_group(old: Mapping[RouteKey, tuple[Route, ...]], new: Mapping[RouteKey, tuple[Route, ...]]) -> Iterator[Change]:
+    """Changes between two sets of routes."""
+    if old is new:
+        return
+    for key in [key for key in old if key not in new]:
+        yield from by_value("route", old[key], ())
+    for key, group in new.items():
+        before = old.get(key, ())
+        if before is not group:
+            yield from by_value("route", before, group)
 
 
 def by_key(kind: Kind, old: Mapping[Key, Entry], new: Mapping[Key, Entry]) -> Iterator[Change]:

@@ -48,6 +48,7 @@ from xdpstack.netlink.sysctl import Sysctls
 from xdpstack.netlink.uapi import (
     AF_INET,
     AF_INET6,
+    FAMILIES,
     RTNLGRP_IPV4_IFADDR,
     RTNLGRP_IPV4_MCADDR,
     RTNLGRP_IPV4_NETCONF,
@@ -127,6 +128,7 @@ class Mirror:
         self._clock = clock
         self._state = State()
         self._snapshot = Snapshot(rules=())
+        self._routes: Mapping[int, Mapping[RouteKey, tuple[Route, ...]]] = {family: {} for family in FAMILIES}
         self._channel: Channel | None = None
         self._doubtful: set[Table] = set()
         self._changed: set[Table] = set()
@@ -289,12 +291,14 @@ class Mirror:
         """Make a snapshot of the tables if any changed, and tell the listeners."""
         if not self._changed:
             return ()
-        touched, self._changed = {kind for kind, _ in self._changed}, set()
+        changed, self._changed = self._changed, set()
+        touched = {kind for kind, _ in changed}
         old, state = self._snapshot, self._state
+        routes = {f: dict(state.routes[f]) if ("route", f) in changed else self._routes[f] for f in FAMILIES}
         new = Snapshot(
             MappingProxyType(dict(state.links)) if "link" in touched else old.links,
             state.addresses[AF_INET] + state.addresses[AF_INET6] if "address" in touched else old.addresses,
-            flatten(state.routes) if "route" in touched else old.routes,
+            flatten(routes) if "route" in touched else old.routes,
             state.rules[AF_INET] + state.rules[AF_INET6] if "rule" in touched else old.rules,
             MappingProxyType({**state.neighbours[AF_INET], **state.neighbours[AF_INET6]})
             if "neighbour" in touched
@@ -304,10 +308,10 @@ class Mirror:
             self._groups,
             old.generation + 1,
         )
-        changes = tuple(differences(old, new))
+        changes = tuple(differences(old, new, (self._routes, routes)))
         if not changes and new == old:
             return ()
-        self._snapshot = new
+        self._snapshot, self._routes = new, routes
         self.counters.publications += 1
         for listener in self.listeners:
             listener(old, new, changes)

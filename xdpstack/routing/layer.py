@@ -83,6 +83,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from xdpstack.errors import ConfigurationError
 from xdpstack.netlink import Snapshot
@@ -105,6 +106,7 @@ class RoutingLayer:
     def __init__(self, publishers: Iterable[Publisher] = ()) -> None:
         self.publishers = list(publishers)
         self._tables = Tables()
+        self._compiled: Snapshot | None = None
         self._warned: frozenset[str] = frozenset()
 
     @property
@@ -127,9 +129,12 @@ class RoutingLayer:
                 "A VRF gives its devices routing tables of their own, which this stack does not keep apart.",
                 "Open the stack in a network namespace without VRF devices.",
             )
-        tables = compile_tables(snapshot)
-        self._warn(tables)
-        self._tables = tables
+        if self._compiled is not None and only_neighbours_differ(self._compiled, snapshot):
+            tables = replace(self._tables, generation=snapshot.generation, neighbours=snapshot.neighbours)
+        else:
+            tables = compile_tables(snapshot)
+            self._warn(tables)
+        self._compiled, self._tables = snapshot, tables
         for publish in self.publishers:
             publish(tables)
         return tables
@@ -153,6 +158,14 @@ class RoutingLayer:
         for text in sorted(found - self._warned):
             log.warning("%s", text)
         self._warned = found
+
+
+def only_neighbours_differ(old: Snapshot, new: Snapshot) -> bool:
+    """All that tables are compiled from is the same. The mirror keeps what did not change as it is, so this is quick."""
+    return all(
+        getattr(old, name) is getattr(new, name)
+        for name in ("links", "addresses", "routes", "rules", "nexthops", "sysctls", "groups")
+    )
 
 
 def left_to_kernel(tables: Tables) -> list[str]:

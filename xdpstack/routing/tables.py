@@ -183,9 +183,10 @@ def compile_tables(snapshot: Snapshot) -> Tables:
     devices = {index: compile_device(snapshot, link) for index, link in sorted(snapshot.links.items())}
     rules = {family: tuple(rule for rule in snapshot.rules if rule.family == family) for family in FAMILIES}
     custom_rules = tuple(map(essence, rules[AF_INET])) != DEFAULT_IPV4_RULES
+    compiler = RouteCompiler(snapshot, devices)
     grouped: dict[tuple[int, int], list[Entry]] = {}
     for route in snapshot.routes:
-        entry = compile_route(route, snapshot, devices)
+        entry = compiler.entry(route)
         if entry is not None:
             grouped.setdefault((route.family, route.table), []).append(entry)
     if not custom_rules:  # fib_trie_unmerge: until a rule is added, local is an alias of main, with main's routes in it
@@ -264,64 +265,79 @@ def compile_device(snapshot: Snapshot, link: Link) -> Device:
     )
 
 
-def compile_route(route: Route, snapshot: Snapshot, devices: Mapping[int, Device]) -> Entry | None:
-    """The route with its paths; None while it refers to a next-hop object that is not there (yet)."""
-    error = TYPE_ERRORS.get(route.type, 0)
-    if not route.nexthop:
+class RouteCompiler:
+    """Makes entries of routes. Many routes share their hops, so paths are made once for each set of hops."""
+
+    def __init__(self, snapshot: Snapshot, devices: Mapping[int, Device]) -> None:
+        self.snapshot = snapshot
+        self.devices = devices
+        self.loopback = snapshot.loopback
+        self.heeds_carrier = {
+            (family, link.index)
+            for link in snapshot.links.values()
+            for family in FAMILIES
+            if snapshot.sysctls.conf_or(family, link.name, "ignore_routes_with_linkdown")
+        }
+        self._paths: dict[tuple[int, int, tuple[Hop, ...], bool], tuple[Path, ...]] = {}
+
+    def entry(self, route: Route) -> Entry | None:
+        """The route with its paths; None while it refers to a next-hop object that is not there (yet)."""
+        error = TYPE_ERRORS.get(route.type, 0)
+        if route.nexthop:
+            return self._entry_of_object(route, error)
         hops = route.hops
-        if error and not hops and route.family == AF_INET6 and snapshot.loopback:
-            hops = (Hop(snapshot.loopback.index),)  # where fib6_nh_init lets them lead to
-        return Entry(route, compile_paths(route, hops, snapshot, devices), error)
-    leader = snapshot.nexthops.get(route.nexthop)
-    if leader is None:
-        return None
-    members = resolve_group(leader, snapshot.nexthops) if leader.group else [(leader, 1)]
-    if len(members) == 1 and members[0][0].blackhole:
-        return Entry(route, (), TYPE_ERRORS[RTN_BLACKHOLE], is_object=True)
-    hops = tuple(replace(member.hop, weight=weight, flags=carrier(member, snapshot)) for member, weight in members)
-    paths = compile_paths(route, hops, snapshot, devices, is_object=True)
-    return Entry(route, paths, error, is_object=True, is_resilient=leader.resilient)
+        if error and not hops and route.family == AF_INET6 and self.loopback:
+            hops = (Hop(self.loopback.index),)  # where fib6_nh_init lets them lead to
+        return Entry(route, self._shared(route, hops, is_object=False), error)
 
+    def _entry_of_object(self, route: Route, error: int) -> Entry | None:
+        nexthops = self.snapshot.nexthops
+        leader = nexthops.get(route.nexthop)
+        if leader is None:
+            return None
+        members = [(nexthops[member], weight) for member, weight in leader.group if member in nexthops]
+        members = members if leader.group else [(leader, 1)]
+        if len(members) == 1 and members[0][0].blackhole:
+            return Entry(route, (), TYPE_ERRORS[RTN_BLACKHOLE], is_object=True)
+        hops = tuple(replace(member.hop, weight=weight, flags=self._carrier(member)) for member, weight in members)
+        paths = self._shared(route, hops, is_object=True)
+        return Entry(route, paths, error, is_object=True, is_resilient=leader.resilient)
 
-def carrier(member: NextHop, snapshot: Snapshot) -> int:
-    """The flags of an object's hop, with linkdown where its device has no carrier: the kernel does not tell."""
-    link = snapshot.links.get(member.hop.oif)
-    return member.hop.flags | (RTNH_F_LINKDOWN if link and not link.has_carrier else 0)
+    def _carrier(self, member: NextHop) -> int:
+        """The flags of an object's hop, with linkdown where its device has no carrier: the kernel does not tell."""
+        link = self.snapshot.links.get(member.hop.oif)
+        return member.hop.flags | (RTNH_F_LINKDOWN if link and not link.has_carrier else 0)
 
+    def _shared(self, route: Route, hops: tuple[Hop, ...], is_object: bool) -> tuple[Path, ...]:
+        """The paths of these hops, made when they are first asked for."""
+        key = (route.family, route.scope, hops, is_object)
+        paths = self._paths.get(key)
+        if paths is None:
+            paths = self._paths[key] = tuple(self._make(*key))
+        return paths
 
-def resolve_group(leader: NextHop, nexthops: Mapping[int, NextHop]) -> list[tuple[NextHop, int]]:
-    """The members of a next-hop group that exist, with their weights."""
-    return [(nexthops[member], weight) for member, weight in leader.group if member in nexthops]
+    def _make(self, family: int, scope: int, hops: tuple[Hop, ...], is_object: bool) -> Iterator[Path]:
+        """The paths with their bounds, which share the hash space out by weight.
 
+        Source: fib_rebalance, rt6_multipath_rebalance, nh_hthr_group_rebalance (a group counts members that are down too).
+        """
+        usable = [self._is_usable(hop, family) for hop in hops]
+        counted = [good or is_object for good in usable]
+        total = sum(hop.weight for hop, count in zip(hops, counted, strict=True) if count)
+        reached = 0
+        for hop, good, count in zip(hops, usable, counted, strict=True):
+            bound = -1
+            if count:
+                reached += hop.weight
+                bound = ((reached << MULTIPATH_BITS) + total // 2) // total - 1
+            source = b""
+            if family == AF_INET and hop.oif in self.devices:
+                towards = hop.gateway if len(hop.gateway) == 4 else ANY[AF_INET]
+                source = inet_select_addr(self.devices, hop.oif, towards, scope)
+            yield Path(hop.oif, hop.gateway, bound, source, good, hop.encap)
 
-def compile_paths(
-    route: Route, hops: tuple[Hop, ...], snapshot: Snapshot, devices: Mapping[int, Device], is_object: bool = False
-) -> tuple[Path, ...]:
-    """The paths of a route with their bounds, which share the hash space out by weight.
-
-    Source: fib_rebalance, rt6_multipath_rebalance, nh_hthr_group_rebalance (a group counts members that are down as well).
-    """
-    usable = [is_usable(hop, route.family, snapshot) for hop in hops]
-    counted = [good or is_object for good in usable]
-    total = sum(hop.weight for hop, count in zip(hops, counted, strict=True) if count)
-    paths, reached = [], 0
-    for hop, good, count in zip(hops, usable, counted, strict=True):
-        bound = -1
-        if count:
-            reached += hop.weight
-            bound = ((reached << MULTIPATH_BITS) + total // 2) // total - 1
-        source = b""
-        if route.family == AF_INET and hop.oif in devices:
-            towards = hop.gateway if len(hop.gateway) == 4 else ANY[AF_INET]
-            source = inet_select_addr(devices, devices[hop.oif].index, towards, route.scope)
-        paths.append(Path(hop.oif, hop.gateway, bound, source, good, hop.encap))
-    return tuple(paths)
-
-
-def is_usable(hop: Hop, family: int, snapshot: Snapshot) -> bool:
-    """The path can carry packets: neither dead, nor without carrier where that is to be heeded."""
-    link = snapshot.links.get(hop.oif)
-    if hop.flags & RTNH_F_DEAD or link is None:
-        return False
-    heeded = snapshot.sysctls.conf_or(family, link.name, "ignore_routes_with_linkdown")
-    return not (heeded and hop.flags & RTNH_F_LINKDOWN)
+    def _is_usable(self, hop: Hop, family: int) -> bool:
+        """The path can carry packets: neither dead, nor without carrier where that is to be heeded."""
+        if hop.flags & RTNH_F_DEAD or hop.oif not in self.snapshot.links:
+            return False
+        return not (hop.flags & RTNH_F_LINKDOWN and (family, hop.oif) in self.heeds_carrier)
