@@ -176,6 +176,17 @@ int xs_worker_poll(struct xs_worker *w, uint32_t budget) {
     return (int)total;
 }
 
+int xs_worker_tick(struct xs_worker *w) {
+    if (!xs_worker_enter(w)) return -EBUSY;
+    int rc = w->walk.parked ? -EAGAIN : 0;
+    if (!rc) {
+        xs_walk_tick(&w->walk, xs_stack_now_ns(w->stack));
+        xs_worker_finish(w);
+    }
+    xs_worker_leave(w);
+    return rc;
+}
+
 int xs_worker_wait(struct xs_worker *w, int timeout_ms) {
     struct epoll_event event[8];
     int n = epoll_wait(w->epoll_fd, event, 8, timeout_ms);

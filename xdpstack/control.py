@@ -10,10 +10,12 @@ Everything here is a few calls a second, never per packet, and may hold locks: w
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import selectors
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,6 +27,9 @@ from xdpstack.netlink.uapi import AF_INET, AF_INET6
 from xdpstack.observe.server import Server
 
 log = logging.getLogger("xdpstack")
+
+#: How often a worker is asked for a tick that another thread drives; whoever drives all the time makes ticks himself.
+_TICK_TRIES = 10
 
 
 class Control:
@@ -111,6 +116,14 @@ class Control:
             for _, handle in self._sources:
                 handle()
 
+    def tick(self) -> None:
+        """Send what waited for something that is known now, or has waited too long, though nobody drives the workers."""
+        for worker in self._core.workers:
+            for _ in range(_TICK_TRIES):
+                if lib.xs_worker_tick(worker) != -errno.EBUSY:
+                    break
+                time.sleep(0.001)  # another thread is in a poll, which may have been past its tick
+
     def listen(self, descriptor: int, handle: Callable[[], Any]) -> None:
         """Have `handle` called in every round; `descriptor` readable wakes the thread. Before `start()` only."""
         self._sources.append((descriptor, handle))
@@ -135,6 +148,7 @@ class Control:
                 selector.select(timeout=1.0)
                 try:
                     self.step()
+                    self.tick()
                 except Exception:
                     log.exception("control round failed; the tables published before go on serving")
 

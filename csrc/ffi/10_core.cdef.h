@@ -71,6 +71,9 @@ int xs_worker_detach(struct xs_worker *worker, uint32_t device);
 /* One round over all queues. Returns descriptors received; -EBUSY when another thread drives this worker; -EAGAIN when
  * packets are parked for a Python hook: resume those first. A queue that fails is not polled any more: xs_xsk_read() says so. */
 int xs_worker_poll(struct xs_worker *worker, uint32_t budget);
+/* Lets go of what waits in stages and may go on, and of what has waited too long; receives nothing, and is no progress to the
+ * watchdog. 0, or an errno as xs_worker_poll(). */
+int xs_worker_tick(struct xs_worker *worker);
 /* Sleeps until there is something to poll, at most `timeout_ms` (-1: for ever). 1 = something, 0 = time is over. */
 int xs_worker_wait(struct xs_worker *worker, int timeout_ms);
 /* Polls and sleeps until packets are parked (1) or `timeout_ms` is over (0). */
