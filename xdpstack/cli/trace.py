@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.tree import Tree
 
 from xdpstack.cli import find
+from xdpstack.observe.describe import frame_line
 from xdpstack.observe.server import ask
 
 
@@ -47,7 +48,7 @@ def tree(packet: dict[str, Any]) -> Tree:
     """One packet's walk as a tree of one branch, with the time since it entered."""
     steps = packet["steps"]
     began = steps[0]["now_ns"] if steps else 0
-    root = Tree(f"packet {packet['number']}: {summary(bytes.fromhex(packet['head']))}")
+    root = Tree(f"packet {packet['number']}: {frame_line(bytes.fromhex(packet['head']))}")
     for step in steps:
         late = f"+{(step['now_ns'] - began) / 1000:.1f} us"
         if step["edge"] == "DROP":
@@ -57,12 +58,3 @@ def tree(packet: dict[str, Any]) -> Tree:
         else:
             root.add(f"{step['stage']}  {late}  {step['edge']} -> {step['target']}")
     return root
-
-
-def summary(head: bytes) -> str:
-    """A line about a packet from its first bytes."""
-    try:
-        from scapy.layers.l2 import Ether
-    except ImportError:
-        return head[:64].hex(" ")
-    return str(Ether(head).summary()) if len(head) >= 14 else head.hex(" ")
