@@ -1,9 +1,10 @@
 """Receiving 64-byte datagrams: a plain ring loop, ours at napi alone, ours to a socket, and kernel sockets, in one run.
 
-    sudo python benchmarks/receive.py [--seconds 2] [--rounds 3] [--ring 2048] [--json FILE]
+    sudo make bench [ARGS='--seconds 2 --rounds 3 --only rings "xdpstack udp" --json FILE']
 
 Two namespaces, a veth pair, the live-frame generator on one side (benchmarks/peers/generator.c) pinned to one core, the
 subject on the other pinned to another. Subjects take turns, round after round; the figures are medians with [worst..best].
+What they mean: benchmarks/README.md.
 """
 
 import argparse
@@ -13,7 +14,9 @@ import mmap
 import os
 import platform
 import re
+import select
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -26,6 +29,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+import xdpstack
 from benchmarks.counting import counting
 from xdpstack.cli.lab import namespace
 
@@ -35,6 +39,7 @@ ADDRESS, PEER = "10.88.0.1", "10.88.0.2"
 #: As the extension is built: what is compared is the code, not the compiler.
 FLAGS = ("-O3", *(("-march=x86-64-v2",) if platform.machine() == "x86_64" else ()))
 SETTLE = 0.5  # seconds of load before the window
+READY_SECONDS = 120  # a subject in Python under valgrind takes a while to begin; one that takes longer has failed
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,9 @@ def subjects(build: Path) -> list[Subject]:
     sink = str(HERE / "subjects.py")
     return [
         Subject("rings", lambda i, ring, count: [str(build / "rings"), i, "0", str(ring), count]),
-        Subject("xdpstack napi", lambda i, ring, count: python(sink, "napi", i, str(ring), count)),
+        Subject(
+            "xdpstack napi", lambda i, ring, count: python(sink, "napi", i, str(ring), count, str(build / "drop.so"))
+        ),
         Subject("xdpstack udp", lambda i, ring, count: python(sink, "udp", i, str(ring), count)),
         Subject("xdpstack recvfrom", lambda i, ring, count: python(sink, "recvfrom", i, str(ring), count)),
         Subject("kernel udp C", lambda i, ring, count: [str(build / "udp_sink"), str(PORT), count], needs_program=True),
@@ -66,11 +73,13 @@ def subjects(build: Path) -> list[Subject]:
 
 @contextlib.contextmanager
 def running(where: str, cpu: int, words: list[str]) -> Iterator[subprocess.Popen[str]]:
-    """A program in a namespace, on one core, that has said "ready"."""
+    """A program in a namespace, on one core, that has said "ready". An interrupt from the terminal is for us alone."""
     command = ["ip", "netns", "exec", where, "taskset", "-c", str(cpu), *words]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
         assert child.stdout is not None
+        if not select.select([child.stdout], [], [], READY_SECONDS)[0]:
+            raise RuntimeError(f"{' '.join(words)} was not ready within {READY_SECONDS} s")
         if child.stdout.readline().strip() != "ready":
             raise RuntimeError(f"{' '.join(words)} ended with {child.wait()}")
         yield child
@@ -97,9 +106,11 @@ class Count:
 
 
 def build_peers(folder: Path) -> None:
-    """Compile benchmarks/peers/*.c."""
+    """Compile benchmarks/peers/*.c and the stage of benchmarks/drop.c."""
     for source in sorted((HERE / "peers").glob("*.c")):
         subprocess.run(["cc", *FLAGS, "-o", str(folder / source.stem), str(source), "-lbpf"], check=True)
+    stage = ["-shared", "-fPIC", "-I", xdpstack.get_include(), "-o", str(folder / "drop.so"), str(HERE / "drop.c")]
+    subprocess.run(["cc", *FLAGS, *stage], check=True)
 
 
 def ip(*words: str) -> None:
@@ -160,8 +171,14 @@ def measure(
     return figures
 
 
-def instructions(subject: Subject, wires: tuple[str, str, bytes], build: Path, ring: int, seconds: float) -> float:
-    """User instructions per packet, counted by callgrind while the subject receives: exact, and no hardware is needed."""
+def instructions(
+    subject: Subject, wires: tuple[str, str, bytes], build: Path, ring: int, seconds: float, keep: Path | None
+) -> float:
+    """User instructions per packet, counted by callgrind while the subject receives: exact, and no hardware is needed.
+
+    Counting begins before the first packet and ends after the last, so that both counts are of the same packets. `keep`
+    is a folder for callgrind's files (callgrind_annotate reads them).
+    """
     here, peer, frame = wires
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         received, sent = Count(folder), Count(folder)
@@ -170,19 +187,33 @@ def instructions(subject: Subject, wires: tuple[str, str, bytes], build: Path, r
         if subject.needs_program:
             stack.enter_context(running(here, 1, [str(build / "generator"), "pass", "veth0"]))
         grind = ["valgrind", "-q", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={out}"]
+        grind.append(f"--log-file={folder}/valgrind")  # it does not know all commands of bpf(2), and says so each time
         words = [*grind, *subject.command("veth0", ring, received.path)]
         child = stack.enter_context(running(here, 1, words))
+        callgrind(child.pid, "on")
         send = [str(build / "generator"), "send", "veth1", str(frame_file), sent.path]
         with running(peer, 0, send):
-            time.sleep(SETTLE)
-            callgrind(child.pid, "on")
-            before = int(received)
             time.sleep(seconds)
-            callgrind(child.pid, "off")
-            packets = int(received) - before
+        packets = settled(received)
+        callgrind(child.pid, "off")
         stack.close()  # the subject ends, and writes its counts
+        if keep:
+            shutil.copy(out, keep / f"callgrind.{subject.name.replace(' ', '-')}")
         totals = re.findall(r"(?:summary|totals): (\d+)", out.read_text())
+    if not packets:
+        raise RuntimeError(f"{subject.name} received nothing under callgrind")
     return int(totals[-1]) / packets
+
+
+def settled(count: Count) -> int:
+    """The count once it stands still: nobody sends any more, and the subject has read what was on its way."""
+    deadline, seen = time.monotonic() + 10, -1
+    while seen != (now := int(count)):
+        if time.monotonic() > deadline:
+            raise RuntimeError("packets go on coming after the last was sent")
+        seen = now
+        time.sleep(0.3)
+    return seen
 
 
 def callgrind(pid: int, state: str) -> None:
@@ -228,7 +259,10 @@ def report(figures: dict[str, list[dict[str, float]]]) -> tuple[Table, list[dict
                 cells.append("no counters")
                 continue
             middle, worst, top = spread(values, best)
-            cells.append(f"{middle * scale:.0f}{unit} [{worst * scale:.0f}..{top * scale:.0f}]")
+            exact = unit == "" and len(set(values)) == 1  # counted once, not round by round
+            spread_of = "" if exact else f" [{worst * scale:.0f}..{top * scale:.0f}]"
+            digits = 1 if exact else 0
+            cells.append(f"{middle * scale:.{digits}f}{unit}{spread_of}")
             result = {"case": "rx", "subject": name, "frame_bytes": 64, "queues": 1, "metric": metric}
             results.append({**result, "median": middle, "worst": worst, "best": top, "rounds": len(values)})
         table.add_row(*cells)
@@ -242,7 +276,9 @@ def main() -> None:
     parser.add_argument("--ring", type=int, default=2048, help="slots of the RX ring")
     parser.add_argument("--only", nargs="*", default=[], help="subjects, by name")
     parser.add_argument("--json", type=Path, help="write the results there")
+    parser.add_argument("--callgrind", type=Path, help="a folder for callgrind's files, one a subject")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that namespaces and children go in that case too
     figures: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as folder, wire() as wires:
         build = Path(folder)
@@ -258,7 +294,7 @@ def main() -> None:
         for subject in subjects(build):
             if subject.name in figures and shutil.which("valgrind"):
                 print(f"instructions: {subject.name}", file=sys.stderr)
-                counted = instructions(subject, wires, build, options.ring, options.seconds)
+                counted = instructions(subject, wires, build, options.ring, options.seconds, options.callgrind)
                 for figure in figures[subject.name]:
                     figure["user_instructions_per_packet"] = counted
     table, results = report(figures)

@@ -1,5 +1,9 @@
-"""The Python subjects of benchmarks/receive.py: subjects.py KIND INTERFACE RING COUNTFILE. Each says "ready" and counts."""
+"""The Python subjects of benchmarks/receive.py: subjects.py KIND INTERFACE RING COUNTFILE. Each says "ready" and counts.
 
+`napi` wants the stage of benchmarks/drop.c too, built, as a fifth word.
+"""
+
+import ctypes
 import mmap
 import os
 import socket
@@ -13,14 +17,17 @@ PORT = 9
 ADDRESS = "10.88.0.1"
 
 
-def napi(interface: str, ring: int) -> Iterator[int]:
-    """The walk's first stage alone: rings, descriptors, ledgers; then a hook in C drops everything."""
-    with xdpstack.open(interface, rx_ring=ring) as stack, stack.frames(xdpstack.EverythingBut()):
-        stack.hook("taps.rx", xdpstack.drop_all())
-        yield (total := 0)
+def napi(interface: str, ring: int, drop: str) -> Iterator[int]:
+    """The first stage alone: rings, descriptors, the walk; then a stage in C drops everything."""
+    stage = xdpstack.load_stage(drop)
+    dropped = ctypes.c_uint64.in_dll(stage.library, "dropped")
+    claim = xdpstack.SocketClaim(ADDRESS, PORT)
+    with xdpstack.open(interface, rx_ring=ring) as stack, stack.frames(claim):
+        stack.hook("taps.rx", stage)
+        yield 0
         while True:
-            total += stack.poll_wait(0.1)
-            yield total
+            stack.run(0.02)
+            yield dropped.value
 
 
 def udp(interface: str, ring: int) -> Iterator[int]:
@@ -57,10 +64,10 @@ def kernel(interface: str, ring: int) -> Iterator[int]:
 
 
 def main() -> None:
-    kind, interface, ring, path = sys.argv[1:]
+    kind, interface, ring, path, *more = sys.argv[1:]
     descriptor = os.open(path, os.O_RDWR)
     count = mmap.mmap(descriptor, 8)
-    run = {"napi": napi, "udp": udp, "recvfrom": recvfrom, "kernel": kernel}[kind](interface, int(ring))
+    run = {"napi": napi, "udp": udp, "recvfrom": recvfrom, "kernel": kernel}[kind](interface, int(ring), *more)
     next(run)  # set up
     print("ready", flush=True)
     for total in run:
