@@ -1,9 +1,7 @@
 """A process that sends every claimed frame back where it came from, for tests that stop, kill and fork it.
 
-    python -m tests.device.server NETNS INTERFACE WINDOW_SECONDS [fork]
-
-Prints "ready"; then answers each line of its input with [first_pass_ns, lapses, stats] as JSON; ends with its input. With
-`fork`, a child that does nothing lives until the input ends.
+Its arguments: NETNS INTERFACE WINDOW_SECONDS [fork]. It prints "ready"; then answers each line of its input with
+[first_pass_ns, lapses, stats] as JSON; ends with its input. With `fork`, a child that does nothing lives until then.
 """
 
 from __future__ import annotations
@@ -14,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 from tests.device.harness import EXPERIMENTAL, Harness
 from xdpstack.device.claims import EthertypeClaim
@@ -22,12 +21,20 @@ from xdpstack.device.interface import Options
 from xdpstack.native import lib
 from xdpstack.testing.veth import End
 
+#: Behind the path it has already, on which the package may be another build of it.
+START = f"""
+import sys
+sys.path.append({str(Path(__file__).parents[2])!r})
+from tests.device.server import main
+main(*sys.argv[1:])
+"""
+
 
 class Server:
     """The process, from the test's side."""
 
     def __init__(self, end: End, window_seconds: float, *words: str) -> None:
-        command = [sys.executable, "-m", "tests.device.server", end.netns.name, end.name, str(window_seconds), *words]
+        command = [sys.executable, "-c", START, end.netns.name, end.name, str(window_seconds), *words]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == "ready\n"
@@ -74,7 +81,3 @@ def main(netns: str, name: str, window_seconds: str, *words: str) -> None:
             harness.poll()
             harness.resume([harness.send_back(harness.bytes_of(each), each) for each in harness.parked()])
             lib.xs_worker_wait(harness.worker, 50)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
