@@ -1,4 +1,4 @@
-"""`xdpstack replay`: walk a capture through a configuration, and print where each packet went and why. No privilege needed."""
+"""`xdpstack replay`: walk a capture through a configuration, and print where each packet went and why. Without privilege."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from xdpstack.device.memory import MemoryBackend, MemoryDevice
 from xdpstack.device.memory_mirror import Given
@@ -52,8 +50,6 @@ def replay(
     core = Core(frames=4096, manual_clock=True)
     given = Given({device: addresses}, routes, (), neighbours, switches)
     backend = MemoryBackend(core, [MemoryDevice(device, own, mtu, partial_checksums=True)], given)
-    console = Console()
-    table = Table("packet", "what", "way", "end", title=str(capture))
     ends: Counter[str] = Counter()
     with Stack(backend, core) as stack:
         opened = [stack.udp(parse_socket(each), reserve=False) for each in sockets]
@@ -64,15 +60,14 @@ def replay(
             if as_json:
                 click.echo(json.dumps({"packet": number, "what": summary, "walk": [w.as_json() for w in walked]}))
             else:
-                way = " > ".join(step.stage for step in walked[0].steps) if walked else ""
-                table.add_row(str(number), summary, way, end)
+                way = " > ".join([step.stage for walk in walked for step in walk.steps] + [end])
+                click.echo(f"{number:6}  {summary}\n        {way}")
             for sock in opened:
                 sock.setblocking(False)
                 drain(sock)
     if not as_json:
-        console.print(table)
         for end, count in ends.most_common():
-            console.print(f"{count:8}  {end}")
+            click.echo(f"{count:6}  {end}")
 
 
 def read(capture: Path) -> list[bytes]:
@@ -83,7 +78,8 @@ def read(capture: Path) -> list[bytes]:
     except ImportError:
         raise click.ClickException("reading captures needs scapy: pip install scapy") from None
     try:
-        with RawPcapReader(str(capture)) as reader:
+        # an open file: scapy leaves one that it opened itself open when it cannot read it
+        with capture.open("rb") as file, RawPcapReader(file) as reader:
             return [bytes(packet[0]) for packet in reader]
     except (Scapy_Exception, EOFError) as error:
         raise click.ClickException(f"{capture} is not a capture that can be read: {error}") from None
@@ -95,7 +91,7 @@ def first_unicast(frames: list[bytes]) -> bytes:
 
 
 def parse_socket(text: str) -> tuple[str, int]:
-    """ "10.0.0.1:53", "[fd00::1]:53" or ":53" (every address)."""
+    """An address and a port: "10.0.0.1:53", "[fd00::1]:53", or ":53" for every address."""
     host, _, port = text.rpartition(":")
     if not port.isdigit():
         raise click.ClickException(f"--socket {text}: say ADDRESS:PORT, as 10.0.0.1:53, [fd00::1]:53 or :53")
