@@ -77,9 +77,9 @@ def read(capture: Path) -> list[bytes]:
         from scapy.utils import RawPcapReader
     except ImportError:
         raise click.ClickException("reading captures needs scapy: pip install scapy") from None
+    open_capture: Any = RawPcapReader  # its types want a name, which it would leave open when it cannot read the file
     try:
-        # an open file: scapy leaves one that it opened itself open when it cannot read it
-        with capture.open("rb") as file, RawPcapReader(file) as reader:
+        with capture.open("rb") as file, open_capture(file) as reader:
             return [bytes(packet[0]) for packet in reader]
     except (Scapy_Exception, EOFError) as error:
         raise click.ClickException(f"{capture} is not a capture that can be read: {error}") from None
