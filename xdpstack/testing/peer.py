@@ -93,6 +93,7 @@ class Peer:
 
         AssertionError, with what did come, when none is there within `seconds`.
         """
+        import scapy.layers.inet6  # noqa: F401  # what Ether finds inside; brings IPv4 too
         from scapy.layers.l2 import Ether
 
         deadline = time.monotonic() + seconds
