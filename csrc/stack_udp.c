@@ -88,6 +88,7 @@ static int resize_feed(struct xs_worker *w, struct xs_feed *f, uint32_t slots) {
     if (larger) {
         xs_spsc_flush(larger);
         f->ring = larger;
+        f->charged_end = 0; /* of the buffer as it was */
     }
     xs_worker_unhold(w);
     if (!larger) return -ENOMEM;

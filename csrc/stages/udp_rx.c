@@ -1,34 +1,22 @@
 /* udp.rx: header, checksum, socket, receive queue. Contract: xdpstack/udp/layer.py. What each check means, in plain words
  * and in the same order: xdpstack/udp/semantics.py. */
-#include "stages/udp.h"
-
-#include <unistd.h>
-
 #include "base/csum.h"
-#include "wire/wire.h"
+#include "stages/udp_look.h"
 
 #define PROTO_UDP 17u
+#define MANY_SLOTS 1024u /* a table larger than this is not in the cache: its slots are fetched ahead */
 
-/* A 16-bit value as it would be loaded from a packet. */
-static inline uint16_t as_loaded(uint32_t v) {
-    uint8_t b[2] = {(uint8_t)(v >> 8), (uint8_t)v};
-    uint16_t out;
-    memcpy(&out, b, 2);
-    return out;
-}
-
-static inline uint16_t load16(const uint8_t *p) {
-    uint16_t v;
-    memcpy(&v, p, 2);
-    return v;
-}
+/* Counted in registers, added to the counters once per batch. */
+struct sums {
+    uint64_t bytes, delivered, partial;
+};
 
 /* ---- checksum ---- */
 
 /* The sum of the pseudo header (RFC 768, RFC 8200 8.1): addresses, protocol, length. */
-static inline uint64_t pseudo_sum(const uint8_t *ip, bool ipv6, uint32_t ulen) {
-    uint64_t sum = (uint64_t)as_loaded(PROTO_UDP) + as_loaded(ulen);
-    return ipv6 ? xs_csum_add(sum, ip + 8, 32) : xs_csum_add(sum, ip + 12, 8);
+static inline uint64_t pseudo_sum(const struct look *k) {
+    return k->ipv6 ? xs_pseudo_sum(k->ip + 8, 16, PROTO_UDP, k->ulen)
+                   : xs_pseudo_sum(k->ip + 12, 4, PROTO_UDP, k->ulen);
 }
 
 /* Adds `bytes` of a packet of several frames, from `off` in its first frame on. A frame that begins at an odd byte of the
@@ -50,210 +38,153 @@ static uint64_t add_frames(const struct xs_mem *mem, uint32_t frame, uint32_t of
     return sum;
 }
 
-/* The state of the checksum of one packet that carries one (the field is not zero). */
-static inline uint8_t checksum(const struct xs_batch *b, uint32_t i, const struct xs_pkt *p,
-                               const uint8_t *uh, uint32_t ulen, bool partial) {
-    uint64_t sum = pseudo_sum(xs_data(b, i) + p->l3_off, p->flags & XS_PKT_IPV6, ulen);
+/* The state of a checksum that is there (the field is not zero). */
+static inline uint8_t checksum(const struct xs_batch *b, const struct look *k, bool partial) {
+    uint64_t sum = pseudo_sum(k);
     /* a local sender left it to the device: the field is the folded pseudo-header sum, the payload was never summed */
-    if (partial && load16(uh + 6) == xs_csum_fold(sum)) return XS_CSUM_PARTIAL;
-    if (__builtin_expect(p->frag == XS_NO_FRAME, 1))
-        sum = xs_csum_add(sum, uh, ulen);
+    if (partial && xs_udp_csum(k->uh) == xs_csum_fold(sum)) return XS_CSUM_PARTIAL;
+    if (unlikely(k->p->frag != XS_NO_FRAME))
+        sum = add_frames(b->mem, b->frame[k->i], k->p->l4_off, k->ulen, sum);
     else
-        sum = add_frames(b->mem, b->frame[i], p->l4_off, ulen, sum);
+        sum = xs_csum_add(sum, k->uh, k->ulen);
     return xs_csum_fold(sum) == 0xffff ? XS_CSUM_VERIFIED : XS_CSUM_BAD;
 }
 
 /* ---- header ---- */
 
+/* Bytes before the UDP header, and whether all of it is in the first frame. */
+static inline uint32_t before_header(const struct xs_pkt *p) { return (uint32_t)p->l4_off - p->data_off; }
+static inline bool has_header(const struct xs_pkt *p) {
+    return p->len >= before_header(p) + XS_UDP_HEADER_BYTES;
+}
+
 /* Checks length and checksum, and sets ports, payload and csum. Returns 0 or why the packet is dropped. */
-static inline uint16_t check(const struct xs_batch *b, uint32_t i, struct xs_pkt *p,
-                             const struct xs_config *config) {
-    const uint8_t *uh = xs_data(b, i) + p->l4_off;
-    uint32_t before = (uint32_t)p->l4_off - p->data_off;
-    bool ipv6 = p->flags & XS_PKT_IPV6;
-    if (p->len < before + XS_UDP_HEADER_BYTES) return XS_REASON_PKT_TOO_SMALL;
-    uint32_t have = p->pkt_len - before; /* up to the end of the IP packet: ip.rx trimmed what is behind */
-    uint32_t ulen = xs_get16(uh + 4);
-    if (ulen == 0 && ipv6)
-        ulen = have; /* as for a jumbogram (RFC 2675), which Linux does not check further */
-    if (ulen > have || ulen < XS_UDP_HEADER_BYTES) return XS_REASON_PKT_TOO_SMALL;
-    p->sport = xs_get16(uh);
-    p->dport = xs_get16(uh + 2);
+static inline __attribute__((always_inline)) uint16_t
+check(const struct xs_batch *b, struct look *k, const struct xs_config *config, struct sums *sums) {
+    struct xs_pkt *p = k->p;
+    if (unlikely(!has_header(p))) return XS_REASON_PKT_TOO_SMALL;
+    /* up to the end of the IP packet: ip.rx trimmed what is behind */
+    uint32_t have = p->pkt_len - before_header(p);
+    k->ulen = xs_udp_length(k->uh);
+    /* as for a jumbogram (RFC 2675), which Linux does not check further */
+    if (unlikely(k->ulen == 0 && k->ipv6)) k->ulen = have;
+    if (unlikely(k->ulen > have || k->ulen < XS_UDP_HEADER_BYTES)) return XS_REASON_PKT_TOO_SMALL;
+    p->sport = xs_udp_sport(k->uh);
+    p->dport = xs_udp_dport(k->uh);
     p->payload_off = p->l4_off + XS_UDP_HEADER_BYTES;
-    p->payload_len = (uint16_t)(ulen - XS_UDP_HEADER_BYTES);
-    if (p->csum == XS_CSUM_NONE && load16(uh + 6)) {
-        bool partial = config->device[p->device].flags & XS_DEV_PARTIAL_CSUM;
-        p->csum = checksum(b, i, p, uh, ulen, partial);
-        if (p->csum == XS_CSUM_PARTIAL) b->count[XS_UDP_RX_PARTIAL]++;
+    p->payload_len = (uint16_t)(k->ulen - XS_UDP_HEADER_BYTES);
+    if (p->csum == XS_CSUM_NONE && xs_udp_csum(k->uh)) {
+        p->csum = checksum(b, k, config->device[p->device].flags & XS_DEV_PARTIAL_CSUM);
+        sums->partial += p->csum == XS_CSUM_PARTIAL;
     }
-    return p->csum == XS_CSUM_BAD ? XS_REASON_UDP_CSUM : 0;
-}
-
-/* No checksum at all: over IPv4 the sender may (RFC 768), over IPv6 only the socket can allow it (RFC 6935). */
-static inline bool refuses(const struct xs_socket *s, const struct xs_batch *b, uint32_t i) {
-    const struct xs_pkt *p = xs_pkt(b, i);
-    return p->flags & XS_PKT_IPV6 && !load16(xs_data(b, i) + p->l4_off + 6) &&
-           !(atomic_load_explicit(&s->flags, memory_order_relaxed) & XS_SOCKET_NO_CHECK6_RX);
-}
-
-static inline void destination(const struct xs_batch *b, uint32_t i, const struct xs_pkt *p, uint64_t *high,
-                               uint64_t *low) {
-    const uint8_t *ip = xs_data(b, i) + p->l3_off;
-    if (p->flags & XS_PKT_IPV6) {
-        xs_load_address(ip + 24, high, low);
-    } else {
-        *high = 0;
-        *low = xs_mapped_low(ip + 16);
-    }
-}
-
-static inline struct xs_socket_key key_of(const struct xs_batch *b, uint32_t i, const struct xs_pkt *p) {
-    const uint8_t *ip = xs_data(b, i) + p->l3_off;
-    struct xs_socket_key k = {.port = p->dport, .peer_port = p->sport, .device = p->device, .family = 4};
-    destination(b, i, p, &k.high, &k.low);
-    if (p->flags & XS_PKT_IPV6) {
-        k.family = 6;
-        xs_load_address(ip + 8, &k.peer_high, &k.peer_low);
-    } else {
-        k.peer_low = xs_mapped_low(ip + 12);
-    }
-    return k;
+    return unlikely(p->csum == XS_CSUM_BAD) ? XS_REASON_UDP_CSUM : 0;
 }
 
 /* ---- delivery ---- */
 
-static inline void stamp(struct xs_udp *self, const struct xs_batch *b, uint32_t i,
-                         const struct xs_socket *s) {
-    if (!(atomic_load_explicit(&s->flags, memory_order_relaxed) & XS_SOCKET_STAMP)) return;
-    xs_meta(b, i)->stamp_ns = b->now_ns + self->stamp_offset_ns;
-}
-
 /* A link-local peer is only named together with the device it is on (sin6_scope_id). */
-static inline void note_scope(struct xs_udp *self, const struct xs_batch *b, uint32_t i,
-                              const struct xs_pkt *p) {
-    const uint8_t *source = xs_data(b, i) + p->l3_off + 8;
+static inline void note_scope(struct xs_udp *self, const struct xs_batch *b, const struct look *k) {
+    const uint8_t *source = k->ip + 8;
     if (source[0] != 0xfe || (source[1] & 0xc0) != 0x80) return;
-    xs_meta(b, i)->scratch[0] = xs_table(self->tables, config)->device[p->device].ifindex;
+    xs_meta(b, k->i)->scratch[0] = xs_table(self->tables, config)->device[k->p->device].ifindex;
 }
 
-static inline void deliver(struct xs_udp *self, struct xs_batch *b, uint32_t i, struct xs_socket *s) {
-    struct xs_pkt *p = xs_pkt(b, i);
-    bool ipv6 = p->flags & XS_PKT_IPV6;
-    if (ipv6) note_scope(self, b, i, p);
-    uint16_t why =
-        xs_inbox_put(self->inbox, s, b->frame[i], xs_truesize(p->payload_len + XS_UDP_HEADER_BYTES, ipv6));
-    if (__builtin_expect(why, 0)) {
-        xs_drop(b, i, why);
+static inline __attribute__((always_inline)) void deliver(struct xs_udp *self, struct xs_batch *b,
+                                                          const struct look *k, struct xs_socket *s,
+                                                          uint32_t flags, struct sums *sums) {
+    if (k->ipv6) note_scope(self, b, k);
+    uint16_t why = xs_inbox_put(self->inbox, s, b->frame[k->i], xs_truesize(k->ulen, k->ipv6));
+    if (unlikely(why)) {
+        xs_drop(b, k->i, why);
         return;
     }
-    stamp(self, b, i, s);
-    b->next[i] = XS_KEPT;
-    b->ledger->delivered++;
-    b->count[XS_UDP_RX_BYTES] += p->payload_len;
+    if (unlikely(flags & XS_SOCKET_STAMP)) xs_meta(b, k->i)->stamp_ns = b->now_ns + self->stamp_offset_ns;
+    sums->delivered++;
+    sums->bytes += k->ulen - XS_UDP_HEADER_BYTES;
 }
 
-/* Another socket wants the packet too: it gets a copy, as skb_clone() gives it one. The copy has all that the reader looks
- * at: the headers and the payload, over as many frames. */
-static bool clone_for(struct xs_udp *self, struct xs_batch *b, uint32_t i, struct xs_socket *s) {
-    int at = xs_emit(b, XS_KEPT);
-    if (at < 0) return false;
-    const struct xs_mem *mem = self->mem;
-    uint32_t from = b->frame[i], to = b->frame[at];
-    for (;;) {
-        struct xs_pkt *p = &mem->pkt[to];
-        *p = mem->pkt[from];
-        p->frag = XS_NO_FRAME;
-        memcpy(xs_frame_data(mem, to) + p->data_off, xs_frame_data(mem, from) + p->data_off, p->len);
-        mem->meta[to] = mem->meta[from];
-        from = mem->pkt[from].frag;
-        if (from == XS_NO_FRAME) break;
-        uint32_t next = xs_pool_get(self->pool, mem);
-        if (next == XS_NO_FRAME) {
-            xs_drop(b, (uint32_t)at, XS_REASON_NOMEM);
-            return false;
-        }
-        p->frag = next;
-        to = next;
-    }
-    deliver(self, b, (uint32_t)at, s);
-    b->count[XS_UDP_RX_CLONES]++;
-    return true;
+void xs_udp_deliver(struct xs_udp *self, struct xs_batch *b, uint32_t i, struct xs_socket *s) {
+    struct look k = look_again(b, i);
+    struct sums sums = {0};
+    deliver(self, b, &k, s, flags_of(s), &sums);
+    b->ledger->delivered += sums.delivered;
+    b->count[XS_UDP_RX_BYTES] += sums.bytes;
 }
 
-/* IP_MULTICAST_ALL is on, so that no socket need have joined; but never on an IPv6 socket for an IPv4 group. */
-static inline bool not_joined(const struct xs_socket_entry *e, const struct xs_batch *b, uint32_t i) {
-    const struct xs_pkt *p = xs_pkt(b, i);
-    return e->family == 6 && !(p->flags & XS_PKT_IPV6) && xs_data(b, i)[p->l3_off + 16] >> 4 == 0xe;
+/* When the key's own slot does not say at once. */
+static __attribute__((noinline)) struct xs_socket *choose(const struct xs_batch *b, uint32_t i, uint32_t hash,
+                                                          const struct xs_socket_table *t) {
+    struct look k = look_again(b, i);
+    struct xs_socket_key key = key_of(&k);
+    return xs_socket_lookup(t, hash, &key);
 }
 
-/* __udp4_lib_mcast_deliver(): every socket that takes it gets one; the last one the packet itself. */
-static void deliver_to_all(struct xs_udp *self, struct xs_batch *b, uint32_t i,
-                           const struct xs_socket_table *t) {
-    struct xs_socket_key k = key_of(b, i, xs_pkt(b, i));
-    struct xs_socket *previous = NULL;
-    uint64_t any = xs_wildcard_low(k.family);
-    const struct xs_socket_slot *slot[2] = {
-        xs_socket_slot(t, xs_socket_hash(t, k.high, k.low, k.port), k.high, k.low, k.port),
-        xs_socket_slot(t, xs_socket_hash(t, 0, any, k.port), 0, any, k.port),
-    };
-    for (uint32_t which = 0; which < 2; which++) {
-        for (uint32_t j = 0; slot[which] && j < slot[which]->n; j++) {
-            const struct xs_socket_entry *e = &t->entry[slot[which]->first + j];
-            if (xs_socket_score(e, &k) < 0 || not_joined(e, b, i) || refuses(e->socket, b, i)) continue;
-            if (previous && !clone_for(self, b, i, previous)) b->count[XS_UDP_RX_CLONES_LOST]++;
-            previous = e->socket;
-        }
-    }
-    if (previous)
-        deliver(self, b, i, previous);
-    else
-        xs_drop(b, i, XS_REASON_NO_SOCKET);
-}
-
-static inline void deliver_to_one(struct xs_udp *self, struct xs_batch *b, uint32_t i,
-                                  const struct xs_socket_table *t, uint32_t hash) {
-    struct xs_pkt *p = xs_pkt(b, i);
+static inline __attribute__((always_inline)) void deliver_to_one(struct xs_udp *self, struct xs_batch *b,
+                                                                 const struct look *k,
+                                                                 const struct xs_socket_table *t,
+                                                                 struct sums *sums) {
     uint64_t high, low;
-    destination(b, i, p, &high, &low);
-    const struct xs_socket_slot *slot = xs_socket_slot(t, hash, high, low, p->dport);
-    struct xs_socket *s;
-    if (__builtin_expect(slot && slot->only, 1)) {
-        s = slot->only;
-    } else {
-        struct xs_socket_key k = key_of(b, i, p);
-        s = xs_socket_lookup(t, hash, &k);
+    destination(k, &high, &low);
+    uint32_t hash = xs_socket_hash(t, high, low, k->p->dport);
+    const struct xs_socket_slot *slot = &t->slot[hash];
+    struct xs_socket *s = slot->only;
+    if (unlikely(!s || !xs_socket_slot_is(slot, high, low, k->p->dport))) s = choose(b, k->i, hash, t);
+    if (unlikely(!s)) {
+        xs_drop(b, k->i, XS_REASON_NO_SOCKET);
+        return;
     }
-    if (!s)
-        xs_drop(b, i, XS_REASON_NO_SOCKET);
-    else if (__builtin_expect(refuses(s, b, i), 0))
-        xs_drop(b, i, XS_REASON_UDP_CSUM);
+    uint32_t flags = flags_of(s);
+    if (unlikely(refuses(flags, k)))
+        xs_drop(b, k->i, XS_REASON_UDP_CSUM);
     else
-        deliver(self, b, i, s);
+        deliver(self, b, k, s, flags, sums);
+}
+
+/* ---- the stage ---- */
+
+/* Asks for the slots of a large table, so that they have come when they are looked at. */
+static void fetch_slots(const struct xs_batch *b, const struct xs_socket_table *t) {
+    for (uint32_t i = 0; i < b->n; i++) {
+        struct look k = look_at(b->mem, b, i, is_ipv6(b, i));
+        if (!has_header(k.p)) continue;
+        uint64_t high, low;
+        destination(&k, &high, &low);
+        __builtin_prefetch(&t->slot[xs_socket_hash(t, high, low, xs_udp_dport(k.uh))]);
+    }
+}
+
+/* One packet. Compiled once for each family, so that neither asks at every step which it is. */
+static inline __attribute__((always_inline)) void receive(struct xs_udp *self, struct xs_batch *b,
+                                                          const struct xs_mem *mem, uint32_t i, bool ipv6,
+                                                          const struct xs_socket_table *t,
+                                                          const struct xs_config *config, struct sums *sums) {
+    struct look k = look_at(mem, b, i, ipv6);
+    uint16_t why = check(b, &k, config, sums);
+    if (unlikely(why))
+        xs_drop(b, i, why);
+    else if (unlikely(k.p->flags & (XS_PKT_ROUTED_BROADCAST | XS_PKT_ROUTED_MULTICAST)))
+        xs_udp_deliver_to_all(self, b, i, t);
+    else
+        deliver_to_one(self, b, &k, t, sums);
 }
 
 void xs_udp_rx(struct xs_udp *self, struct xs_batch *b) {
     const struct xs_socket_table *t = xs_table(self->tables, sockets);
     const struct xs_config *config = xs_table(self->tables, config);
-    uint32_t hash[XS_BATCH_CAP], n = b->n; /* clones are appended behind n */
+    const struct xs_mem mem = *b->mem;
+    struct sums sums = {0};
+    uint32_t n = b->n; /* clones are appended behind */
+    if (!t) t = &xs_no_sockets;
     self->busy = true;
+    memset(b->next, XS_KEPT, n);
+    if (t->mask >= MANY_SLOTS) fetch_slots(b, t);
     for (uint32_t i = 0; i < n; i++) {
-        struct xs_pkt *p = xs_pkt(b, i);
-        uint16_t why = check(b, i, p, config);
-        b->next[i] = XS_KEPT;
-        if (__builtin_expect(why || !t, 0)) {
-            xs_drop(b, i, why ? why : XS_REASON_NO_SOCKET);
-            continue;
-        }
-        uint64_t high, low;
-        destination(b, i, p, &high, &low);
-        hash[i] = xs_socket_hash(t, high, low, p->dport);
-        __builtin_prefetch(&t->slot[hash[i] & t->mask]);
-    }
-    for (uint32_t i = 0; i < n; i++) {
-        if (b->next[i] == XS_DROP) continue;
-        if (__builtin_expect(xs_pkt(b, i)->flags & (XS_PKT_ROUTED_BROADCAST | XS_PKT_ROUTED_MULTICAST), 0))
-            deliver_to_all(self, b, i, t);
+        if (mem.pkt[b->frame[i]].flags & XS_PKT_IPV6)
+            receive(self, b, &mem, i, true, t, config, &sums);
         else
-            deliver_to_one(self, b, i, t, hash[i]);
+            receive(self, b, &mem, i, false, t, config, &sums);
     }
+    b->ledger->delivered += sums.delivered;
+    b->count[XS_UDP_RX_BYTES] += sums.bytes;
+    b->count[XS_UDP_RX_PARTIAL] += sums.partial;
 }

@@ -14,14 +14,54 @@ struct xs_inbox {
     uint32_t worker;     /* which feed of a socket is ours */
     uint32_t frames_max; /* frames that may be on queues or lent: the rest keeps the device going (udp_mem) */
     uint64_t frames_queued; /* ever put on a queue */
+    uint64_t frames_end;    /* how far that may go, when we last asked the reader */
     struct xs_feed *dirty;  /* feeds that were pushed to since the last flush */
     alignas(64) _Atomic(uint64_t)
         frames_taken; /* ever given back by the reader, who alone writes it, under the GIL */
 };
 
+/* __udp_enqueue_schedule_skb(): is there room for `size` more bytes? Asks the reader how much it has released. */
+bool xs_feed_make_room(struct xs_feed *f, uint32_t size);
+/* How many frames may ever have been queued by now, as of what the reader has given back. */
+uint64_t xs_inbox_frames_end(struct xs_inbox *self);
+
 /* Puts a packet on a socket's queue: 0, or the reason why not (then the packet is still the caller's). The packet's
  * payload_off and payload_len are set, and what else the reader looks at. */
-uint16_t xs_inbox_put(struct xs_inbox *self, struct xs_socket *s, uint32_t frame, uint32_t truesize);
+static inline uint16_t xs_inbox_put(struct xs_inbox *self, struct xs_socket *s, uint32_t frame,
+                                    uint32_t truesize) {
+    struct xs_feed *f = &s->feed[self->worker];
+    uint16_t why = 0;
+    if (__builtin_expect(f->charged + truesize > f->charged_end, 0) && !xs_feed_make_room(f, truesize))
+        why = XS_REASON_SOCKET_RCVBUFF;
+    else if (__builtin_expect(self->frames_queued >= self->frames_end, 0) &&
+             self->frames_queued >= (self->frames_end = xs_inbox_frames_end(self)))
+        why = XS_REASON_PROTO_MEM;
+    else if (__builtin_expect(!xs_spsc_push(f->ring, frame), 0))
+        why = XS_REASON_SOCKET_RCVBUFF;
+    if (__builtin_expect(why, 0)) {
+        f->drops++;
+        return why;
+    }
+    struct xs_pkt *p = &self->mem->pkt[frame];
+    uint8_t worker = (uint8_t)self->worker;
+    p->socket = s->index;
+    p->nexthop = truesize; /* routing is behind us: on a queue the field says what the packet was charged */
+    for (;;) {
+        p->owner = XS_QUEUED;
+        p->owner_device = worker;
+        self->frames_queued++;
+        if (__builtin_expect(p->frag == XS_NO_FRAME, 1)) break;
+        p = &self->mem->pkt[p->frag];
+    }
+    f->charged += truesize;
+    f->datagrams++;
+    if (!f->dirty) {
+        f->dirty = true;
+        f->next_dirty = self->dirty;
+        self->dirty = f;
+    }
+    return 0;
+}
 void xs_inbox_flush(struct xs_inbox *self);
 
 #endif

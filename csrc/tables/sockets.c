@@ -16,6 +16,8 @@ uint32_t xs_feed_slots(uint32_t rcvbuf, uint32_t frames) {
 
 /* ---- the table ---- */
 
+const struct xs_socket_table xs_no_sockets = {.mask = 1, .shift = 63, .slot = {[1] = {0}}};
+
 static bool takes_from_anyone(const struct xs_socket_binding *b) {
     static const uint8_t zero[16];
     return !b->peer_port && b->device == XS_ANY_DEVICE && !memcmp(b->peer, zero, 16);
@@ -32,7 +34,7 @@ static struct xs_socket_entry entry_of(const struct xs_socket_binding *b) {
 static struct xs_socket_slot *find(struct xs_socket_table *t, const struct xs_socket_binding *b) {
     uint64_t high, low;
     xs_load_address(b->address, &high, &low);
-    uint32_t i = xs_socket_hash(t, high, low, b->port) & t->mask;
+    uint32_t i = xs_socket_hash(t, high, low, b->port);
     while (t->slot[i].n && (t->slot[i].low != low || t->slot[i].high != high || t->slot[i].port != b->port))
         i = (i + 1) & t->mask;
     struct xs_socket_slot *s = &t->slot[i];
@@ -50,6 +52,7 @@ struct xs_socket_table *xs_socket_table_create(const struct xs_socket_binding *b
         return NULL;
     }
     t->mask = size - 1;
+    t->shift = 64 - (uint32_t)__builtin_ctz(size);
     t->nentries = n;
     if (getrandom(&t->seed, sizeof t->seed, GRND_NONBLOCK) < 0) t->seed = (uintptr_t)t;
     /* count what each key has, lay the keys' runs of entries out, then fill them in the given order */
@@ -73,6 +76,13 @@ void xs_socket_table_destroy(struct xs_socket_table *t) {
     if (!t) return;
     free(t->entry);
     free(t);
+}
+
+const struct xs_socket_slot *xs_socket_slot_beyond(const struct xs_socket_table *t, uint32_t hash,
+                                                   uint64_t high, uint64_t low, uint16_t port) {
+    for (uint32_t i = hash; t->slot[i].n; i = (i + 1) & t->mask)
+        if (xs_socket_slot_is(&t->slot[i], high, low, port)) return &t->slot[i];
+    return NULL;
 }
 
 static struct xs_socket *best(const struct xs_socket_table *t, const struct xs_socket_slot *s,

@@ -36,7 +36,7 @@ struct xs_feed {
     struct xs_socket *socket;
     struct xs_feed *next_dirty; /* chain of the feeds that this poll pushed to */
     uint64_t charged;           /* truesize of all that was ever queued, in bytes */
-    uint64_t seen_released;     /* the reader's counter when we last had to look */
+    uint64_t charged_end;       /* how far that may go, when the reader was last asked; 0 = ask */
     uint64_t datagrams, drops;  /* queued; refused for want of room */
     bool dirty;
     alignas(64) _Atomic(uint64_t) charged_seen; /* `charged`, as of the last flush, for everyone else */
@@ -89,7 +89,7 @@ struct xs_socket_entry {
 
 struct xs_socket_table {
     uint64_t seed;
-    uint32_t mask, nentries;
+    uint32_t mask, shift, nentries;
     struct xs_socket_entry *entry; /* per key in order of precedence: on equal scores the first wins */
     struct xs_socket_slot slot[];
 };
@@ -118,20 +118,28 @@ static inline uint64_t xs_wildcard_low(uint8_t family) {
     return family == 6 ? 0 : xs_mapped_low(zero);
 }
 
+/* The slot where the key is looked for first: the upper bits of a product, which all bits of the key have a part in. */
 static inline uint32_t xs_socket_hash(const struct xs_socket_table *t, uint64_t high, uint64_t low,
                                       uint16_t port) {
-    uint64_t h = (low ^ t->seed) * 0x9e3779b97f4a7c15ull;
-    h = (h ^ (h >> 32) ^ high ^ port) * 0xd6e8feb86659fd93ull;
-    return (uint32_t)(h >> 32);
+    uint64_t key = (low ^ t->seed) + (high << 32 | high >> 32) + port;
+    return (uint32_t)(key * 0x9e3779b97f4a7c15ull >> t->shift);
 }
 
+static inline bool xs_socket_slot_is(const struct xs_socket_slot *s, uint64_t high, uint64_t low,
+                                     uint16_t port) {
+    return s->low == low && s->high == high && s->port == port;
+}
+
+/* The slot of a key whose own place has another; NULL when there is none. */
+const struct xs_socket_slot *xs_socket_slot_beyond(const struct xs_socket_table *t, uint32_t hash,
+                                                   uint64_t high, uint64_t low, uint16_t port);
+
+/* The slot of a key; NULL, or an empty one, when nothing is bound to it. */
 static inline const struct xs_socket_slot *xs_socket_slot(const struct xs_socket_table *t, uint32_t hash,
                                                           uint64_t high, uint64_t low, uint16_t port) {
-    for (uint32_t i = hash & t->mask;; i = (i + 1) & t->mask) {
-        const struct xs_socket_slot *s = &t->slot[i];
-        if (!s->n) return NULL;
-        if (s->low == low && s->high == high && s->port == port) return s;
-    }
+    const struct xs_socket_slot *s = &t->slot[hash];
+    if (__builtin_expect(xs_socket_slot_is(s, high, low, port), 1)) return s;
+    return xs_socket_slot_beyond(t, hash, high, low, port);
 }
 
 /* Does the socket take what `k` says? Its score (compute_score of net/ipv4/udp.c), or -1. */
@@ -154,6 +162,9 @@ static inline int xs_socket_score(const struct xs_socket_entry *e, const struct 
 
 /* Slots that the receive queue of a worker needs, so that the bytes run out before the slots do. */
 uint32_t xs_feed_slots(uint32_t rcvbuf, uint32_t frames);
+
+/* The table before the first socket is bound. */
+extern const struct xs_socket_table xs_no_sockets;
 
 /* Builds a table of `n` bindings; NULL when there is no memory. */
 struct xs_socket_table *xs_socket_table_create(const struct xs_socket_binding *bindings, uint32_t n);
