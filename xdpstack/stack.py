@@ -346,8 +346,9 @@ class Stack:
     def _drop_held(self) -> None:
         """No device is left: what waits for a neighbour is dropped by the stage that holds it."""
         check(lib.xs_stack_set_devices(self._core.pointer, ffi.NULL, 0), "publish no devices")
-        for worker in self._core.workers:
-            lib.xs_worker_poll(worker, BUDGET)
+        while self.neigh.held():  # a poll drops a batch of them
+            for worker in self._core.workers:
+                lib.xs_worker_poll(worker, BUDGET)
 
     def _drain(self) -> None:
         """Poll until nothing comes and nothing is being sent, within DRAIN_SECONDS."""

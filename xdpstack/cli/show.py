@@ -35,8 +35,8 @@ def path(as_json: bool) -> None:
         click.echo(json.dumps(rows, indent=2))
         return
     table = Table(title="The path of a packet: down for receive, then on for transmit")
-    for column in ("stage", "", "next", "mirrors", "packets"):
-        table.add_column(column, overflow="fold")
+    for column in ("stage", "what it does", "next", "mirrors", "packets"):
+        table.add_column(column, no_wrap=column in ("stage", "next"), overflow="fold")
     for row in rows:
         style = None if row["present"] else "dim"
         edges = "\n".join(f"{edge} -> {target}" for edge, target in row["edges"].items())
