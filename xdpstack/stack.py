@@ -18,6 +18,7 @@ from dataclasses import asdict
 from typing import Any, Self
 
 from xdpstack.answers import answers
+from xdpstack.closing import drain, drop_held
 from xdpstack.control import Control
 from xdpstack.device.backend import Backend, Device, DeviceEvent
 from xdpstack.device.claims import Claim
@@ -28,7 +29,7 @@ from xdpstack.device.xdp import Mode
 from xdpstack.errors import ClosedError, ForkedError
 from xdpstack.frames import FrameQueues, Frames
 from xdpstack.hook import HookBatch, make_hook, run_hooks
-from xdpstack.native import check, ffi, lib
+from xdpstack.native import check, lib
 from xdpstack.native.core import Core, Ledger
 from xdpstack.netlink import Snapshot, text
 from xdpstack.observe import trace
@@ -45,8 +46,6 @@ log = logging.getLogger("xdpstack")
 
 #: Frames per worker unless said otherwise: what a queue of each of four devices keeps, and as many for sockets (32 MiB).
 FRAMES = 16384
-#: How long close() waits for frames that the kernel still has, in seconds.
-DRAIN_SECONDS = 1.0
 #: Packets that one poll takes from a queue at most.
 BUDGET = 256
 
@@ -333,34 +332,15 @@ class Stack:
         self._frames.close()
         self.sockets.close()
         self._backend.withdraw()
-        self._drain()
+        drain(self._core, self.poll)
         self._closed = True
         self.control.stop()
         if self._server is not None:
             self._server.close()
         self._backend.close()
-        self._drop_held()
+        drop_held(self._core, self.neigh)
         self.control.mirror.close()
         lib.xs_stack_close(self._core.pointer)
-
-    def _drop_held(self) -> None:
-        """No device is left: what waits for a neighbour is dropped by the stage that holds it."""
-        check(lib.xs_stack_set_devices(self._core.pointer, ffi.NULL, 0), "publish no devices")
-        while self.neigh.held():  # a poll drops a batch of them
-            for worker in self._core.workers:
-                lib.xs_worker_poll(worker, BUDGET)
-
-    def _drain(self) -> None:
-        """Poll until nothing comes and nothing is being sent, within DRAIN_SECONDS."""
-        deadline = time.monotonic() + DRAIN_SECONDS
-        while time.monotonic() < deadline:
-            try:
-                received = self.poll()
-            except Exception:
-                log.exception("a hook failed while the stack was closing")
-                continue
-            if not received and not self._core.frame_counts()["transmitting"]:
-                return
 
     def __enter__(self) -> Self:
         return self

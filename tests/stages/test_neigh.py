@@ -145,7 +145,7 @@ def test_closing_drops_what_waits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("group", "mac"),
+    "group,mac",
     [("239.129.2.3", "01005e010203"), ("ff02::1:ff00:1234", "3333ff001234")],
 )
 def test_groups_have_macs_of_their_own(stack: MemoryStack, group: str, mac: str) -> None:
