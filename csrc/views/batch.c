@@ -22,7 +22,7 @@ static struct batch *new_batch(struct socket_view *v, uint32_t n) {
     b->slow = (uint8_t *)(b->port + n);
     b->device = b->slow + n;
     b->n = 0;
-    b->released = 0;
+    b->released = b->all_home = 0;
     b->family = v->socket->family;
     b->stack = v->stack;
     b->keep = v->keep;
@@ -88,7 +88,10 @@ PyObject *views_recv_batch(PyObject *self, PyObject *const *args, Py_ssize_t n) 
 /* ---- lending ---- */
 
 static void return_unseen(struct batch *b) {
+    if (b->all_home) return;
+    b->all_home = 1;
     for (uint32_t i = 0; i < b->n; i++) {
+        if (b->views[i]) b->all_home = 0;
         if (b->views[i] || b->frame[i] == XS_NO_FRAME) continue;
         views_give_back(b->stack, b->frame[i]);
         b->frame[i] = XS_NO_FRAME;

@@ -46,6 +46,7 @@ struct batch {
     PyObject *keep;
     uint8_t family;
     uint8_t released;
+    uint8_t all_home; /* no frame is lent any more */
     uint32_t n;
     uint32_t *frame; /* XS_NO_FRAME once it has gone home */
     uint32_t *views; /* live Payloads of each */
