@@ -35,7 +35,7 @@ int xs_worker_init(struct xs_worker *w, struct xs_stack *s, uint32_t index) {
     xs_napi_init(&w->napi, &s->mem, &w->pool, &s->tables);
     w->inbox = (struct xs_inbox){.mem = &s->mem, .worker = index, .frames_max = s->frames_per_worker / 4 * 3};
     w->events.fd = s->event_fd;
-    w->neigh = (struct xs_neigh){.mem = &s->mem, .tables = &s->tables, .events = &w->events};
+    xs_neigh_init(&w->neigh, &s->mem, &s->tables, &w->events, s->frames_per_worker);
     w->taps = (struct xs_taps){.mem = &s->mem, .tables = &s->tables, .inbox = &w->inbox};
     w->udp = (struct xs_udp){.mem = &s->mem,
                              .pool = &w->pool,
@@ -139,6 +139,7 @@ static void finish_later(struct xs_worker *w, uint64_t now) {
 void xs_worker_finish(struct xs_worker *w) {
     kick_all(w, w->walk.now_ns);
     finish_later(w, w->walk.now_ns);
+    xs_events_wake(&w->events);
 }
 
 /* That its device is gone the kernel leaves as an error on the socket (xsk_notifier), which epoll does not report. */

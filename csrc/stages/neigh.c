@@ -1,172 +1,98 @@
-/* neigh.tx: who is the next hop, and where? Contract: xdpstack/stages/neigh.py.
- *
- *      usable cell ------------------------------> Ethernet header, XMIT       (not connected: ask, once a second)
- *      none, or incomplete --> held, asked for --> tick: usable -> XMIT; failed, or 3 s over -> drop
- */
+/* neigh.tx: who is the next hop, and at which MAC? See neigh.h. Mirrors ip_finish_output2, ip6_finish_output2, neigh_output. */
 #include "stages/neigh.h"
 
 #include "tables/fib.h"
 #include "tables/neigh.h"
-#include "wire/wire.h"
+#include "wire/eth.h"
+#include "wire/ipv4.h"
+#include "wire/ipv6.h"
 
-#define ETH_BYTES 14u
-#define ETHERTYPE_IPV4 0x0800u
-#define ETHERTYPE_IPV6 0x86ddu
+#define unlikely(x) __builtin_expect(!!(x), 0)
 
+static const uint8_t broadcast_mac[8] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
+
+/* What the header says now: NAT may have changed it since it was routed. */
 static inline struct xs_addr destination(const struct xs_batch *b, uint32_t i, const struct xs_pkt *p) {
-    const uint8_t *ip = xs_data(b, i) + p->l3_off;
-    return p->flags & XS_PKT_IPV6 ? xs_addr_load(ip + 24) : xs_addr_of4(xs_get32(ip + 16));
+    const uint8_t *l3 = xs_data(b, i) + p->l3_off;
+    return p->flags & XS_PKT_IPV6 ? xs_addr_load(xs_ipv6_dst(l3)) : xs_addr_of4(xs_ipv4_dst(l3));
 }
 
-static inline void write_header(const struct xs_batch *b, uint32_t i, const struct xs_config *config,
-                                const uint8_t *mac) {
+void xs_neigh_write(const struct xs_batch *b, uint32_t i, const struct xs_config *config,
+                    const uint8_t *mac) {
     struct xs_pkt *p = xs_pkt(b, i);
-    uint16_t at = (uint16_t)(p->l3_off - ETH_BYTES);
-    uint8_t *eth = xs_data(b, i) + at;
-    memcpy(eth, mac, 6);
-    memcpy(eth + 6, config->device[p->device].mac, 6);
-    xs_put16(eth + 12, p->flags & XS_PKT_IPV6 ? ETHERTYPE_IPV6 : ETHERTYPE_IPV4);
-    uint16_t before = p->data_off; /* a forwarded packet has its old header still */
-    p->data_off = at;
-    p->len = (uint16_t)(p->len + before - at);
-    p->pkt_len = p->pkt_len + before - at;
+    uint16_t before =
+        p->data_off; /* the IP header's, or of a forwarded packet that of its old Ethernet header */
+    p->data_off = (uint16_t)(p->l3_off - XS_ETH_BYTES);
+    p->len = (uint16_t)(p->len + before - p->data_off);
+    p->pkt_len += (uint32_t)before - p->data_off;
+    p->l3_proto = p->flags & XS_PKT_IPV6 ? XS_ETHERTYPE_IPV6 : XS_ETHERTYPE_IPV4;
+    p->flags &= (uint16_t)~XS_PKT_VLAN; /* the tag was part of the old header */
+    xs_eth_write(xs_data(b, i) + p->data_off, mac, config->device[p->device].mac, p->l3_proto);
 }
 
-/* ip_eth_mc_map(), ipv6_eth_mc_map() */
-static inline void multicast_mac(struct xs_addr group, bool ipv6, uint8_t *mac) {
+/* ip_eth_mc_map() (RFC 1112, 6.4), ipv6_eth_mc_map() (RFC 2464, 7). */
+static void group_mac(struct xs_addr group, bool ipv6, uint8_t *mac) {
     uint32_t low = (uint32_t)group.lo;
-    if (ipv6) {
-        mac[0] = mac[1] = 0x33;
-        xs_put32(mac + 2, low);
+    xs_put16(mac, ipv6 ? 0x3333 : 0x0100);
+    xs_put32(mac + 2, ipv6 ? low : 0x5e000000u | (low & 0x7fffffu));
+}
+
+/* neigh_event_send() of an entry that is stale: the kernel is told that it is used, and looks whether it is still there. */
+static __attribute__((noinline)) void ask_if_stale(struct xs_neigh *self, struct xs_batch *b, uint32_t device,
+                                                   struct xs_neigh_slot *slot) {
+    uint32_t now_ms = (uint32_t)(b->now_ns / 1000000u) | 1; /* never 0: that is "never" */
+    uint32_t asked_ms = atomic_load_explicit(&slot->asked_ms, memory_order_relaxed);
+    if (asked_ms && now_ms - asked_ms < XS_NEIGH_ASK_NS / 1000000u) return;
+    if (xs_neigh_ask(self, b, device, slot->address))
+        atomic_store_explicit(&slot->asked_ms, now_ms, memory_order_relaxed);
+}
+
+/* Packets whose MAC follows from their address. */
+static bool to_all(const struct xs_batch *b, uint32_t i, const struct xs_config *config) {
+    const struct xs_pkt *p = xs_pkt(b, i);
+    if (p->flags & XS_PKT_ROUTED_BROADCAST) {
+        xs_neigh_write(b, i, config, broadcast_mac);
+    } else if (p->flags & XS_PKT_ROUTED_MULTICAST) {
+        uint8_t mac[XS_ETH_ADDR_BYTES];
+        group_mac(destination(b, i, p), p->flags & XS_PKT_IPV6, mac);
+        xs_neigh_write(b, i, config, mac);
     } else {
-        mac[0] = 0x01;
-        mac[1] = 0x00;
-        xs_put32(mac + 2, 0x5e000000u | (low & 0x7fffff));
+        return false;
     }
-}
-
-/* Asks control to have the neighbour looked for, unless that was done less than a second ago. */
-static void ask(struct xs_neigh *self, struct xs_batch *b, uint32_t device, struct xs_addr address) {
-    uint32_t at = xs_addr_hash(address, device) % XS_NEIGH_ASKED;
-    bool same = self->asked[at].at_ns && self->asked[at].device == device &&
-                xs_addr_equal(self->asked[at].address, address);
-    if (same && b->now_ns - self->asked[at].at_ns < XS_NEIGH_ASK_NS) return;
-    struct xs_event event = {.kind = XS_EVENT_NEIGH_WANTED, .device = device};
-    xs_addr_store(event.address, address);
-    if (!xs_event_raise(self->events, &event)) return;
-    self->asked[at].address = address;
-    self->asked[at].device = device;
-    self->asked[at].at_ns = b->now_ns ? b->now_ns : 1;
-    b->count[XS_NEIGH_TX_ASKED]++;
-}
-
-/* What a waiting packet costs its neighbour's queue: the skb that a local sender would have made for it. */
-static uint32_t truesize(const struct xs_pkt *p) {
-    uint32_t size = ((p->pkt_len + 64 + 63) & ~63u) + 320, slab = 512;
-    while (slab < size) slab <<= 1;
-    return slab + 256;
-}
-
-static void forget(struct xs_neigh *self, uint32_t at) {
-    memmove(&self->held[at], &self->held[at + 1], (self->nheld - at - 1) * sizeof self->held[0]);
-    self->nheld--;
-}
-
-/* __neigh_event_send(): the packet joins the queue of its neighbour; to make room, the oldest of that queue goes. The
- * victims leave by the batch: they are appended, as dropped. */
-static void hold(struct xs_neigh *self, struct xs_batch *b, uint32_t i, struct xs_addr address) {
-    struct xs_pkt *p = xs_pkt(b, i);
-    uint32_t size = truesize(p), queued = 0;
-    for (uint32_t k = 0; k < self->nheld; k++)
-        if (self->held[k].device == p->device && xs_addr_equal(self->held[k].address, address))
-            queued += self->held[k].truesize;
-    for (uint32_t k = 0; k < self->nheld && queued && queued + size > XS_NEIGH_QUEUE_BYTES;) {
-        if (self->held[k].device != p->device || !xs_addr_equal(self->held[k].address, address)) {
-            k++;
-            continue;
-        }
-        int victim = xs_release(b, self->held[k].frame, XS_DROP);
-        if (victim < 0) break;
-        b->reason[victim] = XS_REASON_NEIGH_QUEUEFULL;
-        queued -= self->held[k].truesize;
-        forget(self, k);
-    }
-    if (self->nheld == XS_NEIGH_HELD || queued + size > XS_NEIGH_QUEUE_BYTES) {
-        xs_drop(b, i, XS_REASON_NEIGH_QUEUEFULL);
-        return;
-    }
-    self->held[self->nheld++] = (struct xs_neigh_held){.address = address,
-                                                       .since_ns = b->now_ns,
-                                                       .frame = b->frame[i],
-                                                       .device = p->device,
-                                                       .truesize = size};
-    p->owner = XS_HELD;
-    b->next[i] = XS_KEPT;
-    b->count[XS_NEIGH_TX_HELD]++;
-    ask(self, b, p->device, address);
+    return true;
 }
 
 void xs_neigh_tx(struct xs_neigh *self, struct xs_batch *b) {
     const struct xs_config *config = xs_table(self->tables, config);
-    const struct xs_neigh_table *table = xs_table(self->tables, neigh);
     const struct xs_fib *fib = xs_table(self->tables, fib);
-    uint32_t n = b->n; /* victims are appended behind n */
+    struct xs_neigh_table *table = xs_table(self->tables, neigh);
+    uint32_t n = b->n; /* what is dropped to make room in a queue is appended behind */
     for (uint32_t i = 0; i < n; i++) {
         struct xs_pkt *p = xs_pkt(b, i);
         b->next[i] = XS_NEIGH_TX_XMIT;
-        uint8_t mac[6];
-        if (__builtin_expect(p->flags & XS_PKT_ROUTED_MULTICAST, 0)) {
-            multicast_mac(destination(b, i, p), p->flags & XS_PKT_IPV6, mac);
-            write_header(b, i, config, mac);
-            continue;
-        }
         const struct xs_nexthop *hop = xs_fib_nexthop(fib, p->nexthop);
-        if (__builtin_expect(!hop, 0)) { /* its route went while it was held or parked */
+        if (unlikely(!hop ||
+                     hop->device >=
+                         config->ndevices)) { /* held or parked for so long that its next hop is gone */
             xs_drop(b, i, XS_REASON_NEIGH_DEAD);
             continue;
         }
+        p->device = hop->device; /* a forwarded packet comes with the one it was received by */
+        if (unlikely(p->flags & (XS_PKT_ROUTED_BROADCAST | XS_PKT_ROUTED_MULTICAST)) && to_all(b, i, config))
+            continue;
         struct xs_addr address = hop->flags & XS_NEXTHOP_GATEWAY ? hop->gateway : destination(b, i, p);
-        uint64_t cell = xs_neigh_lookup(table, p->device, address);
+        struct xs_neigh_slot *slot = xs_neigh_find(table, p->device, address);
+        uint64_t cell = slot ? atomic_load_explicit(&slot->cell, memory_order_relaxed) : 0;
         uint8_t state = xs_neigh_state(cell);
-        if (__builtin_expect(!(state & XS_NUD_USABLE), 0)) {
-            hold(self, b, i, address);
+        if (unlikely(!(state & XS_NUD_VALID))) {
+            xs_neigh_hold(self, b, i, address, cell);
             continue;
         }
-        if (!(state & XS_NUD_CONNECTED)) ask(self, b, p->device, address);
+        if (unlikely(state & XS_NUD_STALE)) ask_if_stale(self, b, p->device, slot);
+        uint8_t mac[8];
         xs_neigh_mac(cell, mac);
-        write_header(b, i, config, mac);
+        xs_neigh_write(b, i, config, mac);
     }
-    xs_events_wake(self->events);
-}
-
-/* What has waited: its neighbour is found, or is not to be found. */
-void xs_neigh_tx_tick(struct xs_neigh *self, struct xs_batch *b) {
-    const struct xs_config *config = xs_table(self->tables, config);
-    const struct xs_neigh_table *table = xs_table(self->tables, neigh);
-    for (uint32_t k = 0; k < self->nheld;) {
-        struct xs_neigh_held *h = &self->held[k];
-        uint64_t cell = xs_neigh_lookup(table, h->device, h->address);
-        uint8_t state = xs_neigh_state(cell);
-        bool over = state & XS_NUD_FAILED || b->now_ns - h->since_ns >= XS_NEIGH_WAIT_NS;
-        bool gone = h->device >= config->ndevices || !(config->device[h->device].flags & XS_DEV_UP);
-        if (!(state & XS_NUD_USABLE) && !over && !gone) {
-            ask(self, b, h->device, h->address);
-            k++;
-            continue;
-        }
-        bool send = state & XS_NUD_USABLE && !gone;
-        int i = xs_release(b, h->frame, send ? XS_NEIGH_TX_XMIT : XS_DROP);
-        if (i < 0) break; /* the batch is full: the rest at the next tick */
-        if (send) {
-            uint8_t mac[6];
-            xs_neigh_mac(cell, mac);
-            write_header(b, (uint32_t)i, config, mac);
-        } else {
-            b->reason[i] = gone ? XS_REASON_DEVICE_GONE : XS_REASON_NEIGH_FAILED;
-        }
-        forget(self, k);
-    }
-    xs_events_wake(self->events);
 }
 
 const struct xs_stage_def xs_neigh_tx_def = {

@@ -1,159 +1,316 @@
-"""neigh.tx over memory devices: what is sent to a known neighbour, what waits for one, how long, and what is asked for."""
+"""neigh.tx over memory devices: headers, waiting, asking, and giving up, by a clock that the test moves."""
 
 from collections.abc import Iterator
 
 import pytest
+from scapy.layers.inet import IP, UDP
+from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import Dot1Q, Ether
 
-from xdpstack.testing import MemoryStack, memory_stack
+from xdpstack.native import lib
+from xdpstack.netlink import Address, Link, Neighbour, Route, Snapshot, packed
+from xdpstack.netlink.uapi import (
+    NUD_DELAY,
+    NUD_FAILED,
+    NUD_INCOMPLETE,
+    NUD_NOARP,
+    NUD_PERMANENT,
+    NUD_PROBE,
+    NUD_REACHABLE,
+    NUD_STALE,
+)
+from xdpstack.routing.native import NativeRouting, device_flags
+from xdpstack.routing.tables import compile_device
+from xdpstack.stages.neigh import Neigh
+from xdpstack.testing.memory_walk import MemoryWalk, TestDevice
 
-SECOND = 1_000_000_000
-PEER = "10.0.0.2"
-PEER_MAC = bytes.fromhex("020000000002")
-OWN_MAC = bytes.fromhex("020000000001")
+DEVICES = {2: 0, 3: 1}
+A0, B0, SENDER, PEER = (bytes([2, 0, 0, 0, 0, n]) for n in (1, 2, 0x99, 0x77))
+MS = 1_000_000
+ROOM = 212_992
+"""net.ipv4.neigh.default.unres_qlen_bytes."""
+
+
+class Router(MemoryWalk):
+    """What comes in by a0 is forwarded: to b0's link, or through 10.1.0.254 and fd00:1::fe on it."""
+
+    def __init__(self, frames: int = 1024) -> None:
+        super().__init__(
+            TestDevice("a0"), TestDevice("b0"), present={"napi.rx", "ip.rx", "routing.rx", "neigh.tx", "napi.tx"},
+            catch=("ip.local",), frames=frames,
+        )  # fmt: skip
+        self.routing = NativeRouting(self.core.pointer)
+        self.neigh = Neigh(self.core, DEVICES)
+        self.asked: list[tuple[int, bytes]] = []
+        self.publish()
+
+    def publish(self, *neighbours: Neighbour, routes: tuple[Route, ...] = (), down: bool = False) -> None:
+        """These are the neighbours now."""
+        links = [Link(2, "a0", A0), Link(3, "b0", B0)]
+        addresses = [
+            Address.parse(a, 2 + i // 2)
+            for i, a in enumerate(("10.0.0.1/24", "fd00::1/64", "10.1.0.1/24", "fd00:1::1/64"))
+        ]
+        ways = (Route.make("default", via="10.1.0.254"), Route.make("default", via="fd00:1::fe", oif=3), *routes)
+        switches = {"ipv4.ip_forward": 1, "ipv6.conf.all.forwarding": 1, "ipv4.conf.all.bc_forwarding": 1,
+                    "ipv4.conf.a0.bc_forwarding": 1}  # fmt: skip
+        snapshot = Snapshot.build(links, addresses, ways, neighbours=neighbours, sysctls=switches)
+        flags = {link.name: device_flags(compile_device(snapshot, link)) for link in snapshot.links.values()}
+        self.set_devices(a0=flags["a0"], b0=flags["b0"] & ~(lib.XS_DEV_UP if down else 0))
+        self.routing.publish(snapshot, DEVICES)
+        self.neigh.publish(snapshot)
+
+    def probe(self, neighbour: Neighbour | tuple[int, bytes]) -> bool:
+        """The mirror's part: remember who was asked for."""
+        assert isinstance(neighbour, tuple)
+        self.asked.append(neighbour)
+        return True
+
+    def wanted(self) -> list[tuple[int, bytes]]:
+        """Who was asked for since the last time."""
+        self.neigh.handle_events(self)
+        asked, self.asked = self.asked, []
+        return asked
+
+    def forward(self, destination: str, payload: bytes = b"x", number: int = 1) -> None:
+        """`number` packets to `destination` arrive, and are walked."""
+        for i in range(number):
+            self.inject("a0", frame(destination, payload, i))
+            if i % 64 == 63:
+                self.step()
+        self.step()
+
+
+def frame(destination: str, payload: bytes = b"x", sport: int = 0) -> bytes:
+    ip = IPv6(src="fd00::9", dst=destination) if ":" in destination else IP(src="10.0.0.9", dst=destination)
+    return bytes(Ether(dst=A0, src=SENDER) / ip / UDP(sport=1024 + sport, dport=7) / payload)
+
+
+def entry(address: str, state: int = NUD_REACHABLE, mac: bytes = PEER, device: int = 3) -> Neighbour:
+    return Neighbour(device, packed(address), mac if state & ~(NUD_INCOMPLETE | NUD_FAILED) else b"", state)
 
 
 @pytest.fixture
-def stack() -> Iterator[MemoryStack]:
-    addresses = {"a0": ["10.0.0.1/24", "fd00::1/64"]}
-    routes = ["default via 10.0.0.254 dev a0"]
-    with memory_stack("a0", addresses=addresses, routes=routes) as made:
-        made.clock.advance(100 * SECOND)
-        yield made
+def router() -> Iterator[Router]:
+    with Router() as walk:
+        yield walk
+        walk.clock.advance(4000 * MS)  # nothing waits for longer
+        walk.step(4)
 
 
-def send(stack: MemoryStack, *payloads: bytes, to: str = PEER) -> None:
-    family = "fd00::1" if ":" in to else "10.0.0.1"
-    with stack.udp((family, 7), reserve=False) as sock:
-        for payload in payloads:
-            sock.sendto(payload, (to, 9))
-    stack.step()
+# ---- the header ----
 
 
-def ethernet(frame: bytes) -> tuple[bytes, bytes, bytes]:
-    return frame[:6], frame[6:12], frame[12:14]
+@pytest.mark.parametrize("state", [NUD_REACHABLE, NUD_STALE, NUD_DELAY, NUD_PROBE, NUD_PERMANENT, NUD_NOARP])
+@pytest.mark.parametrize("destination", ["10.1.0.9", "fd00:1::9"])
+def test_a_valid_neighbour_gets_the_packet(router: Router, destination: str, state: int) -> None:
+    router.publish(entry(destination, state))
+    router.forward(destination)
+    (sent,) = router.sent("b0")
+    assert sent == PEER + B0 + frame(destination)[12:]
+    assert router.sent("a0") == []
 
 
-@pytest.mark.parametrize("state", ["reachable", "stale", "delay", "probe", "permanent", "noarp"])
-def test_a_usable_neighbour_gets_it_at_once(stack: MemoryStack, state: str) -> None:
-    stack.host.learn(f"{PEER} dev a0 lladdr 02:00:00:00:00:02 nud {state}")
-    stack.step()
-    send(stack, b"now")
-    (frame,) = stack.sent("a0")
-    assert ethernet(frame) == (PEER_MAC, OWN_MAC, b"\x08\x00")
-    asked = state in ("stale", "delay", "probe")
-    assert stack.host.probed == ([("a0", PEER)] if asked else [])
+def test_a_gateway_gets_what_is_for_others(router: Router) -> None:
+    router.publish(entry("10.1.0.254"), entry("fd00:1::fe", mac=SENDER))
+    router.forward("192.0.2.1")
+    router.forward("2001:db8::1")
+    four, six = router.sent("b0")
+    assert four[:6] == PEER
+    assert six[:6] == SENDER
 
 
-def test_what_waits_is_sent_in_order_when_the_neighbour_is_found(stack: MemoryStack) -> None:
-    send(stack, b"one", b"two", b"three")
-    assert stack.sent("a0") == []
-    assert stack.frames_by_owner()["held"] == 3
-    assert stack.neigh.held() == 3
-    assert stack.host.probed == [("a0", PEER)]
-    stack.host.learn(f"{PEER} dev a0 lladdr 02:00:00:00:00:02")
-    stack.step()
-    assert [frame[42:] for frame in stack.sent("a0")] == [b"one", b"two", b"three"]
-    assert stack.neigh.held() == 0
+def test_ipv4_through_an_ipv6_router(router: Router) -> None:
+    """RFC 8950: the gateway's family is not that of the packet."""
+    router.publish(entry("fe80::9"), routes=(Route.make("192.0.2.0/24", via="fe80::9", oif=3),))
+    router.forward("192.0.2.1")
+    (sent,) = router.sent("b0")
+    assert sent[:14] == PEER + B0 + b"\x08\0"
 
 
-def test_ipv6(stack: MemoryStack) -> None:
-    send(stack, b"six", to="fd00::2")
-    assert stack.host.probed == [("a0", "fd00::2")]
-    stack.host.learn("fd00::2 dev a0 lladdr 02:00:00:00:00:02")
-    stack.step()
-    (frame,) = stack.sent("a0")
-    assert ethernet(frame) == (PEER_MAC, OWN_MAC, b"\x86\xdd")
+def test_the_tag_of_the_old_header_goes(router: Router) -> None:
+    router.publish(entry("10.1.0.9"))
+    tagged = bytes(Ether(dst=A0, src=SENDER) / Dot1Q(vlan=5) / IP(frame("10.1.0.9")[14:]))
+    router.inject("a0", tagged)
+    router.step()
+    assert router.sent("b0") == [PEER + B0 + frame("10.1.0.9")[12:]]
 
 
-def test_beyond_a_gateway_the_gateway_is_asked_for(stack: MemoryStack) -> None:
-    send(stack, b"far", to="192.0.2.1")
-    assert stack.host.probed == [("a0", "10.0.0.254")]
+def test_a_directed_broadcast_goes_to_all(router: Router) -> None:
+    router.forward("10.1.0.255")
+    (sent,) = router.sent("b0")
+    assert sent[:6] == b"\xff" * 6
+    assert router.wanted() == []
 
 
-def test_it_is_asked_for_once_a_second(stack: MemoryStack) -> None:
-    send(stack, b"1", b"2")
-    stack.clock.advance(SECOND // 2)
-    send(stack, b"3")
-    assert len(stack.host.probed) == 1
-    stack.clock.advance(SECOND // 2 + 1)
-    stack.step(2)
-    assert len(stack.host.probed) == 2
+# ---- waiting ----
 
 
-def test_three_seconds_without_an_answer_are_enough(stack: MemoryStack) -> None:
-    send(stack, b"lost")
-    stack.clock.advance(3 * SECOND - 1)
-    stack.step()
-    assert stack.neigh.held() == 1
-    stack.clock.advance(1)
-    stack.step()
-    assert stack.reasons() == {"NEIGH_FAILED": 1}
-    assert stack.sent("a0") == []
+def test_packets_wait_and_leave_in_order(router: Router) -> None:
+    router.forward("10.1.0.9", number=100)
+    assert router.sent("b0") == []
+    assert router.neigh.held() == 100
+    assert router.wanted() == [(3, packed("10.1.0.9"))]
+    router.publish(entry("10.1.0.9", NUD_INCOMPLETE))
+    router.step()
+    assert router.neigh.held() == 100
+    router.publish(entry("10.1.0.9"))
+    router.step(2)
+    sent = router.sent("b0")
+    assert [int.from_bytes(each[34:36]) for each in sent] == [1024 + i for i in range(100)]
+    assert {each[:14] for each in sent} == {PEER + B0 + b"\x08\0"}
+    assert router.neigh.held() == 0
+    assert router.drops() == {}
 
 
-def test_a_neighbour_that_failed_drops_what_waited_at_once(stack: MemoryStack) -> None:
-    send(stack, b"lost", b"too")
-    stack.host.learn(f"{PEER} dev a0 nud failed")
-    stack.step()
-    assert stack.reasons() == {"NEIGH_FAILED": 2}
+def test_only_the_neighbour_that_was_found_gets_its_packets(router: Router) -> None:
+    for destination in ("10.1.0.8", "fd00:1::9", "10.1.0.9"):
+        router.forward(destination, number=3)
+    router.publish(entry("10.1.0.9"))
+    router.step()
+    assert len(router.sent("b0")) == 3
+    assert router.neigh.held() == 6
+    router.publish(entry("10.1.0.9"), entry("fd00:1::9"), entry("10.1.0.8"))
+    router.step()
+    assert len(router.sent("b0")) == 6
 
 
-def test_the_oldest_goes_when_too_much_waits_for_one(stack: MemoryStack) -> None:
-    """212,992 bytes: each datagram of 1,400 bytes costs 2,304, so 92 fit."""
-    send(stack, *[number.to_bytes(2, "big") + bytes(1398) for number in range(100)])
-    assert stack.neigh.held() == 92
-    assert stack.reasons() == {"NEIGH_QUEUEFULL": 8}
-    stack.host.learn(f"{PEER} dev a0 lladdr 02:00:00:00:00:02")
-    stack.step()
-    assert [int.from_bytes(frame[42:44], "big") for frame in stack.sent("a0")] == list(range(8, 100))
+@pytest.mark.parametrize("payload, size", [(18, 832), (1000, 2304)])
+def test_a_full_queue_loses_its_oldest(payload: int, size: int) -> None:
+    """As in __neigh_event_send: unres_qlen_bytes by truesize (the skb of a packet of this size; sockets.h)."""
+    with Router(frames=4096) as router:
+        fits = ROOM // size
+        router.forward("10.1.0.9", bytes(payload), fits + 5)
+        assert router.drops() == {"NEIGH_QUEUEFULL": 5}
+        router.publish(entry("10.1.0.9"))
+        router.step(8)
+        sent = router.sent("b0")
+        assert [int.from_bytes(each[34:36]) for each in sent] == [1024 + 5 + i for i in range(fits)]
 
 
-def test_a_worker_holds_no_more_than_its_slots(stack: MemoryStack) -> None:
-    for host in range(2, 102):
-        send(stack, *[b"x"] * 6, to=f"10.0.0.{host}")
-    assert stack.neigh.held() == 512
-    assert stack.reasons() == {"NEIGH_QUEUEFULL": 88}
+def test_all_queues_together_are_bounded(router: Router) -> None:
+    """A quarter of the worker's frames: receiving goes on."""
+    for i in range(8):
+        router.forward(f"10.1.0.{10 + i}", number=64)
+    assert router.neigh.held() == 256
+    assert router.drops() == {"NEIGH_QUEUEFULL": 256}
 
 
-def test_a_device_that_goes_down_drops_what_waits_for_it(stack: MemoryStack) -> None:
-    send(stack, b"lost")
-    stack.backend.set_link("a0", up=False)
-    stack.step()
-    assert stack.reasons() == {"DEVICE_GONE": 1}
+def test_neighbours_that_are_waited_for_are_bounded(router: Router) -> None:
+    for i in range(130):
+        router.forward(f"10.1.0.{2 + i}")
+    assert router.neigh.held() == 128
+    assert router.drops() == {"NEIGH_CREATEFAIL": 2}
+    assert len(set(router.wanted())) == 128
 
 
-def test_many_neighbours_and_their_going(stack: MemoryStack) -> None:
-    """More than the first table holds, learned one by one; then some go."""
-    for number in range(2, 202):
-        stack.host.learn(f"10.0.0.{number} dev a0 lladdr 02:00:00:00:01:{number:02x}")
-        stack.step()
-    for number in range(2, 202):
-        send(stack, b"x", to=f"10.0.0.{number}")
-    assert [frame[5] for frame in stack.sent("a0")] == list(range(2, 202))
-    stack.host.change(neighbours=[])
-    stack.step()
-    send(stack, b"x", to="10.0.0.7")
-    assert stack.sent("a0") == []
-    assert stack.neigh.held() == 1
+# ---- giving up ----
 
 
-def test_closing_drops_what_waits() -> None:
-    with memory_stack("a0", addresses={"a0": ["10.0.0.1/24"]}) as made:
-        send(made, b"lost")
-    assert made.ledger().held == 0
-    assert made.ledger().missing == 0
+def test_nobody_answers_for_three_seconds(router: Router) -> None:
+    router.forward("10.1.0.9", number=3)
+    router.clock.advance(2990 * MS)
+    router.step()
+    assert router.neigh.held() == 3
+    router.clock.advance(60 * MS)
+    router.step()
+    assert router.neigh.held() == 0
+    assert router.drops() == {"NEIGH_FAILED": 3}
 
 
-@pytest.mark.parametrize(
-    "group,mac",
-    [("239.129.2.3", "01005e010203"), ("ff02::1:ff00:1234", "3333ff001234")],
-)
-def test_groups_have_macs_of_their_own(stack: MemoryStack, group: str, mac: str) -> None:
-    """RFC 1112, 6.4; RFC 2464, 7."""
-    family = "fd00::1" if ":" in group else "10.0.0.1"
-    scope = (0, 2) if ":" in group else ()
-    with stack.udp((family, 7), reserve=False, broadcast=True) as sock:
-        sock.sendto(b"all", (group, 9, *scope))
-    stack.step()
-    (frame,) = stack.sent("a0")
-    assert frame[:6] == bytes.fromhex(mac)
+def test_the_kernel_says_that_it_failed(router: Router) -> None:
+    router.forward("10.1.0.9")
+    router.publish(entry("10.1.0.9", NUD_FAILED))
+    router.step()
+    assert router.drops() == {"NEIGH_FAILED": 1}
+
+
+def test_an_old_failure_is_no_answer(router: Router) -> None:
+    """A failed entry is tried anew when it is used (__neigh_event_send); only a new failure ends the wait."""
+    router.publish(entry("10.1.0.9", NUD_FAILED))
+    router.forward("10.1.0.9")
+    router.step(3)
+    assert router.neigh.held() == 1
+    assert router.wanted() == [(3, packed("10.1.0.9"))]
+    router.publish(entry("10.1.0.9", NUD_INCOMPLETE))
+    router.publish(entry("10.1.0.9", NUD_FAILED))
+    router.step()
+    assert router.drops() == {"NEIGH_FAILED": 1}
+
+
+def test_the_device_goes_down(router: Router) -> None:
+    router.forward("10.1.0.9", number=2)
+    router.publish(down=True)
+    router.clock.advance(60 * MS)
+    router.step()
+    assert router.drops() == {"DEVICE_GONE": 2}
+
+
+def test_a_next_hop_that_is_anothers_by_now() -> None:
+    """A packet that was parked while its route went and the id was given to another."""
+    with Router() as router:
+        router.publish(entry("10.1.0.9"))
+
+        def spoil(batch: object) -> None:
+            for number in batch.frames:  # type: ignore[attr-defined]
+                batch.pkts[number].nexthop += 1 << lib.XS_NEXTHOP_SLOT_BITS  # type: ignore[attr-defined]
+
+        router.hook("neigh.tx", spoil)
+        router.forward("10.1.0.9")
+        assert router.drops() == {"NEIGH_DEAD": 1}
+
+
+# ---- asking ----
+
+
+def test_asks_once_a_second(router: Router) -> None:
+    router.publish(entry("10.1.0.8", NUD_STALE), entry("10.1.0.7", NUD_REACHABLE), entry("10.1.0.6", NUD_DELAY))
+    seconds = []
+    for _ in range(30):
+        for host in (6, 7, 8, 9):
+            router.forward(f"10.1.0.{host}")
+        seconds.append(sorted(address[3] for _, address in router.wanted()))
+        router.clock.advance(100 * MS)
+    assert [i for i, asked in enumerate(seconds) if asked] == [0, 10, 20]
+    assert seconds[0] == seconds[10] == seconds[20] == [8, 9]
+    router.sent("b0")
+
+
+def test_a_full_ring_of_events_is_tried_again(router: Router) -> None:
+    """Control sleeps while 300 stale neighbours are used: 256 questions fit, the others are asked when it has woken."""
+    stale = [entry(f"10.1.0.{i}", NUD_STALE) for i in range(2, 252)]
+    stale += [entry(f"fd00:1::{i:x}", NUD_STALE) for i in range(2, 52)]
+    router.publish(*stale)
+    for each in stale:
+        router.forward(".".join(map(str, each.address)) if len(each.address) == 4 else f"fd00:1::{each.address[15]:x}")
+    assert len(router.wanted()) == 256
+    router.clock.advance(10 * MS)
+    for each in stale:
+        router.forward(".".join(map(str, each.address)) if len(each.address) == 4 else f"fd00:1::{each.address[15]:x}")
+    assert len(router.wanted()) == 44
+    router.sent("b0")
+
+
+# ---- publication ----
+
+
+def test_a_table_that_fills_is_replaced(router: Router) -> None:
+    known = [entry(f"10.1.{i >> 8}.{i & 255}", mac=bytes([2, 1, 1, 1, i >> 8, i & 255])) for i in range(2000)]
+    for some in (10, 100, 2000):
+        router.publish(*known[:some], routes=(Route.make("10.1.0.0/16", oif=3),))
+    for i in (2, 700, 1999):
+        router.forward(f"10.1.{i >> 8}.{i & 255}")
+    assert [each[:6] for each in router.sent("b0")] == [known[i].lladdr for i in (2, 700, 1999)]
+
+
+def test_a_neighbour_that_went_is_asked_for(router: Router) -> None:
+    router.publish(entry("10.1.0.9"))
+    router.forward("10.1.0.9")
+    assert len(router.sent("b0")) == 1
+    router.publish()
+    router.forward("10.1.0.9")
+    assert router.sent("b0") == []
+    assert router.neigh.held() == 1
+    router.publish(entry("10.1.0.9", mac=SENDER))
+    router.step()
+    assert [each[:6] for each in router.sent("b0")] == [SENDER]

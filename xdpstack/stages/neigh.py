@@ -2,28 +2,34 @@
 
 neigh.tx
 ========
-Does: writes the Ethernet header of the next hop, or holds the packet until it is known.
-Mirrors: ip_finish_output2, ip6_finish_output2, neigh_output, neigh_event_send, __neigh_event_send, neigh_timer_handler;
-    ip_eth_mc_map, ipv6_eth_mc_map; RFC 826, RFC 4861.
-Reads: nexthop, device, l3_off, flags IPV6 and ROUTED_MULTICAST; the destination in the IP header.
-Writes: data_off, len, pkt_len, the Ethernet header; owner HELD of what waits.
+Does: writes the Ethernet header of the next hop, or holds the packet until its MAC is known.
+Mirrors: ip_finish_output2, ip6_finish_output2, neigh_output, neigh_event_send, __neigh_event_send,
+    neigh_update_process_arp_queue, neigh_invalidate; ip_eth_mc_map, ipv6_eth_mc_map; RFC 826, RFC 4861, RFC 1112 6.4,
+    RFC 2464 7.
+Reads: nexthop, l3_off, data_off, flags IPV6, ROUTED_BROADCAST and ROUTED_MULTICAST; the destination in the IP header.
+Writes: device (that of the next hop), data_off, len, pkt_len, l3_proto, flags VLAN (cleared), the Ethernet header; owner
+    HELD of what waits, and its meta.scratch[0].
 Next:
     xmit: the header is there.
 Drops:
-    NEIGH_DEAD: the route that chose the next hop is gone.
-    NEIGH_QUEUEFULL: 212,992 bytes wait for this neighbour (the oldest goes, as in Linux), or 512 packets for all of a
-        worker's.
-    NEIGH_FAILED: the kernel gave up on it, or three seconds are over.
-    DEVICE_GONE: its device went down or away while it waited.
-Holds: packets whose neighbour is not known, within the bounds above; looked at in each tick.
+    NEIGH_DEAD: the next hop is gone, with the route that chose it, for so long that its id is another's.
+    NEIGH_QUEUEFULL: 212,992 bytes wait for this neighbour: the oldest packet goes, as in Linux; or the worker's bound.
+    NEIGH_CREATEFAIL: 128 neighbours are waited for already.
+    NEIGH_FAILED: the kernel gave up on the neighbour, or three seconds are over.
+    DEVICE_GONE: the device went down or away while the packet waited.
+Holds: packets whose neighbour is missing, incomplete or failed; for each 212,992 bytes by truesize, in all 1024 packets
+    or a quarter of the worker's frames. They leave in their order when the neighbour is valid: looked at in each tick in
+    which a table has changed or a time is over.
 State: the neighbour table (csrc/tables/neigh.h): cells changed in place, the table replaced when it fills; Neigh.publish().
 Cost: benchmarks/stages/bench_neigh.py
 Differs from Linux:
-    - The kernel resolves: a worker asks it through control (NTF_USE), once a second for each neighbour at most. It is asked
-      too while an entry is stale, as the kernel does not see the packets that would have made it look.
-    - unres_qlen_bytes and mcast_solicit are taken at their defaults.
+    - The kernel resolves: a worker asks it through control (NTF_USE), once a second for each neighbour at most, for missing
+      and failed entries and for stale ones, as the kernel does not see the packets that would have made it look. What is
+      delayed or being probed the kernel is looking at already.
+    - unres_qlen_bytes, mcast_solicit and retrans_time are taken at their defaults; the time limit is that of the wait, not
+      of the kernel's own tries.
     - No ICMP host unreachable is sent, and no error is queued on the socket, for what fails.
-    - Broadcast leaves through the kernel (routing.tx).
+    - Devices without ARP (IFF_NOARP, point to point) are not Ethernet, and not of a stack.
 """
 
 from __future__ import annotations
@@ -64,19 +70,22 @@ def unmapped(address: bytes) -> bytes:
 class Neigh:
     """Publishes the mirror's neighbours to the workers, and passes on what workers want resolved.
 
-    `devices` has the stack's index of each of its devices, by interface index.
+    `devices` has the stack's index of each of its devices, by interface index. Control alone calls it.
     """
 
     def __init__(self, core: Core, devices: Mapping[int, int]) -> None:
         self._core = core
         self._devices = dict(devices)
         self._ifindexes = {index: ifindex for ifindex, index in devices.items()}
+        self._neighbours: Mapping[tuple[int, bytes], Neighbour] | None = None
         self._published: dict[tuple[int, bytes], tuple[bytes, int]] = {}
         self._events = ffi.new("struct xs_event[]", _CHUNK)
         self._replace({})
 
     def publish(self, snapshot: Snapshot) -> None:
         """Make the snapshot's neighbours the workers'. Changes a few in place; a table that is too full is replaced."""
+        if snapshot.neighbours is self._neighbours:
+            return
         wanted = {
             (self._devices[entry.index], entry.address): (entry.lladdr or bytes(6), entry.state)
             for entry in snapshot.neighbours.values()
@@ -90,8 +99,9 @@ class Neigh:
             _fill(values, key, after)
             if lib.xs_stack_update_neighbour(self._core.pointer, values) == -errno.ENOSPC:
                 self._replace(wanted)
-                return
+                break
         self._published = wanted
+        self._neighbours = snapshot.neighbours
 
     def _replace(self, wanted: dict[tuple[int, bytes], tuple[bytes, int]]) -> None:
         values = ffi.new("struct xs_neigh_values[]", max(1, len(wanted)))
