@@ -184,26 +184,38 @@ def make_hook(
 def run_hooks(walk: Walk, worker: Any, core: Core) -> None:
     """Run the Python hooks for which `worker` has parked packets, the earliest on the path first, until none is left.
 
-    A hook that raises loses its batch (HOOK_EXCEPTION); the first exception is raised when all have run.
+    One thread at a time does so. A hook that raises loses its batch (HOOK_EXCEPTION); the first exception is raised when all
+    have run. Called by a hook that sends, it leaves out the hooks that are running: what they have is not parked for others.
     """
     failure: BaseException | None = None
-    by_node = {hook.node: hook for hook in walk.hooks if hook.parks}
-    while parked := lib.xs_worker_parked(worker):
-        hook = by_node[(parked & -parked).bit_length() - 1]
-        batch = HookBatch(hook, worker, core)
-        failed = True
-        try:
-            assert not isinstance(hook.stage, CStage)
-            hook.stage(batch)
-            failed = False
-        except BaseException as error:
-            failure = failure or error
+    turn = walk.turns[walk.workers.index(worker)]
+    with turn.lock:
+        by_node = {hook.node: hook for hook in walk.hooks if hook.parks}
+        while parked := lib.xs_worker_parked(worker) & ~turn.busy:
+            bit = parked & -parked
+            turn.busy |= bit
+            try:
+                _run_hook(by_node[bit.bit_length() - 1], worker, core)
+            except BaseException as error:
+                failure = failure or error
+            finally:
+                turn.busy &= ~bit
+    if failure is not None:
+        raise failure
+
+
+def _run_hook(hook: Hook, worker: Any, core: Core) -> None:
+    batch = HookBatch(hook, worker, core)
+    failed = True
+    try:
+        assert not isinstance(hook.stage, CStage)
+        hook.stage(batch)
+        failed = False
+    finally:
         taken, why = batch.finish(failed)
         while (result := lib.xs_worker_resume(worker, hook.node, taken, why, len(batch))) == -errno.EBUSY:
             time.sleep(0)  # another thread is in a poll, which is short
         check(result, f"resume {hook.name}")
-    if failure is not None:
-        raise failure
 
 
 class _StageDef(ctypes.Structure):

@@ -6,6 +6,7 @@ the path; hooks come just before the row they are hooked on, lowest priority fir
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,6 +92,17 @@ class Node:
     hook: Hook | None = None
 
 
+@dataclass(slots=True)
+class Turn:
+    """Whose turn it is to run the Python hooks of one worker: the thread's that has the lock.
+
+    `busy` has a bit for each node whose hook is running: a hook may send, and so come by hooks itself.
+    """
+
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    busy: int = 0
+
+
 @dataclass
 class Walk:
     """The walk of all workers of one stack: the same nodes with the same numbers on each."""
@@ -99,7 +111,11 @@ class Walk:
     present: set[str]
     hooks: list[Hook] = field(default_factory=list)
     nodes: list[Node] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list)
     _past: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.turns = [Turn() for _ in self.workers]
 
     def wire(self) -> None:
         """(Re)build the nodes of every worker while none is driven. Counters go on from where they were.

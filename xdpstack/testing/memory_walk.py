@@ -20,7 +20,7 @@ from typing import Any, Self
 
 from xdpstack.device.memory_clock import ManualClock
 from xdpstack.device.memory_queue import MemoryQueue, Rings
-from xdpstack.hook import HookBatch
+from xdpstack.hook import HookBatch, run_hooks
 from xdpstack.native import check, ffi, lib
 from xdpstack.native.core import Core
 from xdpstack.path import BY_NAME
@@ -90,7 +90,6 @@ class MemoryWalk:
         self.clock = ManualClock(self.core, self._service)
         self.caught: Mapping[str, list[Caught]] = defaultdict(list)
         self.walk = Walk(self.core.workers, set(c_stages()) if present is None else set(present))
-        self.hooks: dict[int, Hook] = {}
         self.closed = False
         for row in catch:
             self.walk.hooks.append(Hook(row, f"catch {row}", self._catcher(row), {}, priority=2**31))
@@ -134,7 +133,6 @@ class MemoryWalk:
     def wire(self) -> None:
         """Wire the walk anew, after a change of `walk.present` or `walk.hooks`."""
         self.walk.wire()
-        self.hooks = {node.hook.node: node.hook for node in self.walk.nodes if node.hook and node.hook.parks}
 
     def direct(self, source: str, target: str, edge: int = 0) -> None:
         """Lead an edge of row `source` straight to row `target`, against the path, until the walk is wired anew."""
@@ -154,7 +152,6 @@ class MemoryWalk:
         label = name or (stage.name if isinstance(stage, CStage) else getattr(stage, "__name__", "hook"))
         made = Hook(row, label, stage, edges or {"next": row}, priority)
         self.walk.add_hook(made)
-        self.wire()
         return made
 
     def _catcher(self, row: str) -> Callable[[HookBatch], None]:
@@ -205,18 +202,7 @@ class MemoryWalk:
 
     def run_hooks(self, worker: Any) -> None:
         """Run Python hooks until none has packets parked, the earliest on the path first."""
-        while parked := lib.xs_worker_parked(worker):
-            node = (parked & -parked).bit_length() - 1
-            hook = self.hooks[node]
-            batch = HookBatch(hook, worker, self.core)
-            failed = True
-            try:
-                assert not isinstance(hook.stage, CStage)
-                hook.stage(batch)
-                failed = False
-            finally:
-                next_, reason = batch.finish(failed)
-                check(lib.xs_worker_resume(worker, node, next_, reason, len(batch)), f"resume {hook.name}")
+        run_hooks(self.walk, worker, self.core)
 
     def drain(self, rounds: int = 10_000) -> None:
         """Step until all RX rings are empty and nothing that can be sent waits."""
