@@ -74,6 +74,8 @@ log = logging.getLogger("xdpstack.udp")
 
 #: Ports that are given out when none is asked for and no kernel socket chooses (net.ipv4.ip_local_port_range).
 EPHEMERAL = range(32768, 61000)
+#: How long a waiting socket believes that somebody else drives, in ms.
+DRIVEN_MS = 100
 
 
 class UdpLayer:
@@ -282,8 +284,13 @@ class UdpLayer:
     # ---- waiting, for sockets ----
 
     def wait(self, pointer: Any, timeout_ms: int) -> None:
-        """Until a socket has something, packets are parked for a Python hook (which then runs), or the time is over."""
+        """Until a socket has something, packets are parked for a Python hook (which then runs), or the time is over.
+
+        It may return earlier: look whether there is something, and come again.
+        """
         host = self.host
+        if host.driven and not 0 <= timeout_ms < DRIVEN_MS:
+            timeout_ms = DRIVEN_MS  # whoever drives may stop: then the caller, who comes again, does it himself
         result = lib.xs_socket_wait(host.core.pointer, pointer, not host.driven, BUDGET, timeout_ms)
         if check(result, "wait for a datagram") == 2:
             host.run_all_parked()
