@@ -14,8 +14,9 @@ import pytest
 
 from tests.kernel.udp_lab import RECEIVER, SENDER, Lab, inside
 from tests.udp.by_hand_host import ByHandHost
+from tests.udp.test_socket import datagram
 from xdpstack.errors import AddressInUse, AddressNotAvailable
-from xdpstack.native import lib
+from xdpstack.native import ffi, lib
 from xdpstack.udp.semantics import truesize
 from xdpstack.udp.socket import UdpSocket
 
@@ -210,6 +211,34 @@ def test_fileno_wakes_for_what_the_kernel_has(host: ByHandHost) -> None:
         with pytest.raises(BlockingIOError):
             sock.recv(9)
         assert not select.select([sock], [], [], 0)[0]
+
+
+def test_steady_traffic_does_not_starve_the_shadow(host: ByHandHost) -> None:
+    """A worker that is never idle looks at its shadows after a millisecond, by the clock."""
+    sock = opened(host, V4)
+    stack, worker = host.core.pointer, host.rx.worker
+    lifted = host.rx.put(datagram(b"lifted"))
+    saved = ffi.new("struct xs_pkt *", host.core.packets[lifted])
+
+    def tick(now_ns: int) -> None:
+        """One poll in which a datagram is lifted (and its checksum found wrong, so that it goes no further)."""
+        lib.xs_stack_set_now(stack, now_ns)
+        frame = host.rx.take(1)[0]
+        host.core.packets[frame] = saved[0]
+        host.rx.walk([frame])
+
+    host.core.umem[lifted * host.core.frame_bytes + saved.l4_off + 8] ^= 1
+    tick(5_000_000_000)
+    with kernel_client(SENDER) as client:
+        client.sendto(b"slow", V4)
+        assert sock.shadow is not None
+        assert select.select([sock.shadow], [], [], 5)[0]
+        tick(5_000_900_000)
+        assert sock.stats()["queued"] == 0
+        tick(5_001_000_000)
+        assert sock.stats()["queued"] == 1
+        lib.xs_worker_poll(worker, 64)
+    host.rx.walk([lifted])
 
 
 # ---- ICMP errors ----

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import errno
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -64,7 +66,7 @@ class UdpRx:
 
     def take(self, n: int) -> list[int]:
         frames = ffi.new("uint32_t[]", n)
-        got = check(lib.xs_worker_take(self.worker, frames, n), "take frames")
+        got = self._in_turn(lambda: lib.xs_worker_take(self.worker, frames, n))
         assert got == n
         return list(frames)
 
@@ -77,6 +79,7 @@ class UdpRx:
             pkt = self.core.packets[frame]
             pkt.data_off = 0 if i else 128
             pkt.len = len(piece)
+            assert pkt.data_off + pkt.len <= self.core.frame_bytes, "a piece is larger than a frame"
             start = frame * self.core.frame_bytes + pkt.data_off
             self.core.umem[start : start + len(piece)] = piece
             if i + 1 < len(frames):
@@ -93,7 +96,13 @@ class UdpRx:
         return frames[0]
 
     def walk(self, frames: Sequence[int]) -> None:
-        check(lib.xs_worker_walk(self.worker, self.node, frames, len(frames)), "walk")
+        self._in_turn(lambda: lib.xs_worker_walk(self.worker, self.node, frames, len(frames)))
+
+    def _in_turn(self, call: Callable[[], int]) -> int:
+        """The result of a call that needs the worker, which another thread may be driving at this moment."""
+        while (result := call()) == -errno.EBUSY:
+            os.sched_yield()
+        return check(result, "drive the worker")
 
     def receive(self, datagram: Datagram, split: Sequence[int] = ()) -> Outcome:
         """Walk one datagram and see where it went."""

@@ -292,7 +292,7 @@ def test_views_outlive_everything() -> None:
 def test_a_payload_of_several_frames_is_whole(host: ByHandHost, sock: UdpSocket) -> None:
     payload = bytes(range(256)) * 12
     host.rx.walk([host.rx.put(datagram(payload), split=[1000, 2501])] * 1)
-    host.rx.walk([host.rx.put(datagram(payload), split=[999])])
+    host.rx.walk([host.rx.put(datagram(payload), split=[999, 2500])])
     with sock.recv_batch() as batch:
         assert batch.payload(0) == payload
         assert bytes(batch.view(1)) == payload

@@ -1,0 +1,141 @@
+"""Sockets fed by several workers, used by several threads, and seen by a forked child."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from tests.udp.by_hand import ETHERNET, ip_header
+from tests.udp.by_hand_host import ByHandHost
+from tests.udp.test_socket import HERE, PEER, datagram, packed
+from xdpstack.errors import ForkedError
+from xdpstack.native import check, ffi, lib, views
+from xdpstack.native.core import Core
+from xdpstack.udp import native
+from xdpstack.udp.semantics import Bound, Datagram, truesize
+
+
+class TwoWorkers:
+    """A core of two workers, each with udp.rx, and one socket fed by both."""
+
+    def __init__(self, rcvbuf: int) -> None:
+        self.core = Core(workers=2, frames=256, manual_clock=True)
+        for worker in self.core.workers:
+            check(lib.xs_worker_add_stage(worker, b"udp.rx"), "add udp.rx")
+        values = ffi.new("struct xs_device_values[]", 1)
+        check(lib.xs_stack_set_devices(self.core.pointer, values, 1), "set devices")
+        bound = Bound(0, 4, packed(HERE), 7)
+        self.pointer = native.create(self.core, bound, rcvbuf, 4096)
+        native.publish(self.core, [(bound, self.pointer)])
+        self.view = views.Socket(
+            int(ffi.cast("uintptr_t", self.pointer)),
+            int(ffi.cast("uintptr_t", self.core.pointer)),
+            (self.core.umem, self.pointer),
+        )
+
+    def arrive(self, worker: int, one: Datagram) -> None:
+        frames = ffi.new("uint32_t[1]")
+        assert lib.xs_worker_take(self.core.workers[worker], frames, 1) == 1
+        pkt = self.core.packets[frames[0]]
+        data = bytes(ETHERNET) + ip_header(one) + one.data
+        pkt.data_off, pkt.len, pkt.pkt_len = 128, len(data), len(data)
+        pkt.l3_off, pkt.l4_off = 128 + ETHERNET, 128 + ETHERNET + 20
+        start = frames[0] * self.core.frame_bytes + 128
+        self.core.umem[start : start + len(data)] = data
+        check(lib.xs_worker_walk(self.core.workers[worker], 0, frames, 1), "walk")
+
+    def stats(self) -> tuple[int, int, int]:
+        out = ffi.new("struct xs_socket_stats *")
+        lib.xs_socket_stats(self.pointer, out)
+        return out.queued, out.drops, out.rmem
+
+
+def test_two_workers_share_one_receive_buffer() -> None:
+    """What one has charged the other counts; every frame goes home to its own partition."""
+    two = TwoWorkers(rcvbuf=10 * truesize(1, 4))
+    for n in range(16):
+        two.arrive(n % 2, datagram(bytes([n])))
+    assert two.stats() == (10, 6, 10 * truesize(1, 4))
+    got = []
+    while (one := two.view.recvfrom(9)) is not None:
+        got.append(one[0][0])
+    assert sorted(got) == list(range(10))
+    assert [n for n in got if n % 2 == 0] == [0, 2, 4, 6, 8]  # in order by worker
+    assert two.stats()[2] == 0
+    two.arrive(1, datagram(b"again"))
+    assert two.stats()[0] == 1
+    with_batch = two.view.recv_batch(9)
+    assert with_batch is not None
+    with_batch.release()
+    del with_batch
+    for worker in two.core.workers:
+        lib.xs_worker_walk(worker, 0, ffi.NULL, 0)
+        frames = ffi.new("uint32_t[256]")
+        assert lib.xs_worker_take(worker, frames, 256) == 256  # all came home
+    assert two.core.ledger().missing == 0
+
+
+def test_many_threads_lose_and_double_nothing() -> None:
+    """Two readers, one feeder, one who binds and closes other sockets: each datagram is read once."""
+    host = ByHandHost([packed(HERE)[12:]], frames=2048)
+    sock = host.udp.open((HERE, 7))
+    sock.settimeout(10)
+    total, seen, lock = 5000, [], threading.Lock()
+
+    def read() -> None:
+        mine = []
+        while True:
+            payload = sock.recv(9)
+            if payload == b"end":
+                break
+            mine.append(int.from_bytes(payload))
+        with lock:
+            seen.extend(mine)
+
+    def churn() -> None:
+        while not done.is_set():
+            other = host.udp.open((HERE, 0))
+            other.sendto(b"x", (PEER, 9))
+            other.close()
+
+    done = threading.Event()
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    churner = threading.Thread(target=churn)
+    for thread in (*readers, churner):
+        thread.start()
+    sent = 0
+    while sent < total:
+        if sock.stats()["queued"] > 100:
+            os.sched_yield()
+            continue
+        host.arrive(datagram(sent.to_bytes(4)))
+        sent += 1
+        if sent % 100 == 0:
+            host.take_sent()
+    done.set()
+    churner.join(10)
+    host.take_sent()
+    host.arrive(datagram(b"end"), datagram(b"end"))
+    for reader in readers:
+        reader.join(10)
+    assert sorted(seen) == list(range(total))
+    host.udp.close()
+    assert host.core.ledger().missing == 0
+
+
+def test_a_forked_child_is_told() -> None:
+    host = ByHandHost([packed(HERE)[12:]])
+    sock = host.udp.open((HERE, 7))
+    sock.setblocking(False)
+    host.arrive(datagram(b"the parent's"))
+    child = os.fork()
+    if child == 0:
+        raised = 0
+        for call in (lambda: sock.recv(9), lambda: sock.sendto(b"x", (PEER, 9)), sock.recv_batch):
+            try:
+                call()
+            except ForkedError:
+                raised += 1
+        os._exit(0 if raised == 3 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert sock.recv(99) == b"the parent's"
