@@ -152,7 +152,7 @@ bool xs_socket_arm(struct xs_socket *s) {
         count = 1; /* it was not readable: as it should be */
     atomic_store_explicit(&s->armed, 1, memory_order_relaxed);
     atomic_thread_fence(
-        memory_order_seq_cst); /* arm, then look: xs_udp_flush() publishes, then looks whether we armed */
+        memory_order_seq_cst); /* arm, then look: xs_inbox_flush() publishes, then looks whether we armed */
     if (!xs_socket_has_something(s)) return false;
     count = 1;
     if (exported && write(s->event_fd, &count, sizeof count) < 0) return true; /* full: it is readable */
