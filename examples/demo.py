@@ -26,10 +26,10 @@ LIMIT = 300.0  # seconds for the whole of the client's run
 
 
 @contextlib.contextmanager
-def process(namespace: str, *words: str) -> Iterator[subprocess.Popen[str]]:
+def process(namespace: str, *words: str, stderr: int | None = None) -> Iterator[subprocess.Popen[str]]:
     """A program inside a namespace; ended by its own number."""
     command = ["ip", "netns", "exec", namespace, *words]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
     try:
         yield child
     finally:
@@ -89,13 +89,16 @@ def main() -> int:
     ours, ours6 = (address.partition("/")[0] for address in OURS)
     with lab() as (here, peer), process(here, python, str(HERE / "udp_echo.py"), "veth0", str(PORT)) as server:
         print(line(server))
-        with process(here, python, "-c", TCP_ECHO) as tcp_server:
+        words = [python, str(HERE / "udp_client.py"), str(PORT), str(COUNT), ours, ours6]
+        pid = str(server.pid)
+        tracing = [python, "-m", "xdpstack", "trace", "--packets", "1", "--pid", pid]
+        with (
+            process(here, python, "-c", TCP_ECHO) as tcp_server,
+            process(here, *tracing, stderr=subprocess.STDOUT) as tracer,
+        ):
             line(tcp_server)
-            words = [python, str(HERE / "udp_client.py"), str(PORT), str(COUNT), ours, ours6]
-            pid = str(server.pid)
-            tracing = [python, "-m", "xdpstack", "trace", "--packets", "1", "--pid", pid]
+            line(tracer)  # it waits for its packet
             with (
-                process(here, *tracing) as tracer,
                 process(peer, *words) as client,
                 process(peer, "ping", "-q", "-c", str(PINGS), "-i", "0.1", ours) as ping,
                 process(peer, python, "-c", TCP_CLIENT, ours, str(TCP_PORT)) as tcp,

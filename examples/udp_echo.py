@@ -8,15 +8,15 @@ import xdpstack
 
 def main() -> None:
     interface, port = sys.argv[1], int(sys.argv[2])
-    with xdpstack.open(interface) as stack, stack.udp(("::", port)) as sock:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        print(f"echo on {interface}, port {port}: {', '.join(stack.addresses())}", flush=True)
-        try:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with xdpstack.open(interface) as stack, stack.udp(("::", port)) as sock:
+            print(f"echo on {interface}, port {port}: {', '.join(stack.addresses())}", flush=True)
             while True:
                 data, address = sock.recvfrom(65535)
                 sock.sendto(data, address)
-        except KeyboardInterrupt:
-            print("bye", flush=True)
+    except KeyboardInterrupt:
+        print("bye", flush=True)
 
 
 if __name__ == "__main__":

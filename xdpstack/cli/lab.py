@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import click
 
@@ -14,22 +15,41 @@ OURS = ("10.77.0.1/24", "fd77::1/64")
 PEERS = ("10.77.0.2/24", "fd77::2/64")
 
 
-def _ip(*words: str) -> None:
-    """Run ip(8); a failure shows its own words."""
+def _ip(*words: str) -> str:
+    """Run ip(8); what it prints. A failure shows its own words."""
     done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
     if done.returncode:
         raise click.ClickException(f"ip {' '.join(words)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Signals that end a program wait until the block is done; a terminal's do not end the block's children either."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
 def namespace(name: str) -> Iterator[str]:
-    """A network namespace that is deleted at the end, with all that is in it."""
-    _ip("netns", "add", name)
+    """A network namespace; at the end, also when interrupted (KeyboardInterrupt), what runs in it is killed and it goes."""
+    made = False
     try:
+        with _uninterrupted():
+            _ip("netns", "add", name)
+            made = True
         _ip("-n", name, "link", "set", "lo", "up")
         yield name
     finally:
-        _ip("netns", "delete", name)
+        if made:
+            with _uninterrupted():
+                for pid in _ip("netns", "pids", name).split():
+                    with suppress(ProcessLookupError):
+                        os.kill(int(pid), signal.SIGKILL)
+                _ip("netns", "delete", name)
 
 
 @contextmanager
@@ -57,6 +77,8 @@ def lab_command(queues: int, command: tuple[str, ...]) -> None:
     """Open a shell (or run COMMAND) beside a veth pair; the other end is a namespace of its own."""
     if os.geteuid():
         raise click.ClickException("making network namespaces needs root: run it with sudo")
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a terminal that is closed
+        signal.signal(number, signal.default_int_handler)
     with lab(queues) as (ours, peer):
         click.echo(
             f"veth0 here has {' and '.join(OURS)}; the peer is {' and '.join(PEERS)}.\n"

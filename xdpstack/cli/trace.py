@@ -24,6 +24,7 @@ def trace(packets: int, seconds: float, as_json: bool, pid: int | None) -> None:
     """Follow the next N packets: every stage they pass, the edge taken, the verdict and its reason."""
     path = find.running(pid)
     ask(path, "trace_start", packets=packets)
+    click.echo(f"waiting for {packets} packet{'s' if packets > 1 else ''}", err=True)
     walked: list[dict[str, Any]] = []
     try:
         deadline = time.monotonic() + seconds
