@@ -1,4 +1,4 @@
-"""neigh.tx behind the sockets of a whole stack: what is sent at once, what waits and how long, what is asked of the kernel."""
+"""neigh.tx behind sockets of a whole stack: what is sent at once, what waits and how long, what the kernel is asked."""
 
 from collections.abc import Iterator
 
