@@ -25,6 +25,8 @@ from xdpstack.native.core import Core
 from xdpstack.netlink import Snapshot
 from xdpstack.netlink.uapi import AF_INET, AF_INET6
 from xdpstack.observe.server import Server
+from xdpstack.routing.native import device_flags
+from xdpstack.routing.tables import compile_device
 
 log = logging.getLogger("xdpstack")
 
@@ -173,18 +175,13 @@ def fill_device(value: Any, device: Device, snapshot: Snapshot) -> None:
     value.mtu = link.mtu if link else 0
     value.nqueues = len(device.queues)
     value.mac = list(link.address if link else device.mac)
-    value.rp_filter = switches.conf_max(AF_INET, name, "rp_filter")
     value.ttl = switches["ipv4.ip_default_ttl"]
     value.hop_limit = switches.conf(AF_INET6, name, "hop_limit") & 0xFF
-    flags = 0
+    routed = compile_device(snapshot, link) if link else None
+    value.rp_filter = routed.rp_filter if routed else 0
+    flags = device_flags(routed) if routed else 0
     for flag, on in (
-        (lib.XS_DEV_UP, link is not None and link.is_up),
-        (lib.XS_DEV_LOOPBACK, link is not None and link.is_loopback),
         (lib.XS_DEV_PARTIAL_CSUM, device.partial_checksums),
-        (lib.XS_DEV_FORWARDING, switches.conf(AF_INET, name, "forwarding")),
-        (lib.XS_DEV_FORWARDING6, switches.conf(AF_INET6, "all", "forwarding")),
-        (lib.XS_DEV_ACCEPT_LOCAL, switches.conf_or(AF_INET, name, "accept_local")),
-        (lib.XS_DEV_ROUTE_LOCALNET, switches.conf_or(AF_INET, name, "route_localnet")),
         (lib.XS_DEV_SOURCE_ROUTE, switches.conf_and(AF_INET, name, "accept_source_route")),
         (lib.XS_DEV_IPV6_DISABLED, switches.conf(AF_INET6, name, "disable_ipv6")),
         (

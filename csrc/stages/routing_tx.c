@@ -53,13 +53,14 @@ static uint32_t device_of(const struct xs_fib *fib, struct xs_addr address) {
     return found.route->type == XS_ROUTE_LOCAL ? found.hop->ifindex : 0;
 }
 
-/* __mkroute_output(): the way is known, what goes it? `length` is that of the prefix the way was found by. */
+/* __mkroute_output(): the way is known, what goes it? `route` is the one that it was found by, or NULL. */
 static void leave4(const struct xs_fib *fib, const struct xs_config *config, const struct xs_fib_key *key,
-                   uint32_t nexthop_id, uint32_t length, struct xs_routed *out) {
+                   uint32_t nexthop_id, const struct xs_fib_route *route, struct xs_routed *out) {
     uint32_t dst = xs_addr_to4(key->dst);
     bool multicast = xs_addr4_is_multicast(dst);
     const struct xs_nexthop *nexthop = xs_fib_nexthop(fib, nexthop_id);
-    if (unlikely(multicast) && nexthop && length < 4) { /* the default route is for unicast: no gateway */
+    if (unlikely(multicast) && nexthop && route &&
+        route->length < 4) { /* the default route is for unicast: no gateway */
         const struct xs_fib_link *link = link_of(fib, nexthop->ifindex);
         nexthop_id = link ? link->nexthop : XS_NEXTHOP_NONE;
         nexthop = xs_fib_nexthop(fib, nexthop_id);
@@ -68,7 +69,8 @@ static void leave4(const struct xs_fib *fib, const struct xs_config *config, con
     const struct xs_device_config *device = &config->device[nexthop->device];
     if (unlikely(xs_addr4_is_loopback(xs_addr_to4(key->src))) && !(device->flags & XS_DEV_ROUTE_LOCALNET))
         return xs_routed_drop(out, XS_REASON_INVALID_ARG);
-    if (unlikely(xs_addr4_is_broadcast(dst))) return xs_routed_drop(out, XS_REASON_TX_SLOW);
+    if (unlikely(xs_addr4_is_broadcast(dst) || (route && route->type == XS_ROUTE_BROADCAST && !multicast)))
+        return xs_routed_drop(out, XS_REASON_TX_SLOW);
     if (unlikely(multicast)) {
         if (xs_fib_joined(fib, key->dst, nexthop->ifindex)) return xs_routed_drop(out, XS_REASON_TX_SLOW);
         out->flags = XS_PKT_ROUTED_MULTICAST;
@@ -84,7 +86,7 @@ static void on_link4(const struct xs_fib *fib, const struct xs_config *config, s
                      const struct xs_fib_link *link, uint32_t source, struct xs_routed *out) {
     if (!link) return xs_routed_drop(out, XS_REASON_TX_SLOW);
     if (xs_addr_is_any(key->src)) key->src = xs_addr_of4(source);
-    leave4(fib, config, key, link->nexthop, 32, out);
+    leave4(fib, config, key, link->nexthop, NULL, out);
 }
 
 static void output4(const struct xs_fib *fib, const struct xs_config *config, struct xs_fib_key *key,
@@ -114,11 +116,10 @@ static void output4(const struct xs_fib *fib, const struct xs_config *config, st
         if (bound) return on_link4(fib, config, key, bound, bound->source_link, out);
         return xs_routed_drop(out, refused(verdict));
     }
-    bool broadcast = found.route->type == XS_ROUTE_BROADCAST && !xs_addr4_is_multicast(dst);
-    if (found.route->type == XS_ROUTE_LOCAL || broadcast) return xs_routed_drop(out, XS_REASON_TX_SLOW);
+    if (found.route->type == XS_ROUTE_LOCAL) return xs_routed_drop(out, XS_REASON_TX_SLOW);
     if (!key->oif) xs_fib_select4(fib, key, &found);
     if (xs_addr_is_any(key->src)) key->src = found.hop->source;
-    leave4(fib, config, key, found.hop->nexthop, found.route->length, out);
+    leave4(fib, config, key, found.hop->nexthop, found.route, out);
 }
 
 /* ---- IPv6: ip6_dst_lookup_tail(), net/ipv6/ip6_output.c ---- */

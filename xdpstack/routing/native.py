@@ -16,7 +16,7 @@ from xdpstack.netlink import Snapshot
 from xdpstack.netlink.uapi import AF_INET
 from xdpstack.routing.native_tables import Draft, silence
 from xdpstack.routing.nexthops import NextHopIds
-from xdpstack.routing.tables import Device, compile_tables
+from xdpstack.routing.tables import Device, Tables, compile_tables
 
 
 def device_flags(device: Device) -> int:
@@ -51,14 +51,15 @@ class NativeRouting:
         self._devices: Mapping[int, int] = {}
         self._gateways: dict[tuple[int, bytes], int] = {}
 
-    def publish(self, snapshot: Snapshot, devices: Mapping[int, int]) -> bool:
+    def publish(self, snapshot: Snapshot, devices: Mapping[int, int], tables: Tables | None = None) -> bool:
         """Make `snapshot` what the workers route by, and wait until they do. False: nothing of it matters to routing.
 
-        `devices` has the stack's index of each of its devices, by interface index.
+        `devices` has the stack's index of each of its devices, by interface index. `tables` are those of the snapshot,
+        if they have been compiled already (RoutingLayer.apply).
         """
         if not self._concerns(snapshot, devices):
             return False
-        tables = compile_tables(snapshot)
+        tables = tables or compile_tables(snapshot)
         draft = Draft(tables, snapshot, devices, self.ids)
         out = ffi.new("struct xs_fib **")
         check(lib.xs_fib_create(draft.values(), out), "make the routing tables")
