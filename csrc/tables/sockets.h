@@ -142,6 +142,10 @@ static inline const struct xs_socket_slot *xs_socket_slot(const struct xs_socket
     return xs_socket_slot_beyond(t, hash, high, low, port);
 }
 
+/* Connected sockets are found by all four of their numbers before any score is asked for (udp4_lib_lookup4): of several with
+ * the same four the order decides, not the device. */
+#define XS_SOCKET_SCORE_CONNECTED 16
+
 /* Does the socket take what `k` says? Its score (compute_score of net/ipv4/udp.c), or -1. */
 static inline int xs_socket_score(const struct xs_socket_entry *e, const struct xs_socket_key *k) {
     int score = e->family == k->family;
@@ -157,6 +161,7 @@ static inline int xs_socket_score(const struct xs_socket_entry *e, const struct 
         if (e->device != k->device) return -1;
         score += 4;
     }
+    if (e->peer_port && (e->peer_high | e->peer_low)) return XS_SOCKET_SCORE_CONNECTED;
     return score;
 }
 

@@ -189,11 +189,16 @@ def keys(bound: Bound) -> tuple[bytes, ...]:
     return (ANY[6],) if bound.v6only else (ANY[6], ANY[4])
 
 
+#: The score of a connected socket that fits: above all others, and the same for all.
+CONNECTED = 16
+
+
 def score(bound: Bound, datagram: Datagram, accepted: Accepted) -> int | None:
     """compute_score(): how well a socket that has the address fits; None when it does not take the datagram.
 
     Every condition that the socket makes and the datagram meets (peer's address, peer's port, device) counts four; being
-    of the datagram's own family counts one.
+    of the datagram's own family counts one. Connected sockets are found by all four of their numbers before any score is
+    asked for (udp4_lib_lookup4, udp6_lib_lookup4): of several with the same four the order decides, not the device.
     """
     if bound.port != accepted.destination_port:
         return None
@@ -208,7 +213,7 @@ def score(bound: Bound, datagram: Datagram, accepted: Accepted) -> int | None:
         if wanted != got:
             return None
         total += 4
-    return total
+    return CONNECTED if bound.peer and bound.peer_port else total
 
 
 def _to_many(datagram: Datagram, accepted: Accepted, sockets: Sequence[Bound]) -> Verdict:
