@@ -30,6 +30,11 @@ from xdpstack.routing.tables import compile_device
 
 log = logging.getLogger("xdpstack")
 
+#: RFC 8200, 5.
+IPV6_MIN_MTU = 1280
+#: There is no ip_forward yet: whatever the host does, a stack is a host and no router, and drops what is not for it.
+FORWARDING = lib.XS_DEV_FORWARDING | lib.XS_DEV_FORWARDING6 | lib.XS_DEV_BC_FORWARDING
+
 #: How often a worker is asked for a tick that another thread drives; whoever drives all the time makes ticks himself.
 _TICK_TRIES = 10
 
@@ -179,11 +184,12 @@ def fill_device(value: Any, device: Device, snapshot: Snapshot) -> None:
     value.hop_limit = switches.conf(AF_INET6, name, "hop_limit") & 0xFF
     routed = compile_device(snapshot, link) if link else None
     value.rp_filter = routed.rp_filter if routed else 0
-    flags = device_flags(routed) if routed else 0
+    flags = device_flags(routed) & ~FORWARDING if routed else 0
     for flag, on in (
         (lib.XS_DEV_PARTIAL_CSUM, device.partial_checksums),
         (lib.XS_DEV_SOURCE_ROUTE, switches.conf_and(AF_INET, name, "accept_source_route")),
-        (lib.XS_DEV_IPV6_DISABLED, switches.conf(AF_INET6, name, "disable_ipv6")),
+        # a device with a smaller MTU has no IPv6 (addrconf_notify)
+        (lib.XS_DEV_IPV6_DISABLED, switches.conf(AF_INET6, name, "disable_ipv6") or value.mtu < IPV6_MIN_MTU),
         (
             lib.XS_DEV_DROP_UNICAST_IN_MULTICAST,
             switches.conf_or(AF_INET, name, "drop_unicast_in_l2_multicast"),
