@@ -10,6 +10,7 @@ static void split_batch(void *self, struct xs_batch *b) {
     for (uint32_t i = 0; i < b->n; i++) b->next[i] = (uint8_t)(i & mask);
 }
 
-static const struct xs_stage_def split_def = {.name = "split", .fn = split_batch, .edges = {"accept", "other"}};
+static const struct xs_stage_def split_def = {
+    .name = "split", .fn = split_batch, .edges = {"accept", "other"}};
 
 XS_EXPORT_STAGE(split_def, NULL)
