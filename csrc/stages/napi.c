@@ -68,25 +68,6 @@ void xs_napi_fault(struct xs_xsk *x, int rc) {
 
 /* ---- receive ---- */
 
-/* One received descriptor becomes a frame with a fresh hot descriptor. */
-static inline uint32_t take(struct xs_napi *self, struct xs_xsk *x, const struct xdp_desc *d) {
-    const struct xs_mem *mem = self->mem;
-    uint32_t frame = (uint32_t)(d->addr >> mem->frame_shift);
-    xs_frame_open(mem, frame);
-    xs_frame_close(mem, frame, (uint32_t)(d->addr & ((1u << mem->frame_shift) - 1)) + d->len);
-    mem->pkt[frame] = (struct xs_pkt){
-        .pkt_len = d->len,
-        .len = (uint16_t)d->len,
-        .data_off = (uint16_t)(d->addr & ((1u << mem->frame_shift) - 1)),
-        .device = x->device,
-        .queue = x->queue,
-        .frag = XS_NO_FRAME,
-        .seg = XS_NO_FRAME,
-        .owner = XS_WALKING,
-    };
-    return frame;
-}
-
 /* A buffer of a multi-buffer packet. Until the last has come it is not a packet yet, and its frames count as FILLED: the
  * kernel may put the rest on the ring at any later time, and if it never does (the device is gone) they come home as such. */
 static void join(struct xs_napi *self, struct xs_xsk *x, uint32_t frame, bool more, struct xs_batch *b) {
@@ -112,28 +93,46 @@ uint32_t xs_napi_poll(struct xs_napi *self, uint32_t port, uint32_t budget, stru
     struct xs_xsk *x = self->port[port].xsk;
     uint32_t n = xs_ring_have(&x->rx, budget);
     if (!n) return 0;
-    const struct xdp_desc *slots = x->rx.slots;
     const struct xs_mem *mem = self->mem;
-    uint64_t end = (uint64_t)mem->nframes << mem->frame_shift;
-    uint32_t bad = 0;
+    const struct xdp_desc *slots = x->rx.slots;
+    /* what the stores below cannot change, but the compiler cannot know that */
+    const struct xs_pkt fresh = {
+        .device = x->device, .queue = x->queue, .frag = XS_NO_FRAME, .seg = XS_NO_FRAME, .owner = XS_WALKING};
+    struct xs_pkt *pkts = mem->pkt;
+    uint32_t first = x->rx.cons, mask = x->rx.mask, shift = mem->frame_shift, chunk = 1u << shift, got = b->n,
+             bad = 0;
+    uint64_t end = (uint64_t)mem->nframes << shift;
+    bool joining = x->rx_head != XS_NO_FRAME;
     for (uint32_t i = 0; i < n; i++) {
-        const struct xdp_desc *d = &slots[(x->rx.cons + i) & x->rx.mask];
-        uint32_t chunk = 1u << mem->frame_shift, off = (uint32_t)d->addr & (chunk - 1);
-        if (__builtin_expect(d->addr >= end || d->len > chunk - off, 0)) {
+        const struct xdp_desc *d = &slots[(first + i) & mask];
+        uint64_t addr = d->addr;
+        uint32_t len = d->len, off = (uint32_t)addr & (chunk - 1), frame = (uint32_t)(addr >> shift);
+        if (__builtin_expect(addr >= end || len > chunk - off, 0)) {
             bad++; /* never from a sound kernel: do not follow it out of the UMEM */
             continue;
         }
-        uint32_t frame = take(self, x, d);
+        xs_frame_open(mem, frame);
+        xs_frame_close(mem, frame, off + len);
+        struct xs_pkt *p = &pkts[frame];
+        *p = fresh;
+        p->pkt_len = len;
+        p->data_off = (uint16_t)off;
+        p->len = (uint16_t)len;
         bool more = d->options & XS_UAPI_XDP_PKT_CONTD;
-        if (__builtin_expect(more || x->rx_head != XS_NO_FRAME, 0))
+        if (__builtin_expect(more || joining, 0)) {
+            b->n = got;
             join(self, x, frame, more, b);
-        else
-            b->frame[b->n++] = frame;
+            got = b->n;
+            joining = more;
+        } else {
+            b->frame[got++] = frame;
+        }
     }
+    b->n = got;
     xs_ring_release(&x->rx, n);
     x->rx_bad_descs += bad;
     x->filled -= n - bad;
-    b->ledger->received += b->n;
+    b->ledger->received += got;
     return n;
 }
 
@@ -147,13 +146,16 @@ void xs_napi_refill(struct xs_napi *self, uint32_t port) {
     if (n) {
         uint64_t *slots = x->fill.slots;
         const struct xs_mem *mem = self->mem;
-        uint32_t *from = &self->pool->stack[self->pool->n - n];
+        struct xs_pkt *pkts = mem->pkt;
+        const uint32_t *from = &self->pool->stack[self->pool->n - n];
+        uint32_t first = x->fill.prod, mask = x->fill.mask, shift = mem->frame_shift;
+        uint8_t device = x->device, queue = x->queue;
         for (uint32_t i = 0; i < n; i++) {
-            uint32_t frame = from[i];
-            mem->pkt[frame].owner = XS_FILLED;
-            mem->pkt[frame].owner_device = x->device;
-            mem->pkt[frame].queue = x->queue;
-            slots[(x->fill.prod + i) & x->fill.mask] = (uint64_t)frame << mem->frame_shift;
+            struct xs_pkt *p = &pkts[from[i]];
+            p->owner = XS_FILLED;
+            p->owner_device = device;
+            p->queue = queue;
+            slots[(first + i) & mask] = (uint64_t)from[i] << shift;
         }
         self->pool->n -= n;
         x->filled += n;
@@ -183,37 +185,36 @@ static inline uint64_t load_mac(const uint8_t *mac) {
     return v << 16;
 }
 
-/* Ethernet and VLAN headers into the descriptor; what is too short keeps l3_proto 0 and is flagged. */
-static inline void parse(const struct xs_batch *b, uint32_t i, const struct xs_config *config,
-                         uint64_t *count) {
+/* Ethernet and VLAN headers into the descriptor; what is too short is flagged. eth_type_trans, skb_vlan_untag. */
+static inline void parse(const struct xs_batch *b, uint32_t i, uint64_t own, uint64_t *count) {
     struct xs_pkt *p = xs_pkt(b, i);
-    const uint8_t *eth = xs_data(b, i) + p->data_off;
-    if (__builtin_expect(p->len < ETH_BYTES, 0)) {
+    uint32_t off = p->data_off, len = p->len;
+    const uint8_t *eth = xs_data(b, i) + off;
+    if (__builtin_expect(len < ETH_BYTES, 0)) {
         p->flags |= XS_PKT_TRUNC;
-        p->l3_off = p->data_off;
+        p->l3_off = (uint16_t)off;
         count[XS_NAPI_RX_TRUNCATED]++;
         return;
     }
-    uint32_t off = ETH_BYTES;
     uint16_t proto = xs_get16(eth + 12);
+    uint32_t header = ETH_BYTES;
     if (__builtin_expect(proto == ETHERTYPE_VLAN || proto == ETHERTYPE_QINQ, 0)) {
         struct xs_meta *m = xs_meta(b, i);
-        if (p->len < off + VLAN_BYTES) {
+        if (len < header + VLAN_BYTES) {
             p->flags |= XS_PKT_TRUNC;
             count[XS_NAPI_RX_TRUNCATED]++;
         } else { /* the outermost tag; a second one stays as the ethertype, for whoever handles QinQ */
             p->flags |= XS_PKT_VLAN;
             m->vlan_proto = proto;
-            m->vlan_tci = xs_get16(eth + off);
-            proto = xs_get16(eth + off + 2);
-            off += VLAN_BYTES;
+            m->vlan_tci = xs_get16(eth + header);
+            proto = xs_get16(eth + header + 2);
+            header += VLAN_BYTES;
         }
     }
     p->l3_proto = proto;
-    p->l3_off = (uint16_t)(p->data_off + off);
-    /* eth_type_trans: own MAC, or else by the group bit */
+    p->l3_off = (uint16_t)(off + header);
     uint64_t dst = load_mac(eth);
-    if (__builtin_expect(dst == load_mac(config->device[p->device].mac), 1))
+    if (__builtin_expect(dst == own, 1))
         p->pkt_type = XS_PACKET_HOST;
     else if (eth[0] & 1)
         p->pkt_type = dst == 0xffffffffffff0000ull ? XS_PACKET_BROADCAST : XS_PACKET_MULTICAST;
@@ -223,12 +224,18 @@ static inline void parse(const struct xs_batch *b, uint32_t i, const struct xs_c
 
 void xs_napi_rx(struct xs_napi *self, struct xs_batch *b) {
     const struct xs_config *config = xs_table(self->tables, config);
-    uint64_t *count = b->count, bytes = 0;
+    uint64_t *count = b->count, bytes = 0, own = 0;
+    uint32_t device = XS_DEVICES_MAX; /* whose MAC `own` is: a batch is of one port, unless a hook mixed it */
     for (uint32_t i = 0; i < b->n; i++) {
-        parse(b, i, config, count);
-        bytes += xs_pkt(b, i)->pkt_len;
+        const struct xs_pkt *p = xs_pkt(b, i);
+        if (p->device != device) {
+            device = p->device;
+            own = load_mac(config->device[device].mac);
+        }
+        parse(b, i, own, count);
+        bytes += p->pkt_len;
         b->next[i] = XS_NAPI_RX_RECEIVE;
-        if (__builtin_expect(xs_pkt(b, i)->flags & XS_PKT_MULTI, 0) && too_many_frags(b, b->frame[i]))
+        if (__builtin_expect(p->flags & XS_PKT_MULTI, 0) && too_many_frags(b, b->frame[i]))
             xs_drop(b, i, XS_REASON_RX_TOO_MANY_FRAGS);
     }
     count[XS_NAPI_RX_BYTES] += bytes;

@@ -4,10 +4,9 @@
 
 #include <errno.h>
 
-static inline struct xs_port *tx_port(struct xs_napi *self, uint32_t device, uint32_t queue) {
-    if (device >= XS_DEVICES_MAX) return NULL;
-    uint32_t port = self->tx_port[device][queue % XS_QUEUES_MAX];
-    return port == XS_NO_PORT ? NULL : &self->port[port];
+/* The number of the port by which a packet for this queue of a device leaves, or XS_NO_PORT. */
+static inline uint32_t tx_port(const struct xs_napi *self, uint32_t device, uint32_t queue) {
+    return device < XS_DEVICES_MAX ? self->tx_port[device][queue % XS_QUEUES_MAX] : XS_NO_PORT;
 }
 
 void xs_napi_complete(struct xs_napi *self, uint32_t port) {
@@ -32,82 +31,138 @@ void xs_napi_complete(struct xs_napi *self, uint32_t port) {
 
 /* Frames of a packet, or 0 if the socket cannot send it: the kernel would skip such a descriptor without ever giving the
  * frame back. What a descriptor has to be: xp_aligned_validate_desc, xsk_build_skb. */
-static uint32_t frames_of(const struct xs_napi *self, const struct xs_xsk *x, uint32_t frame) {
-    const struct xs_mem *mem = self->mem;
-    uint32_t n = 0;
-    for (; frame != XS_NO_FRAME; frame = mem->pkt[frame].frag) {
+static inline uint32_t frames_of(const struct xs_mem *mem, const struct xs_xsk *x, uint32_t frame) {
+    uint32_t chunk = 1u << mem->frame_shift, n = 0;
+    do {
         const struct xs_pkt *p = &mem->pkt[frame];
-        if (!p->len || (uint32_t)p->data_off + p->len > 1u << mem->frame_shift) return 0;
+        if (!p->len || (uint32_t)p->data_off + p->len > chunk) return 0;
         n++;
-    }
-    return n == 1 || (x->multi && n <= XS_FRAGS_MAX - 1) ? n : 0;
+        frame = p->frag;
+    } while (__builtin_expect(frame != XS_NO_FRAME, 0));
+    if (__builtin_expect(n > 1, 0) && (!x->multi || n > XS_FRAGS_MAX - 1 || n > x->tx.size)) return 0;
+    return n;
 }
 
-/* All `need` frames of one packet onto the TX ring; false when they do not fit. */
-static inline bool put(struct xs_napi *self, struct xs_xsk *x, uint32_t frame, uint32_t need) {
-    const struct xs_mem *mem = self->mem;
+/* All `need` frames of one packet onto the TX ring; false when they do not fit. Published by submit(). */
+static inline bool put(const struct xs_mem *mem, struct xs_xsk *x, uint32_t frame, uint32_t need) {
     if (xs_ring_room(&x->tx, need) < need) return false;
     struct xdp_desc *slots = x->tx.slots;
-    for (uint32_t f = frame, i = 0; f != XS_NO_FRAME; i++) {
-        struct xs_pkt *p = &mem->pkt[f];
+    uint32_t at = x->tx.prod;
+    do {
+        struct xs_pkt *p = &mem->pkt[frame];
         uint32_t next = p->frag;
-        slots[(x->tx.prod + i) & x->tx.mask] = (struct xdp_desc){
-            .addr = ((uint64_t)f << mem->frame_shift) + p->data_off,
+        slots[at++ & x->tx.mask] = (struct xdp_desc){
+            .addr = ((uint64_t)frame << mem->frame_shift) + p->data_off,
             .len = p->len,
             .options = next != XS_NO_FRAME ? XS_UAPI_XDP_PKT_CONTD : 0,
         };
         p->owner = XS_TRANSMITTING;
         p->owner_device = x->device;
         p->queue = x->queue;
-        f = next;
-    }
-    x->tx.prod += need; /* published in bulk: xs_ring_submit() at the end of the batch */
-    x->transmitting += need;
-    x->unkicked += need;
+        frame = next;
+    } while (__builtin_expect(frame != XS_NO_FRAME, 0));
+    x->tx.prod = at;
     return true;
 }
 
-static bool put_or_make_room(struct xs_napi *self, struct xs_port *port, uint32_t frame, uint32_t need) {
-    struct xs_xsk *x = port->xsk;
-    if (put(self, x, frame, need)) return true;
+/* Lets the kernel see what was put. Once a batch, not once a packet. */
+static inline void submit(struct xs_xsk *x) {
+    uint32_t new = x->tx.prod - atomic_load_explicit(x->tx.producer, memory_order_relaxed);
+    x->transmitting += new;
+    x->unkicked += new;
     xs_ring_submit(&x->tx, 0);
-    xs_napi_kick(self, (uint32_t)(port - self->port));
-    return put(self, x, frame, need);
+}
+
+static bool put_or_make_room(struct xs_napi *self, uint32_t port, uint32_t frame, uint32_t need) {
+    struct xs_xsk *x = self->port[port].xsk;
+    if (put(self->mem, x, frame, need)) return true;
+    submit(x);
+    xs_napi_kick(self, port);
+    return put(self->mem, x, frame, need);
+}
+
+/* The ordinary case, in a row: packets of one frame that ask for the same queue, while there is room. Returns the first packet
+ * that is anything else, or b->n. Adds the bytes sent to `bytes`. */
+static uint32_t put_run(struct xs_napi *self, struct xs_batch *b, uint32_t i, uint32_t port,
+                        uint64_t *bytes) {
+    struct xs_xsk *x = self->port[port].xsk;
+    if (self->port[port].backlog_n) return i; /* behind those that wait already */
+    const struct xs_mem *mem = b->mem;
+    struct xs_pkt *pkts = mem->pkt;
+    struct xdp_desc *slots = x->tx.slots;
+    uint32_t end = i + xs_ring_room(&x->tx, b->n - i), prod = x->tx.prod, mask = x->tx.mask,
+             shift = mem->frame_shift;
+    uint8_t wanted = pkts[b->frame[i]].queue, device = x->device, queue = x->queue;
+    uint64_t sum = 0;
+    for (; i < end; i++) {
+        uint32_t frame = b->frame[i];
+        struct xs_pkt *p = &pkts[frame];
+        uint32_t off = p->data_off, len = p->len;
+        if (p->device != device || p->queue != wanted || p->frag != XS_NO_FRAME || !len ||
+            off + len > 1u << shift)
+            break;
+        slots[prod++ & mask] = (struct xdp_desc){.addr = ((uint64_t)frame << shift) + off, .len = len};
+        p->owner = XS_TRANSMITTING;
+        p->owner_device = device;
+        p->queue = queue;
+        b->next[i] = XS_KEPT;
+        sum += len;
+    }
+    x->tx.prod = prod;
+    *bytes += sum;
+    return i;
+}
+
+/* Any packet: put, kept to wait, or dropped. Returns whether it was put. */
+static bool put_one(struct xs_napi *self, struct xs_batch *b, uint32_t i, uint32_t at) {
+    struct xs_port *port = &self->port[at];
+    uint32_t frame = b->frame[i], need = frames_of(b->mem, port->xsk, frame);
+    if (!need) {
+        xs_drop(b, i, xs_pkt(b, i)->len ? XS_REASON_PKT_TOO_BIG : XS_REASON_PKT_TOO_SMALL);
+        return false;
+    }
+    b->next[i] = XS_KEPT;
+    if (!port->backlog_n && put_or_make_room(self, at, frame, need)) return true;
+    if (port->backlog_n == XS_TX_BACKLOG) {
+        xs_drop(b, i, XS_REASON_QDISC_DROP);
+        return false;
+    }
+    port->backlog[(port->backlog_head + port->backlog_n++) % XS_TX_BACKLOG] = frame; /* in order */
+    xs_own(b->mem, frame, XS_HELD);
+    b->count[XS_NAPI_TX_BACKLOGGED]++;
+    return false;
 }
 
 void xs_napi_tx(struct xs_napi *self, struct xs_batch *b) {
-    uint64_t used = 0;
+    uint64_t used = 0, sent = 0, bytes = 0;
     for (uint32_t i = 0; i < b->n; i++) {
-        struct xs_pkt *p = xs_pkt(b, i);
-        struct xs_port *port = tx_port(self, p->device, p->queue);
-        if (!port || port->xsk->dead) {
+        const struct xs_pkt *p = xs_pkt(b, i);
+        uint32_t at = tx_port(self, p->device, p->queue);
+        if (at == XS_NO_PORT || self->port[at].xsk->dead) {
             xs_drop(b, i, XS_REASON_DEVICE_GONE);
             continue;
         }
-        uint32_t need = frames_of(self, port->xsk, b->frame[i]);
-        if (!need) {
-            xs_drop(b, i, p->len ? XS_REASON_PKT_TOO_BIG : XS_REASON_PKT_TOO_SMALL);
+        used |= 1ull << at;
+        uint32_t next = put_run(self, b, i, at, &bytes);
+        sent += next - i;
+        if (next > i) {
+            i = next - 1;
             continue;
         }
         uint32_t pkt_len = p->pkt_len;
-        b->next[i] = XS_KEPT;
-        if (!port->backlog_n && put_or_make_room(self, port, b->frame[i], need)) {
-            used |= 1ull << (port - self->port);
-            b->ledger->sent++;
-            b->count[XS_NAPI_TX_BYTES] += pkt_len;
-        } else if (port->backlog_n < XS_TX_BACKLOG) { /* in order, behind those that wait already */
-            port->backlog[(port->backlog_head + port->backlog_n++) % XS_TX_BACKLOG] = b->frame[i];
-            xs_own(b->mem, b->frame[i], XS_HELD);
-            b->count[XS_NAPI_TX_BACKLOGGED]++;
-        } else {
-            xs_drop(b, i, XS_REASON_QDISC_DROP);
+        if (put_one(self, b, i, at)) {
+            sent++;
+            bytes += pkt_len;
         }
     }
-    for (; used; used &= used - 1) xs_ring_submit(&self->port[__builtin_ctzll(used)].xsk->tx, 0);
+    for (; used; used &= used - 1) submit(self->port[__builtin_ctzll(used)].xsk);
+    b->ledger->sent += sent;
+    b->count[XS_NAPI_TX_BYTES] += bytes;
 }
 
 /* Sends what waited for room, oldest first. */
-static void drain_backlog(struct xs_napi *self, struct xs_port *port, struct xs_batch *b) {
+static void drain_backlog(struct xs_napi *self, uint32_t at, struct xs_batch *b) {
+    struct xs_port *port = &self->port[at];
     while (port->backlog_n) {
         uint32_t frame = port->backlog[port->backlog_head];
         uint32_t pkt_len = self->mem->pkt[frame].pkt_len;
@@ -115,7 +170,7 @@ static void drain_backlog(struct xs_napi *self, struct xs_port *port, struct xs_
             int i = xs_release(b, frame, XS_DROP);
             if (i < 0) return;
             b->reason[i] = XS_REASON_DEVICE_GONE;
-        } else if (put_or_make_room(self, port, frame, frames_of(self, port->xsk, frame))) {
+        } else if (put_or_make_room(self, at, frame, frames_of(self->mem, port->xsk, frame))) {
             b->ledger->sent++;
             b->count[XS_NAPI_TX_BYTES] += pkt_len;
         } else {
@@ -124,12 +179,12 @@ static void drain_backlog(struct xs_napi *self, struct xs_port *port, struct xs_
         port->backlog_head = (port->backlog_head + 1) % XS_TX_BACKLOG;
         port->backlog_n--;
     }
-    xs_ring_submit(&port->xsk->tx, 0);
+    submit(port->xsk);
 }
 
 void xs_napi_tx_tick(struct xs_napi *self, struct xs_batch *b) {
     for (uint32_t port = 0; port < self->nports; port++)
-        if (self->port[port].backlog_n) drain_backlog(self, &self->port[port], b);
+        if (self->port[port].backlog_n) drain_backlog(self, port, b);
 }
 
 /* Descriptors that the kernel has not taken off the TX ring yet. */
@@ -175,8 +230,9 @@ bool xs_napi_unfinished(const struct xs_napi *self) {
 }
 
 uint32_t xs_napi_tx_room(struct xs_napi *self, uint32_t device) {
-    struct xs_port *port = tx_port(self, device, 0);
-    if (!port || port->xsk->dead) return 0;
+    uint32_t at = tx_port(self, device, 0);
+    const struct xs_port *port = &self->port[at % XS_PORTS_MAX];
+    if (at == XS_NO_PORT || port->xsk->dead) return 0;
     return xs_ring_room(&port->xsk->tx, XS_WEIGHT) + (XS_TX_BACKLOG - port->backlog_n);
 }
 
