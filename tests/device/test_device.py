@@ -274,14 +274,22 @@ def test_missing_capabilities_are_named() -> None:
     assert "setcap" in words
 
 
-def test_frames_that_cannot_be_pinned(veth: MakeVeth) -> None:
-    """Locked memory is limited for who has no CAP_IPC_LOCK."""
+@pytest.mark.parametrize("limits, opens", [("1048576", False), ("1048576:8388608", True)])
+def test_frames_beyond_the_limit_of_locked_memory(limits: str, opens: bool, veth: MakeVeth) -> None:
+    """The limit counts for who has no CAP_IPC_LOCK. A soft one is raised."""
     pair = veth()
-    kind, words = in_a_process(
-        f'KernelBackend("near0", options=Options(netns="{pair.near.netns}")).open(Core(frames=8192))',
-        *("prlimit", "--memlock=4194304", "setpriv", "--bounding-set=-ipc_lock", "--inh-caps=-ipc_lock"),
-    )
-    assert kind == OutOfMemory.__name__
-    assert "16777216 bytes of frames cannot be pinned for queue 0 of near0" in words
-    assert "RLIMIT_MEMLOCK" in words
+    code = f"""
+    core, backend = Core(frames=2048), KernelBackend("near0", options=Options(netns="{pair.near.netns}"))
+    _, mirror = backend.open(core)
+    backend.close()
+    mirror.close()
+    raise RuntimeError("it opened")"""
+    limited = ("prlimit", f"--memlock={limits}", "setpriv", "--bounding-set=-ipc_lock", "--inh-caps=-ipc_lock")
+    kind, words = in_a_process(code, *limited)
     assert not pair.near.has_xdp()
+    if opens:
+        assert (kind, words) == ("RuntimeError", "it opened")
+    else:
+        assert kind == OutOfMemory.__name__
+        assert "4194304 bytes of frames cannot be pinned for queue 0 of near0" in words
+        assert "RLIMIT_MEMLOCK" in words

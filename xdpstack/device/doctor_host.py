@@ -123,17 +123,14 @@ def memory_findings(frame_bytes_total: int) -> Iterator[Finding]:
             "All frames are pinned as long as the stack is open.",
             "Ask for fewer frames: frames=...",
         )
-    soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    limited = (
-        "CAP_IPC_LOCK" not in privileges.effective() and soft != resource.RLIM_INFINITY and soft < frame_bytes_total
-    )
-    if limited:
+    _, limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)  # a soft limit is raised to the hard one
+    if "CAP_IPC_LOCK" not in privileges.effective() and limit != resource.RLIM_INFINITY and limit < frame_bytes_total:
         yield error(
             "memory",
-            f"{_mib(soft)} may be locked, and the frames take {size}",
+            f"{_mib(limit)} may be locked, and the frames take {size}",
             "AF_XDP pins its frames, and that counts against RLIMIT_MEMLOCK for who has no CAP_IPC_LOCK.",
-            "Raise the limit, give the process CAP_IPC_LOCK, or ask for fewer frames.",
-            "ulimit -l unlimited" if hard == resource.RLIM_INFINITY else "setcap cap_ipc_lock+ep ...",
+            "Raise the limit (as root; LimitMEMLOCK= of systemd), give CAP_IPC_LOCK, or ask for fewer frames: frames=...",
+            "prlimit --pid $$ --memlock=unlimited",
         )
     else:
         yield ok("memory", f"{size} of frames can be pinned")

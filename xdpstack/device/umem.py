@@ -10,12 +10,14 @@ as any of them, and the kernel gives all of them one mode: zero-copy or copy, mu
 Frame numbers mean the same in every registration, so a frame received on one device can be sent on any other.
 
 Closing a socket is asynchronous in the kernel: the queue is free some milliseconds after close(2) returned. A bind that
-finds it busy is repeated, with growing pauses, until a deadline.
+finds it busy is repeated, with growing pauses, until a deadline. Where the frames exceed the limit of locked memory (which
+counts for who has no CAP_IPC_LOCK), the soft limit is raised as far as the hard one allows.
 """
 
 from __future__ import annotations
 
 import errno
+import resource
 import time
 
 from xdpstack.device.xsk import XDP_COPY, XDP_ZEROCOPY, BindFailed, Rings, Xsk, open_xsk
@@ -51,6 +53,8 @@ class Umem:
             try:
                 return self._try(ifindex, queue, rings, flags)
             except BindFailed as failed:
+                if failed.step == lib.XS_XSK_MEMORY and failed.errno == errno.ENOBUFS and raise_memory_limit():
+                    continue
                 if failed.errno != errno.EBUSY or time.monotonic() >= deadline:
                     raise
             time.sleep(pause)
@@ -82,3 +86,15 @@ class Umem:
         """Close and forget a socket; it must be detached from its worker."""
         self.sockets.remove(xsk)
         xsk.free()
+
+
+def raise_memory_limit() -> bool:
+    """Raise the process's soft limit of locked memory to its hard limit; False if it is there already, or not allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    if soft == hard:
+        return False
+    try:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (hard, hard))
+    except (OSError, ValueError):
+        return False
+    return True
