@@ -14,7 +14,7 @@ import pytest
 
 from tests.kernel.udp_lab import RECEIVER, SENDER, Lab, inside
 from tests.udp.by_hand_host import ByHandHost
-from tests.udp.test_socket import datagram
+from tests.udp.datagrams import datagram
 from xdpstack.errors import AddressInUse, AddressNotAvailable
 from xdpstack.native import ffi, lib
 from xdpstack.udp.semantics import truesize

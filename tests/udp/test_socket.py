@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from tests.udp.by_hand_host import ByHandHost
+from tests.udp.datagrams import HERE, HERE6, PEER, PEER6, datagram, packed
 from xdpstack.errors import (
     AddressInUse,
     AddressNotAvailable,
@@ -22,27 +23,8 @@ from xdpstack.errors import (
     ConfigurationError,
     SendBatchError,
 )
-from xdpstack.udp.semantics import ANY, V4_MAPPED, Datagram, Family, ones_complement_sum, pseudo_header, truesize
+from xdpstack.udp.semantics import ANY, Datagram, ones_complement_sum, pseudo_header, truesize
 from xdpstack.udp.socket import UdpSocket
-
-HERE, PEER = "10.0.0.1", "10.0.0.9"
-HERE6, PEER6 = "fd00::1", "fd00::9"
-
-
-def packed(host: str) -> bytes:
-    try:
-        return V4_MAPPED + socket.inet_pton(socket.AF_INET, host)
-    except OSError:
-        return socket.inet_pton(socket.AF_INET6, host)
-
-
-def datagram(payload: bytes, port: int = 7, source: str = PEER, to: str = HERE, sport: int = 1000) -> Datagram:
-    family: Family = 6 if ":" in to else 4
-    head = struct.pack(">HHH", sport, port, 8 + len(payload))
-    total = ones_complement_sum(
-        pseudo_header(family, packed(source), packed(to), 8 + len(payload)) + head + b"\0\0" + payload
-    )
-    return Datagram(family, packed(source), packed(to), head + (0xFFFF - total or 0xFFFF).to_bytes(2) + payload)
 
 
 @pytest.fixture
@@ -519,6 +501,26 @@ def test_what_nobody_read_is_counted(host: ByHandHost, sock: UdpSocket) -> None:
     assert repr(sock) == "<UdpSocket 10.0.0.1 port 7, closed>"
     host.arrive(datagram(b"late"))
     assert host.core.frame_counts()["queued"] == 0
+
+
+def test_the_layer_says_what_becomes_of_a_datagram(host: ByHandHost) -> None:
+    """By its definition in Python, over its live sockets; and C does that."""
+    both, exact = host.udp.open(("::", 7), reuse_address=True), host.udp.open((HERE, 7), reuse_address=True)
+    only6 = host.udp.open(("::", 8), v6only=True)
+    exact.connect((PEER, 1000))
+    stream = [
+        datagram(b"peer"),
+        datagram(b"other", sport=1001),
+        datagram(b"six", source=PEER6, to=HERE6),
+        datagram(b"", port=8, source=PEER6, to=HERE6),
+        datagram(b"four", port=8),
+    ]
+    verdicts = host.udp.process(stream)
+    index = [one.bound.index for one in (exact, both, both, only6)]
+    assert [verdict.sockets for verdict in verdicts] == [(n,) for n in index] + [()]
+    assert verdicts[-1].reason == "NO_SOCKET"
+    host.arrive(*stream)
+    assert [one.stats()["queued"] for one in (exact, both, only6)] == [1, 2, 1]
 
 
 def test_any_is_known_by_its_address() -> None:

@@ -7,7 +7,7 @@ import threading
 
 from tests.udp.by_hand import ETHERNET, ip_header
 from tests.udp.by_hand_host import ByHandHost
-from tests.udp.test_socket import HERE, PEER, datagram, packed
+from tests.udp.datagrams import HERE, PEER, datagram, packed
 from xdpstack.errors import ForkedError
 from xdpstack.native import check, ffi, lib, views
 from xdpstack.native.core import Core

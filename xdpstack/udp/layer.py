@@ -58,6 +58,7 @@ import random
 import select
 import socket
 import threading
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -67,7 +68,7 @@ from xdpstack.udp import effects, native, shadow
 from xdpstack.udp.address import Address, bare, choose_family, is_any, mapped, packed, resolve
 from xdpstack.udp.claims import Claims
 from xdpstack.udp.host import Host
-from xdpstack.udp.semantics import Bound, Family, is_multicast, keys
+from xdpstack.udp.semantics import Bound, Datagram, Family, Verdict, is_multicast, keys, receive
 from xdpstack.udp.socket import BUDGET, UdpSocket
 
 log = logging.getLogger("xdpstack.udp")
@@ -98,6 +99,15 @@ class UdpLayer:
     def sockets(self) -> tuple[UdpSocket, ...]:
         """The open sockets, newest first."""
         return tuple(self._sockets)
+
+    def process(self, datagrams: Iterable[Datagram]) -> list[Verdict]:
+        """What becomes of received datagrams, by the definition (semantics.py) and the sockets as they are now.
+
+        Nothing is queued, and receive buffers are not asked. A socket's index is `one.bound.index`.
+        """
+        with self._lock:
+            bounds = [one.bound for one in self._sockets]
+        return [receive(datagram, bounds) for datagram in datagrams]
 
     # ---- opening ----
 
