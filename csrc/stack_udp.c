@@ -178,7 +178,7 @@ static uint64_t deadline(int timeout_ms) {
     return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec + (uint64_t)timeout_ms * 1000000ull;
 }
 
-int xs_socket_wait(struct xs_stack *stack, struct xs_socket *s, int drive, uint32_t budget, int timeout_ms) {
+static int wait_for(struct xs_stack *stack, struct xs_socket *s, int drive, uint32_t budget, int timeout_ms) {
     uint64_t end = timeout_ms < 0 ? 0 : deadline(timeout_ms);
     for (;;) {
         int rc = drive ? poll_all(stack, budget) : 0;
@@ -198,6 +198,17 @@ int xs_socket_wait(struct xs_stack *stack, struct xs_socket *s, int drive, uint3
         if (rc < 0) return rc;
         if (xs_socket_has_something(s)) return 1;
     }
+}
+
+int xs_socket_wait(struct xs_stack *stack, struct xs_socket *s, int drive, uint32_t budget, int timeout_ms) {
+    if (!timeout_ms) return wait_for(stack, s, drive, budget, 0); /* never sleeps */
+    atomic_fetch_add(&s->waiting, 1);
+    int rc = wait_for(stack, s, drive, budget, timeout_ms);
+    /* we may have taken a wake-up that was meant for several: whoever sleeps on looks again, and asks to be woken */
+    uint64_t one = 1;
+    if (atomic_fetch_sub(&s->waiting, 1) > 1 && write(s->event_fd, &one, sizeof one) < 0 && errno != EAGAIN)
+        return -errno;
+    return rc;
 }
 
 int xs_socket_wait_room(struct xs_stack *stack, int drive, uint32_t budget, int timeout_ms) {

@@ -65,8 +65,9 @@ struct xs_socket {
     /* both sides: 1 while the reader wants event_fd to be written when something comes */
     alignas(64) _Atomic(uint32_t) armed;
     _Atomic(uint32_t)
-        exported;       /* fileno() was handed out: event_fd is readable while the queue is not empty */
-    _Atomic(int) error; /* errno of an ICMP error that the next call raises; 0 = none */
+        exported; /* fileno() was handed out: event_fd is readable while the queue is not empty */
+    _Atomic(uint32_t) waiting; /* threads that sleep on event_fd, or are about to */
+    _Atomic(int) error;        /* errno of an ICMP error that the next call raises; 0 = none */
     struct xs_socket_error_ring errors;
 };
 

@@ -175,6 +175,7 @@ static bool transmit(struct socket_view *v, struct outgoing *out, uint32_t n) {
         else if (!(out[i].error = errno_of(reason)))
             v->tx_device = mem->pkt[out[i].frame].device;
     }
+    v->parked = w->walk.parked;
     xs_worker_finish(w);
     xs_worker_leave(w);
     for (uint32_t i = 0; i < n; i++)

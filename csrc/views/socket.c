@@ -55,6 +55,10 @@ static PyObject *socket_slow_sent(PyObject *self, void *unused) {
     return PyLong_FromUnsignedLongLong(((struct socket_view *)self)->slow);
 }
 
+static PyObject *socket_parked(PyObject *self, void *unused) {
+    return PyBool_FromLong(((struct socket_view *)self)->parked);
+}
+
 #define FAST(name, function) \
     { name, (PyCFunction)(void (*)(void))function, METH_FASTCALL, NULL }
 static PyMethodDef methods[] = {
@@ -71,7 +75,8 @@ static PyMethodDef methods[] = {
     {0},
 };
 
-static PyGetSetDef properties[] = {{"slow_sent", socket_slow_sent, NULL, NULL, NULL}, {0}};
+static PyGetSetDef properties[] = {
+    {"slow_sent", socket_slow_sent, NULL, NULL, NULL}, {"parked", socket_parked, NULL, NULL, NULL}, {0}};
 
 static PyType_Slot slots[] = {
     {Py_tp_new, socket_new},

@@ -38,6 +38,7 @@ struct socket_view {
     struct known_address from, to;
     uint32_t tx_device; /* by which the last packet left, for the question whether there is room */
     uint64_t slow;      /* datagrams sent by the shadow socket */
+    bool parked;        /* a Python hook had packets after the last send */
 };
 
 /* What the columns of a batch hold. */

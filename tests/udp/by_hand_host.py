@@ -34,7 +34,6 @@ class ByHandHost:
         self.rx = UdpRx(frames=frames)
         self.devices = [Device("d0", 0, 2, bytes(6), (0,)), Device("d1", 1, 3, bytes(6), (0,))]
         self.driven = False
-        self.hooked = False
         self.closed = False
         self.claims: list[Any] = []
         self.claimed: list[Any] = []

@@ -139,3 +139,22 @@ def test_a_forked_child_is_told() -> None:
         os._exit(0 if raised == 3 else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert sock.recv(99) == b"the parent's"
+
+
+def test_one_wake_up_for_two_datagrams_wakes_two_readers() -> None:
+    """Both sleep; what wakes them comes once. The first to wake passes it on."""
+    host = ByHandHost([packed(HERE)[12:]])
+    host.driven = True  # they only sleep: nothing else could wake them
+    sock = host.udp.open((HERE, 7))
+    sock.settimeout(None)
+    got: list[bytes] = []
+    for _ in range(200):
+        readers = [threading.Thread(target=lambda: got.append(sock.recv(9))) for _ in range(3)]
+        for reader in readers:
+            reader.start()
+        host.arrive(*[datagram(b"x")] * 3)
+        for reader in readers:
+            reader.join(10)
+            assert not reader.is_alive()
+    assert len(got) == 600
+    host.udp.close()

@@ -28,11 +28,6 @@ class Host(Protocol):
         """Whether threads of the stack poll. If not, whoever waits for a datagram does it himself."""
         ...
 
-    @property
-    def hooked(self) -> bool:
-        """Whether there are Python hooks: then packets may be parked after every call that polls or sends."""
-        ...
-
     def check(self) -> None:
         """Raise ClosedError or ForkedError when nothing may be called any more."""
         ...

@@ -150,29 +150,30 @@ class UdpSocket:
 
         Raises the OSError that sendto(2) would: ENETUNREACH, EHOSTUNREACH, EMSGSIZE, ENOBUFS, EACCES, EPERM, ...
         """
-        if len(arguments) not in (1, 2):
-            raise TypeError(f"sendto() takes 2 or 3 arguments ({len(arguments) + 1} given)")
-        return self._send(data, arguments[-1], arguments[0] if len(arguments) == 2 else 0)
+        if len(arguments) == 1:
+            return self._send(data, arguments[0], 0)
+        if len(arguments) == 2:
+            return self._send(data, arguments[1], arguments[0])
+        raise TypeError(f"sendto() takes 2 or 3 arguments ({len(arguments) + 1} given)")
 
     def send(self, data: Any, flags: int = 0) -> int:
         """One datagram to the peer given to `connect()`."""
         return self._send(data, None, flags)
 
     def _send(self, data: Any, address: Address | None, flags: int) -> int:
-        sent = self._try(self._view.sendto, data, address) if not flags else None
-        if sent is None:
-            self._check(flags)
-            sent = self._waiting_for_room(lambda: self._try(self._view.sendto, data, address), flags)
-        if self.host.hooked:
-            self.host.run_all_parked()
-        return sent
-
-    def _try(self, send: Callable[..., int | None], data: Any, address: Address | None) -> int | None:
+        view = self._view
         try:
-            return send(data, address)
+            sent = None if flags else view.sendto(data, address)
         except LookupError:  # not a numeric host
             assert address is not None
-            return send(data, resolve(address, self.bound.family))
+            address = resolve(address, self.bound.family)
+            sent = None
+        if sent is None:
+            self._check(flags)
+            sent = self._waiting_for_room(partial(view.sendto, data, address), flags)
+        if view.parked:
+            self.host.run_all_parked()
+        return sent
 
     def send_batch(
         self, payloads: Sequence[Any], addresses: Address | Sequence[Address] | Batch | None = None, flags: int = 0
@@ -196,7 +197,7 @@ class UdpSocket:
                 if done:
                     break
                 raise
-            if self.host.hooked:
+            if self._view.parked:
                 self.host.run_all_parked()
         if errors:
             raise SendBatchError(sent=done - len(errors), errors=errors)
@@ -220,6 +221,8 @@ class UdpSocket:
     def _waiting_for_room(self, attempt: Callable[[], int | None], flags: int) -> int:
         timeout = 0.0 if flags & socket.MSG_DONTWAIT else self._timeout
         deadline = None if timeout is None else time.monotonic() + timeout
+        if (sent := attempt()) is not None:
+            return sent
         while True:
             self._layer.wait_room(1 if timeout != 0 else 0)
             if (sent := attempt()) is not None:
