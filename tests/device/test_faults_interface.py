@@ -242,8 +242,41 @@ def test_a_packet_may_come_over_two_polls(veth: MakeVeth, peer: MakePeer) -> Non
         harness.resume([lib.XS_DROP])
 
 
-def test_an_mtu_that_grows_is_in_the_statistics(veth: MakeVeth, peer: MakePeer) -> None:
-    """The sockets were bound for packets of one frame."""
+def test_an_mtu_that_grows_is_followed(veth: MakeVeth, peer: MakePeer) -> None:
+    """The sockets were bound for packets of one frame; they are bound anew for several, and back again."""
+    pair = veth()
+    raw = peer(pair.far)
+    with Harness() as harness:
+        backend = harness.open(pair.near)
+        backend.claim(CLAIM)
+        [interface] = backend.interfaces
+
+        def set_mtu(mtu: int) -> None:
+            pair.far.netns.ip(f"link set far0 mtu {mtu}")
+            pair.near.netns.ip(f"link set near0 mtu {mtu}")
+
+            def followed() -> bool:
+                harness.follow()
+                return interface.link.mtu == mtu
+
+            until(followed)
+
+        set_mtu(3000)
+        assert [xsk.multi_buffer for xsk in interface.sockets] == [True]
+        raw.send(frame(pair.far, pair.near, bytes(2900)))
+        assert harness.receive(1) == [frame(pair.far, pair.near, bytes(2900))]
+        before = interface.sockets[0]
+        set_mtu(2500)  # several frames still
+        assert interface.sockets[0] is before
+        set_mtu(1500)
+        assert [xsk.multi_buffer for xsk in interface.sockets] == [False]
+        raw.send(frame(pair.far, pair.near, bytes(100)))
+        assert len(harness.receive(1)) == 1
+        assert backend.events() == []
+
+
+def test_frames_longer_than_they_were_bound_for_are_in_the_statistics(veth: MakeVeth, peer: MakePeer) -> None:
+    """Until the change is followed."""
     pair = veth()
     raw = peer(pair.far)
     with Harness() as harness:

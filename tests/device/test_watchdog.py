@@ -29,7 +29,7 @@ from xdpstack.testing.wait import until
 pytestmark = pytest.mark.root
 MakeVeth, MakePeer = Callable[..., Veth], Callable[..., Peer]
 CLAIM = EthertypeClaim(EXPERIMENTAL)
-WINDOW = 0.2
+WINDOW = 0.5
 
 
 def program_of(backend: KernelBackend) -> XdpProgram:

@@ -134,7 +134,7 @@ class KernelBackend:
     # ---- following Linux ----
 
     def set_local(self, snapshot: Snapshot) -> None:
-        """Follow the interfaces (gone, down, up, another MAC), and give the programs the host's own addresses."""
+        """Follow the interfaces (gone, down, up, another MAC or MTU), and give the programs the host's own addresses."""
         with self._lock:
             if self._closed:
                 return
@@ -152,14 +152,19 @@ class KernelBackend:
             return
         if link.address != interface.link.address and interface.program is not None:
             interface.program.claims.set_mac(link.address)
+        same_mtu = link.mtu == interface.link.mtu
         interface.link = link
         if not link.is_up:
             interface.unbind()
-        elif not interface.sockets:
-            try:
+            return
+        try:
+            if interface.sockets and not same_mtu and not interface.fits():
+                interface.unbind()
+            if not interface.sockets:
                 interface.rebind()
-            except XdpstackError as error:
-                self._note(interface, f"cannot be bound again: {error.message}")
+        except XdpstackError as error:
+            interface.unbind()
+            self._note(interface, f"cannot be bound again: {error.message}")
 
     def _note(self, interface: Interface, detail: str) -> None:
         self._events.append(DeviceEvent(self._devices[interface.index], "queue-error", detail))

@@ -81,23 +81,11 @@ class Interface:
         """Attach and bind. On failure everything is undone. Raises what XdpProgram and `bind` raise."""
         with ExitStack() as undo:
             undo.callback(self.close)
-            mode = "native"
             if not self._options.transmit_only:
                 self.program = XdpProgram.open(self.name, self.link.rx_queues, mode=self._options.mode, metadata=True)
                 self._granted = self.program.attach()
-                mode = self._granted.mode
                 self._await_carrier()
             self.queues = choose_queues(self.name, self._options.queues, active_queues(self.name, self.link.index))
-            features = netdev.features(self.link.index)
-            self._plan = plan(
-                self.name,
-                mode,
-                self._options.zero_copy,
-                features,
-                self.link.mtu,
-                self._core.frame_bytes,
-                kernel_version(),
-            )
             self._rings = self._choose_rings()
             self.bind()
             if self.program is not None:
@@ -131,8 +119,10 @@ class Interface:
     def bind(self) -> None:
         """Bind all queues and give each to its worker, queue i to worker i, over again where there are more queues.
 
-        Raises QueueTaken, ModeRefused, OutOfMemory, PrivilegeError, InterfaceDown, NoSuchInterface; then nothing is bound.
+        Raises QueueTaken, ModeRefused, MtuTooLarge, OutOfMemory, PrivilegeError, InterfaceDown or NoSuchInterface; then
+        nothing is bound.
         """
+        self._plan = self._make_plan()
         try:
             for number, queue in enumerate(self.queues):
                 xsk = self._open_socket(queue)
@@ -144,6 +134,25 @@ class Interface:
         except BaseException:
             self.unbind()
             raise
+
+    def _make_plan(self) -> Plan:
+        """The bind flags for the link as it is now."""
+        return plan(
+            self.name,
+            self._granted.mode if self._granted else "native",
+            self._options.zero_copy,
+            netdev.features(self.link.index),
+            self.link.mtu,
+            self._core.frame_bytes,
+            kernel_version(),
+        )
+
+    def fits(self) -> bool:
+        """Whether the sockets are what they would be if bound now: the MTU may have come to need several frames, or not to.
+
+        Raises as `bind`. From any namespace.
+        """
+        return run_in(self._options.netns, self._make_plan).flags == self._plan.flags
 
     def _open_socket(self, queue: int) -> Xsk:
         try:
