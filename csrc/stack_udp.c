@@ -50,6 +50,7 @@ int xs_socket_create(struct xs_stack *stack, const struct xs_socket_options *o, 
 void xs_socket_free(struct xs_socket *s) {
     for (uint32_t i = 0; s->feed && i < s->nfeeds; i++) xs_spsc_destroy(s->feed[i].ring);
     free(s->feed);
+    free((void *)atomic_load(&s->filter));
     if (s->event_fd >= 0) close(s->event_fd);
     free(s);
 }
@@ -109,6 +110,21 @@ int xs_socket_export(struct xs_socket *s) {
     atomic_store(&s->exported, 1);
     xs_socket_arm(s);
     return s->event_fd;
+}
+
+int xs_socket_set_filter(struct xs_stack *stack, struct xs_socket *s, const struct xs_filter_code *program,
+                         uint32_t n) {
+    struct xs_filter *filter = n ? malloc(sizeof *filter + n * sizeof filter->insn[0]) : NULL;
+    if (n && !filter) return -ENOMEM;
+    if (filter) {
+        filter->n = n;
+        memcpy(filter->insn, program, n * sizeof *program);
+    }
+    const struct xs_filter *old = atomic_exchange(&s->filter, filter);
+    xs_socket_set_flags(s, n ? XS_SOCKET_FILTER : 0, n ? 0 : XS_SOCKET_FILTER);
+    xs_stack_synchronize(stack);
+    free((void *)old);
+    return 0;
 }
 
 int xs_socket_set_shadow(struct xs_stack *stack, struct xs_socket *s, int fd) {

@@ -89,10 +89,31 @@ static inline void note_scope(struct xs_udp *self, const struct xs_batch *b, con
     xs_meta(b, k->i)->scratch[0] = xs_table(self->tables, config)->device[k->p->device].ifindex;
 }
 
+/* sk_filter_trim_cap(): what the socket's filter leaves of the payload; false when it refuses the datagram. */
+static __attribute__((noinline)) bool filtered(struct xs_udp *self, const struct xs_batch *b, uint32_t i,
+                                               struct xs_socket *s) {
+    struct look k = look_again(b, i);
+    const struct xs_filter *filter = atomic_load_explicit(&s->filter, memory_order_acquire);
+    if (!filter) return true; /* it is just being attached, or was just detached */
+    struct xs_filter_packet packet = {.mem = b->mem,
+                                      .frame = b->frame[i],
+                                      .length = k.ulen,
+                                      .ifindex = xs_table(self->tables, config)->device[k.p->device].ifindex};
+    uint32_t keep = xs_filter_run(filter, &packet);
+    if (!keep) return false;
+    if (keep < XS_UDP_HEADER_BYTES) keep = XS_UDP_HEADER_BYTES; /* the header is never cut */
+    if (keep < k.ulen) k.p->payload_len = (uint16_t)(keep - XS_UDP_HEADER_BYTES);
+    return true;
+}
+
 static inline __attribute__((always_inline)) void deliver(struct xs_udp *self, struct xs_batch *b,
                                                           const struct look *k, struct xs_socket *s,
                                                           uint32_t flags, struct sums *sums) {
     if (k->ipv6) note_scope(self, b, k);
+    if (unlikely(flags & XS_SOCKET_FILTER) && !filtered(self, b, k->i, s)) {
+        xs_drop(b, k->i, XS_REASON_SOCKET_FILTER);
+        return;
+    }
     uint16_t why = xs_inbox_put(self->inbox, s, b->frame[k->i], xs_truesize(k->ulen, k->ipv6));
     if (unlikely(why)) {
         xs_drop(b, k->i, why);

@@ -16,6 +16,7 @@
 
 #include "base/ring.h"
 #include "include/xdpstack_stage.h"
+#include "tables/filter.h"
 
 #include "ffi/60_udp.cdef.h"
 
@@ -51,9 +52,10 @@ struct xs_socket {
     uint8_t address[16];
     _Atomic(uint32_t) flags;  /* XS_SOCKET_* of ffi/60_udp.cdef.h */
     _Atomic(uint32_t) rcvbuf; /* bytes, as the kernel's sk_rcvbuf: what was asked for, doubled */
-    int shadow_fd;            /* kernel socket that backs this one, or -1 */
-    int event_fd;             /* wakes the reader */
-    struct xs_feed *feed;     /* [nfeeds] */
+    _Atomic(const struct xs_filter *) filter; /* SO_ATTACH_FILTER, or NULL; with XS_SOCKET_FILTER */
+    int shadow_fd;                            /* kernel socket that backs this one, or -1 */
+    int event_fd;                             /* wakes the reader */
+    struct xs_feed *feed;                     /* [nfeeds] */
 
     struct xs_socket_sending sending; /* control's, under the GIL; the sender reads it under the GIL */
 

@@ -8,19 +8,25 @@ import select
 import socket
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.kernel.udp_lab import SO_MEMINFO, Lab
-from tests.udp.strategies import LOCAL, datagrams, worlds
+from tests.kernel.udp_lab import SO_MEMINFO, Lab, frame
+from tests.udp.programs import programs
+from tests.udp.strategies import LOCAL, REMOTE, datagrams, worlds
+from xdpstack.udp import bpf, shadow
+from xdpstack.udp.bpf import Instruction
 from xdpstack.udp.semantics import (
     Bound,
     Datagram,
     Family,
     ReceiveQueue,
+    ones_complement_sum,
+    pseudo_header,
     receive,
     receive_buffer,
     truesize,
@@ -146,3 +152,22 @@ def test_a_full_receive_buffer(lab: Lab, family: Family, asked: int, steps: list
             assert in_use(receiver) == queue.in_use
         lab.settle()
         assert in_use(receiver) == queue.in_use
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(program=programs(), family=st.sampled_from([4, 6]), payload=st.binary(max_size=48))
+def test_filters(lab: Lab, program: list[Instruction], family: Family, payload: bytes) -> None:
+    """The kernel takes every program that the check takes, and runs it as the definition does."""
+    bound = Bound(0, family, LOCAL[family][0], 7, filter=tuple(bpf.checked(program)))
+    source, destination = REMOTE[family][0], LOCAL[family][0]
+    head = struct.pack(">HHHH", 1000, 7, 8 + len(payload), 0)
+    total = ones_complement_sum(pseudo_header(family, source, destination, 8 + len(payload)) + head + payload)
+    one = Datagram(family, source, destination, head[:6] + (0xFFFF - total or 0xFFFF).to_bytes(2) + payload)
+    headers = frame(one)[: -len(one.data)]
+    facts = {bpf.AD_PROTOCOL: 0x0800 if family == 4 else 0x86DD, bpf.AD_MARK: 0}
+    verdict = receive(replace(one, headers=headers, network=14, facts=facts), [bound])
+    with lab.socket(bound) as sock:
+        shadow.attach_filter(sock, bound.filter)
+        lab.send(one)
+        lab.settle()
+        assert drain(sock) == list(verdict.payloads)

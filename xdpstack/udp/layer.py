@@ -16,6 +16,7 @@ Drops:
     PKT_TOO_SMALL: shorter than a UDP header, or than the length in it; a length below 8 (0 over IPv6 means all there is).
     UDP_CSUM: wrong checksum; none over IPv6, and the socket does not allow that.
     NO_SOCKET: no socket is bound to the destination.
+    SOCKET_FILTER: the socket's filter (classic BPF) returned 0.
     SOCKET_RCVBUFF: the socket's receive buffer is full.
     PROTO_MEM: the sockets together have all of the worker's frames but what its rings, and sending, are to have.
     NOMEM: no frames for the copy that one of several sockets gets.
@@ -29,6 +30,7 @@ Differs from Linux:
     - No ICMP port unreachable is sent: what has no socket is not lifted.
     - net.ipv4.udp_mem has no counterpart in pages; frames of the worker are what runs out (PROTO_MEM).
     - A datagram's cost is that of a packet from a local sender, whatever the driver would have used.
+    - Filters: classic BPF alone, without the facts on vlan, hash, cpu, hardware type, netlink and random; no eBPF.
     - Not there: SO_REUSEPORT groups, IP_MULTICAST_ALL off, source filters, encapsulation, UDP_GRO, early demultiplexing.
     - A socket bound to a VRF's device is none here.
 
@@ -58,7 +60,7 @@ import random
 import select
 import socket
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -66,6 +68,7 @@ from xdpstack.errors import AddressInUse, ConfigurationError, ForkedError
 from xdpstack.native import check, lib
 from xdpstack.udp import effects, native, shadow
 from xdpstack.udp.address import Address, bare, choose_family, is_any, mapped, packed, resolve
+from xdpstack.udp.bpf import Instruction
 from xdpstack.udp.claims import Claims
 from xdpstack.udp.host import Host
 from xdpstack.udp.semantics import Bound, Datagram, Family, Verdict, is_multicast, keys, receive
@@ -328,6 +331,14 @@ class UdpLayer:
         with self._lock:
             if effects.apply(one, level, name, value):
                 self._publish()
+
+    def attach_filter(self, one: UdpSocket, program: Sequence[Instruction]) -> None:
+        """Have a checked program judge what comes for a socket, by either way in."""
+        with self._lock:
+            if one.shadow is not None:
+                shadow.attach_filter(one.shadow, program)
+            native.set_filter(self.host.core, one.pointer, program)
+            one.bound = replace(one.bound, filter=tuple(program))
 
     # ---- closing ----
 

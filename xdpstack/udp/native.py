@@ -8,6 +8,7 @@ from typing import Any
 from xdpstack.errors import OutOfMemory
 from xdpstack.native import ffi, lib
 from xdpstack.native.core import Core
+from xdpstack.udp.bpf import Instruction
 from xdpstack.udp.semantics import Bound, Family, table
 
 ANY_DEVICE = 255
@@ -34,6 +35,8 @@ def create(core: Core, bound: Bound, rcvbuf: int, sndbuf: int) -> Any:
         raise OutOfMemory(f"no memory for the queue of a socket with a receive buffer of {rcvbuf} bytes")
     socket = ffi.gc(out[0], lib.xs_socket_free)
     lib.xs_socket_set_flags(socket, flags(bound), 0)
+    if bound.filter:
+        set_filter(core, socket, bound.filter)
     return socket
 
 
@@ -50,6 +53,13 @@ def set_sending(socket: Any, **fields: Any) -> None:
     for name, value in fields.items():
         setattr(changed, name, value)
     current[0] = changed[0]  # one assignment, with the GIL kept
+
+
+def set_filter(core: Core, socket: Any, program: Sequence[Instruction]) -> None:
+    """Attach a checked filter; empty detaches. When this returns, no worker runs the one before. Raises OutOfMemory."""
+    codes = ffi.new("struct xs_filter_code[]", [tuple(one) for one in program])
+    if lib.xs_socket_set_filter(core.pointer, socket, codes, len(program)) < 0:
+        raise OutOfMemory(f"no memory for a filter of {len(program)} instructions")
 
 
 def publish(core: Core, sockets: Sequence[tuple[Bound, Any]]) -> None:

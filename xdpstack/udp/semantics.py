@@ -10,9 +10,12 @@ net/ipv4/udp.c and net/ipv6/udp.c of Linux 6.18; RFC 768, RFC 8200 8.1, RFC 6935
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
+
+from xdpstack.udp import bpf
+from xdpstack.udp.bpf import Instruction
 
 Family = Literal[4, 6]
 
@@ -31,7 +34,8 @@ class Datagram:
 
     `data` is what the IP packet carries: the UDP header, the payload, and whatever else was inside the IP length.
     `partial` says that the device may leave checksums to be completed (XS_DEV_PARTIAL_CSUM). `to_many` says that routing
-    found a broadcast or multicast destination.
+    found a broadcast or multicast destination. `headers` are those before `data`, from the Ethernet header on, with the IP
+    header at `network`, and `facts` what else a socket's filter may ask for (bpf.py).
     """
 
     family: Family
@@ -41,6 +45,9 @@ class Datagram:
     device: int = 0
     partial: bool = False
     to_many: bool = False
+    headers: bytes = b""
+    network: int = 0
+    facts: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +67,7 @@ class Bound:
     device: int | None = None
     v6only: bool = False
     no_check6_rx: bool = False
+    filter: tuple[Instruction, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +82,13 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Where a datagram goes: to the sockets of these indices, or nowhere for a `reason` (a name in csrc/reasons.def)."""
+    """Where a datagram goes: to the sockets of these indices, or nowhere for a `reason` (a name in csrc/reasons.def).
+
+    `payloads` is what each socket gets: the payload, or as much of it as the socket's filter left.
+    """
 
     sockets: tuple[int, ...] = ()
+    payloads: tuple[bytes, ...] = ()
     reason: str | None = None
     accepted: Accepted | None = None
 
@@ -97,7 +109,7 @@ def receive(datagram: Datagram, sockets: Sequence[Bound]) -> Verdict:
         return Verdict(reason="NO_SOCKET", accepted=accepted)
     if _lacks_checksum(datagram, accepted, bound):
         return Verdict(reason="UDP_CSUM", accepted=accepted)
-    return Verdict((bound.index,), accepted=accepted)
+    return _filtered(datagram, accepted, [bound])
 
 
 # ---- the datagram itself ----
@@ -233,7 +245,18 @@ def _to_many(datagram: Datagram, accepted: Accepted, sockets: Sequence[Bound]) -
     ]
     if not takers:
         return Verdict(reason="NO_SOCKET", accepted=accepted)
-    return Verdict(tuple(bound.index for bound in takers), accepted=accepted)
+    return _filtered(datagram, accepted, takers)
+
+
+def _filtered(datagram: Datagram, accepted: Accepted, takers: Sequence[Bound]) -> Verdict:
+    """sk_filter_trim_cap(): each socket's filter drops the datagram, or cuts its payload."""
+    length = HEADER_BYTES + len(accepted.payload)
+    seen = bpf.Seen(datagram.data[:length], datagram.headers, datagram.network, datagram.facts)
+    kept = [(bound.index, bpf.run(bound.filter, seen) if bound.filter else length) for bound in takers]
+    left = [(index, accepted.payload[: max(keep - HEADER_BYTES, 0)]) for index, keep in kept if keep]
+    if not left:
+        return Verdict(reason="SOCKET_FILTER", accepted=accepted)
+    return Verdict(tuple(index for index, _ in left), tuple(payload for _, payload in left), accepted=accepted)
 
 
 def is_multicast_v4(address: bytes) -> bool:

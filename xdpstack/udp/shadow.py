@@ -10,15 +10,20 @@ from __future__ import annotations
 
 import errno
 import socket
+import struct
+from collections.abc import Sequence
 from contextlib import suppress
 
 from xdpstack.errors import AddressInUse, AddressNotAvailable
+from xdpstack.native import ffi
 from xdpstack.udp.address import Address
+from xdpstack.udp.bpf import Instruction
 from xdpstack.udp.host import Host
 from xdpstack.udp.semantics import Family
 
 IP_PKTINFO, IP_RECVERR = 8, 11
 IPV6_RECVERR, IPV6_RECVPKTINFO = 25, 49
+SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
 
 
 def create(
@@ -86,6 +91,17 @@ def not_available(host: Host, address: Address) -> AddressNotAvailable:
         cause=f"The devices of the stack have: {', '.join(known) or 'none'}.",
         fix="Bind to one of these, or to the wildcard address.",
     )
+
+
+def attach_filter(shadow: socket.socket, program: Sequence[Instruction]) -> None:
+    """Have the kernel run the same filter; empty detaches. Raises OSError(EINVAL) for a program that it refuses."""
+    if not program:
+        with suppress(FileNotFoundError):  # there was none
+            shadow.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+        return
+    codes = ffi.new("struct xs_filter_code[]", [tuple(one) for one in program])
+    address = int(ffi.cast("uintptr_t", codes))
+    shadow.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", len(program), address))
 
 
 def close(shadow: socket.socket) -> int:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from xdpstack.batch import Batch
 from xdpstack.errors import ClosedError, SendBatchError
 from xdpstack.native import ffi, lib, views
-from xdpstack.udp import effects, options
+from xdpstack.udp import bpf, effects, options
 from xdpstack.udp.address import Address, resolve, unpacked
 from xdpstack.udp.errors import SocketError
 from xdpstack.udp.semantics import Bound
@@ -269,6 +269,17 @@ class UdpSocket:
         if self.shadow is not None and (level, name) not in options.OURS:
             return self.shadow.getsockopt(level, name)
         return effects.default(self, level, name)
+
+    def attach_filter(self, program: Sequence[Sequence[int]]) -> None:
+        """Attach a classic BPF program, as SO_ATTACH_FILTER does: instructions (code, jt, jf, k), see bpf.py.
+
+        It sees each datagram from its UDP header on; what it returns is how many bytes to keep, 0 drops (SOCKET_FILTER).
+        An empty program detaches. Raises ConfigurationError for a program that is none, OSError for one the kernel refuses.
+        """
+        self._check()
+        checked = bpf.checked(program) if len(program) else []
+        with self._lock:
+            self._layer.attach_filter(self, checked)
 
     def settimeout(self, seconds: float | None) -> None:
         """None: wait for ever; 0: never wait; else raise TimeoutError after so many seconds."""
