@@ -56,37 +56,30 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import random
-import select
 import socket
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from xdpstack.errors import AddressInUse, ConfigurationError, ForkedError
 from xdpstack.native import check, lib
-from xdpstack.udp import effects, native, shadow
+from xdpstack.udp import binding, effects, native, shadow
 from xdpstack.udp.address import Address, bare, choose_family, is_any, mapped, packed, resolve
 from xdpstack.udp.bpf import Instruction
 from xdpstack.udp.claims import Claims
 from xdpstack.udp.host import Host
-from xdpstack.udp.semantics import Bound, Datagram, Family, Verdict, is_multicast, keys, receive
-from xdpstack.udp.socket import BUDGET, UdpSocket
+from xdpstack.udp.semantics import Bound, Datagram, Family, Verdict, is_multicast, receive
+from xdpstack.udp.socket import UdpSocket
+from xdpstack.udp.waiting import BUDGET, Waiting
 
 log = logging.getLogger("xdpstack.udp")
-
-#: Ports that are given out when none is asked for and no kernel socket chooses (net.ipv4.ip_local_port_range).
-EPHEMERAL = range(32768, 61000)
-#: How long a waiting socket believes that somebody else drives, in ms.
-DRIVEN_MS = 100
 
 
 class UdpLayer:
     """The UDP layer of one stack: its sockets, and what the workers know of them.
 
     `host` is the stack. Any thread may call anything. `unread_at_close` counts datagrams that were on the queue, or in the
-    kernel socket, of a socket that was closed.
+    kernel socket, of a socket that was closed. `waiting` is for sockets.
     """
 
     def __init__(self, host: Host) -> None:
@@ -94,7 +87,7 @@ class UdpLayer:
         self.unread_at_close = 0
         self._lock = threading.RLock()
         self._sockets: list[UdpSocket] = []  # newest first: the order of precedence
-        self._reusing: set[int] = set()
+        self.waiting = Waiting(host)
         self._claims = Claims(host)
         self._next_index = 0
 
@@ -157,7 +150,7 @@ class UdpLayer:
                 )
             try:
                 bound = self._bound(wanted, kind, kernel, index, v6only, reuse_address)
-                return self._open(bound, kernel, scope, vlan, broadcast, recverr, reuse_address)
+                return self._open(bound, kernel, scope, vlan, broadcast, recverr)
             except BaseException:
                 if kernel is not None:
                     kernel.close()
@@ -179,23 +172,14 @@ class UdpLayer:
             return bound
         if not is_any(address) and not is_multicast(address) and bare(address) not in self.host.local_addresses():
             raise shadow.not_available(self.host, wanted)
+        taken = [other.bound for other in self._sockets]
         if not port:
-            free = [port for port in EPHEMERAL if not self._conflict(replace(bound, port=port))]
-            if not free:
-                raise OSError(errno.EADDRINUSE, "no free port")
-            return replace(bound, port=random.choice(free))
-        if not reuse and (other := self._conflict(bound)) is not None:
-            raise AddressInUse(f"{wanted[0]} port {port} is in use", cause=f"{other} has it.", fix="Take another port.")
+            return binding.with_free_port(bound, taken)
+        other = None if reuse else binding.conflict(bound, taken)
+        if other is not None:
+            cause = f"{binding.text(other)} is bound to it, in this stack."
+            raise AddressInUse(f"{wanted[0]} port {port} is in use", cause=cause, fix="Take another port.")
         return bound
-
-    def _conflict(self, bound: Bound) -> UdpSocket | None:
-        """A socket of this stack that `bound` would take datagrams from, as inet_rcv_saddr_equal() sees it."""
-        for other in self._sockets:
-            theirs = other.bound
-            same_device = None in (theirs.device, bound.device) or theirs.device == bound.device
-            if theirs.port == bound.port and same_device and _overlap(theirs, bound):
-                return other
-        return None
 
     def _device(self, name: str | None, scope: int) -> int | None:
         """The stack index of the device a socket is bound to, by name or by the scope of a link-local address."""
@@ -215,7 +199,6 @@ class UdpLayer:
         vlan: int | None,
         broadcast: bool,
         recverr: bool,
-        reuse: bool,
     ) -> UdpSocket:
         rcvbuf, sndbuf = self._buffers(kernel)
         pointer = native.create(self.host.core, bound, rcvbuf, sndbuf)
@@ -242,8 +225,6 @@ class UdpLayer:
         except BaseException:
             self._forget(made)
             raise
-        if reuse:
-            self._reusing.add(bound.index)
         return made
 
     def _buffers(self, kernel: socket.socket | None) -> tuple[int, int]:
@@ -294,36 +275,6 @@ class UdpLayer:
             raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
         return mapped(source), peer
 
-    # ---- waiting, for sockets ----
-
-    def wait(self, pointer: Any, timeout_ms: int) -> None:
-        """Until a socket has something, packets are parked for a Python hook (which then runs), or the time is over.
-
-        It may return earlier: look whether there is something, and come again.
-        """
-        host = self.host
-        if host.driven and not 0 <= timeout_ms < DRIVEN_MS:
-            timeout_ms = DRIVEN_MS  # whoever drives may stop: then the caller, who comes again, does it himself
-        result = lib.xs_socket_wait(host.core.pointer, pointer, not host.driven, BUDGET, timeout_ms)
-        if check(result, "wait for a datagram") == 2:
-            host.run_all_parked()
-
-    def wait_room(self, timeout_ms: int) -> None:
-        """Until there may be room to send, at most `timeout_ms`."""
-        host = self.host
-        result = lib.xs_socket_wait_room(host.core.pointer, not host.driven, BUDGET, timeout_ms)
-        if check(result, "wait for room") == 2:
-            host.run_all_parked()
-
-    def export(self, pointer: Any) -> select.epoll:
-        """An epoll instance over the socket's eventfd and, unless threads poll, over what wakes the workers."""
-        epoll = select.epoll()
-        epoll.register(check(lib.xs_socket_export(pointer), "make a descriptor"), select.EPOLLIN)
-        if not self.host.driven:
-            for worker in self.host.core.workers:
-                epoll.register(lib.xs_worker_epoll_fd(worker), select.EPOLLIN)
-        return epoll
-
     # ---- options, for sockets ----
 
     def apply_option(self, one: UdpSocket, level: int, name: int, value: int) -> None:
@@ -370,7 +321,6 @@ class UdpLayer:
         """Out of the table, away from its worker; returns how many datagrams were on its queue."""
         if one in self._sockets:
             self._sockets.remove(one)
-        self._reusing.discard(one.bound.index)
         self._publish()
         if one.shadow is not None:
             lib.xs_socket_set_shadow(self.host.core.pointer, one.pointer, -1)
@@ -381,21 +331,3 @@ class UdpLayer:
         """Close all sockets."""
         for one in self.sockets:
             one.close()
-
-
-def _overlap(one: Bound, other: Bound) -> bool:
-    """Whether two sockets of one port would be found under one address, or one of them under every address of the other."""
-    mine, theirs = set(keys(one)), set(keys(other))
-    if mine & theirs:
-        return True
-    for wild, exact in ((mine, theirs), (theirs, mine)):
-        for address in exact:
-            any_of_it = unpacked_any(address)
-            if any_of_it in wild:
-                return True
-    return False
-
-
-def unpacked_any(address: bytes) -> bytes:
-    """The wildcard of an address's family, 16 bytes."""
-    return mapped(bytes(4)) if len(bare(address)) == 4 else bytes(16)

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Packets that one poll takes from each queue at most.
-BUDGET = 256
 #: Errors that `errors` keeps; older ones go first.
 ERRORS_KEPT = 64
 
@@ -49,6 +47,7 @@ class UdpSocket:
     def __init__(self, layer: UdpLayer, bound: Bound, pointer: Any, shadow: socket.socket | None, scope: int) -> None:
         core = layer.host.core
         self._layer = layer
+        self._waiting = layer.waiting
         self.host = layer.host
         self.pointer = pointer
         self.shadow = shadow
@@ -130,7 +129,7 @@ class UdpSocket:
             return got
         while True:
             left = -1 if deadline is None else max(0, round((deadline - time.monotonic()) * 1000))
-            self._layer.wait(self.pointer, left)
+            self._waiting.for_datagram(self.pointer, left)
             if (got := take(*arguments)) is not None:
                 return got
             if deadline is not None and time.monotonic() >= deadline:
@@ -224,7 +223,7 @@ class UdpSocket:
         if (sent := attempt()) is not None:
             return sent
         while True:
-            self._layer.wait_room(1 if timeout != 0 else 0)
+            self._waiting.for_room(1 if timeout != 0 else 0)
             if (sent := attempt()) is not None:
                 return sent
             if deadline is not None and time.monotonic() >= deadline:
@@ -330,7 +329,7 @@ class UdpSocket:
             return -1
         with self._lock:
             if self._epoll is None:
-                self._epoll = self._layer.export(self.pointer)
+                self._epoll = self._waiting.export(self.pointer)
             return self._epoll.fileno()
 
     # ---- life ----

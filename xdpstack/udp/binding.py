@@ -1,0 +1,50 @@
+"""Which sockets of one stack cannot be bound together, where no kernel socket says so (memory devices, `reserve=False`)."""
+
+from __future__ import annotations
+
+import errno
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from xdpstack.udp.address import bare, mapped, unpacked
+from xdpstack.udp.semantics import Bound, keys
+
+#: Ports that are given out when none is asked for (net.ipv4.ip_local_port_range).
+EPHEMERAL = range(32768, 61000)
+
+
+def conflict(bound: Bound, others: Iterable[Bound]) -> Bound | None:
+    """One of `others` that `bound` would take datagrams from, as inet_rcv_saddr_equal() sees it; None when there is none."""
+    for other in others:
+        same_device = None in (other.device, bound.device) or other.device == bound.device
+        if other.port == bound.port and same_device and _overlap(other, bound):
+            return other
+    return None
+
+
+def with_free_port(bound: Bound, others: Sequence[Bound]) -> Bound:
+    """`bound` with a port at which it is in nobody's way. Raises OSError(EADDRINUSE) when there is none."""
+    free = [port for port in EPHEMERAL if conflict(replace(bound, port=port), others) is None]
+    if not free:
+        raise OSError(errno.EADDRINUSE, "no free port")
+    return replace(bound, port=random.choice(free))
+
+
+def text(bound: Bound) -> str:
+    """For a message."""
+    host, port, *_ = unpacked(bound.address, bound.port, bound.family)
+    return f"{host} port {port}"
+
+
+def _overlap(one: Bound, other: Bound) -> bool:
+    """Whether both would be found under one address, or one of them under every address of the other's family."""
+    mine, theirs = set(keys(one)), set(keys(other))
+    if mine & theirs:
+        return True
+    return any(_any(address) in mine for address in theirs) or any(_any(address) in theirs for address in mine)
+
+
+def _any(address: bytes) -> bytes:
+    """The wildcard of an address's family, 16 bytes."""
+    return mapped(bytes(len(bare(address))))
