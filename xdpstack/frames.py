@@ -157,7 +157,7 @@ class Frames:
                 if done:
                     return done
                 raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)) if not self._timeout else TimeoutError
-            self._stack.sockets.wait_room(1)
+            self._stack.sockets.waiting.for_room(1)
             self._check()
         return done
 
