@@ -21,7 +21,7 @@ int xs_worker_walk(struct xs_worker *w, uint32_t node, const uint32_t *frames, u
     if (!xs_worker_enter(w)) return -EBUSY;
     uint64_t now = xs_stack_now_ns(w->stack);
     struct xs_batch *b = xs_walk_begin(&w->walk, now);
-    memcpy(b->frame, frames, n * sizeof *frames);
+    if (n) memcpy(b->frame, frames, n * sizeof *frames);
     b->n = n;
     w->walk.ledger.created += n;
     if (n) xs_walk_run(&w->walk, node);

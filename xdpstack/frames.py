@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any, Self
 from xdpstack.errors import ClosedError, ConfigurationError
 from xdpstack.native import check, ffi, lib, views
 from xdpstack.udp import native
-from xdpstack.udp.semantics import Bound
 
 if TYPE_CHECKING:
     from xdpstack.device.claims import Claim
@@ -98,7 +97,7 @@ class Frames:
         self._queues = queues
         self._stack = stack = queues.stack
         core = stack.core
-        self.pointer = native.create(core, Bound(index, 4, bytes(16), 0), RCVBUF, RCVBUF)
+        self.pointer = native.create_queue(core, index, RCVBUF)
         self._view = views.Socket(
             int(ffi.cast("uintptr_t", self.pointer)),
             int(ffi.cast("uintptr_t", core.pointer)),

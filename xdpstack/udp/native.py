@@ -19,25 +19,24 @@ def create(core: Core, bound: Bound, rcvbuf: int, sndbuf: int) -> Any:
 
     `rcvbuf` and `sndbuf` in bytes, as the kernel counts them. Raises OutOfMemory.
     """
-    options = ffi.new(
-        "struct xs_socket_options *",
-        {
-            "index": bound.index,
-            "family": bound.family,
-            "address": bound.address,
-            "port": bound.port,
-            "rcvbuf": rcvbuf,
-            "sndbuf": sndbuf,
-        },
-    )
-    out = ffi.new("struct xs_socket **")
-    if lib.xs_socket_create(core.pointer, options, out) < 0:
-        raise OutOfMemory(f"no memory for the queue of a socket with a receive buffer of {rcvbuf} bytes")
-    socket = ffi.gc(out[0], lib.xs_socket_free)
+    values = {"index": bound.index, "family": bound.family, "address": bound.address, "port": bound.port}
+    socket = _create(core, {**values, "rcvbuf": rcvbuf, "sndbuf": sndbuf})
     lib.xs_socket_set_flags(socket, flags(bound), 0)
     if bound.filter:
         set_filter(core, socket, bound.filter)
     return socket
+
+
+def create_queue(core: Core, index: int, rcvbuf: int) -> Any:
+    """A `struct xs_socket *` that only is a queue, of whole frames: no lookup finds it, and nothing in it has an address."""
+    return _create(core, {"index": index, "family": 0, "rcvbuf": rcvbuf, "sndbuf": rcvbuf})
+
+
+def _create(core: Core, values: dict[str, Any]) -> Any:
+    out = ffi.new("struct xs_socket **")
+    if lib.xs_socket_create(core.pointer, ffi.new("struct xs_socket_options *", values), out) < 0:
+        raise OutOfMemory(f"no memory for the queue of a socket with a receive buffer of {values['rcvbuf']} bytes")
+    return ffi.gc(out[0], lib.xs_socket_free)
 
 
 def flags(bound: Bound) -> int:
