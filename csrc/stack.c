@@ -1,5 +1,6 @@
 /* The stack: memory, tables, clock, ledger of frames. See stack.h. */
 #include "stack.h"
+#include "tables/sockets.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -97,6 +98,7 @@ void xs_stack_destroy(struct xs_stack *s) {
     if (config != &no_devices) free((void *)config);
     xs_fib_destroy((struct xs_fib *)atomic_load(&s->tables.fib));
     free((void *)atomic_load(&s->tables.frame_claims));
+    xs_socket_table_destroy((struct xs_socket_table *)atomic_load(&s->tables.sockets));
     xs_neigh_table_destroy(atomic_load(&s->tables.neigh));
     if (s->event_fd >= 0) close(s->event_fd);
     mem_deinit(s);
