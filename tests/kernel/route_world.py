@@ -14,6 +14,7 @@ from xdpstack.routing.flow import Flow
 from xdpstack.routing.tables import Tables
 
 COUNT = itertools.count()
+PREFERENCES = ["pref high", "pref medium", "pref low"]
 TO_ALL = {packed(each) for each in ("255.255.255.255", "224.0.0.1", "224.0.0.5", "224.1.1.1", "239.1.1.1")}
 
 
@@ -64,7 +65,7 @@ class World:
         return self.rng.choice(self.DEVICES[1:])
 
     def table(self) -> str:
-        return self.rng.choice(["main", "main", "main", "100", "101", "local", "default"])
+        return self.rng.choice(["main"] * 4 + ["100", "100", "101", "101", "local", "default"])
 
     def metric(self) -> str:
         return self.rng.choice(["", "", "", "metric 5", "metric 50", "metric 2000"])
@@ -84,7 +85,9 @@ class World:
             kind = r.random()
             device = self.device()
             if kind < 0.5:
-                return f"via {self.gateway4(device)} dev {device} onlink"
+                # Of default gateways that are all dead Linux takes one after the other; so these are alive.
+                gateway = f"10.9.9.{r.randrange(9)}" if prefix == "0.0.0.0/0" else self.gateway4(device)
+                return f"via {gateway} dev {device} onlink"
             if kind < 0.65:
                 return f"via inet6 fe80::{r.randrange(1, 5)} dev {device}"
             return f"dev {device}"
@@ -92,6 +95,9 @@ class World:
         kind = r.random()
         if kind < 0.12:
             return f"route {verb} {r.choice(['blackhole', 'unreachable', 'prohibit', 'throw'])} {prefix} {tail}"
+        if kind < 0.15:
+            wide = self.prefix(self.four(), [8, 10, 16])
+            return f"route {verb} local {wide} dev {r.choice(self.DEVICES)} table local {metric}"
         if kind < 0.18:
             return f"route {verb} {r.choice(['local', 'broadcast'])} {prefix} dev {r.choice(self.DEVICES)} {tail}"
         if kind < 0.25:
@@ -114,14 +120,13 @@ class World:
         preference = r.choice(["", "", "", "pref high", "pref low"])
         tail = f"{origin} table {table} {metric}"
 
-        def hop() -> str:
-            device = self.device()
-            return f"via fe80::{r.randrange(1, 5)} dev {device}" if r.random() < 0.6 else f"dev {device}"
-
         kind = r.random()
-        if kind < 0.12:
+        if kind < 0.08:  # the score decides; of another metric than siblings, whose dump hides what is between them
+            preference = r.choice(PREFERENCES)
+            return f"route append {r.choice(['::/0', '2001:db8::/32'])} dev {self.device()} {preference} metric 88"
+        if kind < 0.14:
             return f"route {verb} {r.choice(['blackhole', 'unreachable', 'prohibit', 'throw'])} {prefix} {tail}"
-        if kind < 0.16:
+        if kind < 0.18:
             return f"route {verb} local {prefix} dev {r.choice(self.DEVICES)} {tail}"
         if kind < 0.22:
             return f"route {verb} {prefix} {tail} nhid {r.choice([4, 5, 6, 12])}"
@@ -130,8 +135,15 @@ class World:
                 f"nexthop via fe80::{r.randrange(1, 5)} dev {self.device()} weight {r.randrange(1, 5)}"
                 for _ in range(r.randrange(2, 4))
             )
-            return f"route {verb} {prefix} {tail} {source} {hops}"
-        return f"route {verb} {prefix} {hop()} {tail} {source} {preference}"
+            return f"route {verb} {prefix} {tail} {hops}"
+        # Routes through gateways become siblings, of which netlink tells the source and preference of the first alone: none
+        # for those, but where the metric keeps them apart.
+        gateway = f"via fe80::{r.randrange(1, 5)} dev {self.device()}"
+        if kind < 0.45:
+            return f"route replace {prefix} {gateway} {origin} table {table} metric 77 {source} {preference}"
+        if kind < 0.75:
+            return f"route {verb} {prefix} {gateway} {tail}"
+        return f"route {verb} {prefix} dev {self.device()} {tail} {source} {preference}"
 
     def rule(self, six: bool) -> str:
         r = self.rng
@@ -165,18 +177,18 @@ class World:
             words.append("nop")
         else:
             words.append(r.choice(["blackhole", "unreachable", "prohibit"]))
-        return f"rule add {' '.join(words)} priority {r.choice([0, 100, 200, 300, 400, 40000])}"
+        return f"rule add {' '.join(words)} priority {r.choice([0, 1, 1, 100, 200, 300, 400, 40000])}"
 
     def populate(self, rules: bool) -> None:
         r = self.rng
         switches = []
         for device in ("all", "default", *self.DEVICES):
             for switch, chance in (("rp_filter", 0.15), ("accept_local", 0.15), ("route_localnet", 0.1),
-                                   ("src_valid_mark", 0.1), ("ignore_routes_with_linkdown", 0.2),
+                                   ("src_valid_mark", 0.3), ("ignore_routes_with_linkdown", 0.3),
                                    ("send_redirects", 0.5), ("bc_forwarding", 0.1)):  # fmt: skip
                 value = r.choice([1, 2]) if switch == "rp_filter" else 1
                 switches.append(f"net.ipv4.conf.{device}.{switch}={value if r.random() < chance else 0}")
-            if r.random() < 0.2:
+            if r.random() < 0.3:
                 switches.append(f"net.ipv6.conf.{device}.ignore_routes_with_linkdown=1")
             if r.random() < 0.1 and device != "all":
                 switches.append(f"net.ipv6.conf.{device}.use_oif_addrs_only=1")
@@ -198,21 +210,24 @@ class World:
             )
             self.own4.append(own)
             self.own6.append(six)
+        for other in ("fd00::1", "2002:a00:1::2", "fec0::3", "3ffe::4"):  # of other labels and scopes
+            if r.random() < 0.3:
+                addresses.append(f"address add {other}/64 dev {r.choice(self.DEVICES)} nodad")
         objects = [f"nexthop add id {n} via 10.{n}.0.50 dev {d} onlink" for n, d in ((1, "a0"), (2, "c0"))]
         objects += ["nexthop add id 3 blackhole", "nexthop add id 10 group 1,3/2,1", "nexthop add id 11 group 2,2",
                     "nexthop add id 4 via fe80::3 dev a0", "nexthop add id 5 via fe80::4 dev c0",
                     "nexthop add id 6 dev d0", "nexthop add id 12 group 4,2/5,5"]  # fmt: skip
         dead = [f"neighbour add fe80::{n} dev {d} nud failed" for n in range(1, 5) for d in self.DEVICES[1:]
-                if r.random() < 0.2]  # fmt: skip
+                if r.random() < 0.35]  # fmt: skip
         dead += [f"neighbour add {self.gateway4(d)} dev {d} nud failed" for d in self.DEVICES[1:] for _ in range(2)]
-        self.ip(*addresses, *objects, *dead, *(self.route() for _ in range(r.randrange(20, 70))))
+        self.ip(*addresses, *objects, *dead, *(self.route() for _ in range(r.randrange(50, 120))))
         if r.random() < 0.3:
             self.ip(f"link set {self.device()} down")
         if r.random() < 0.3:
             self.ip(f"address add 224.1.1.1/32 dev {self.device()} autojoin")
         if rules:
-            self.ip(*(self.rule(six=False) for _ in range(r.randrange(1, 6))))
-            self.ip(*(self.rule(six=True) for _ in range(r.randrange(1, 6))), options=("-6",))
+            self.ip(*(self.rule(six=False) for _ in range(r.randrange(3, 14))))
+            self.ip(*(self.rule(six=True) for _ in range(r.randrange(3, 14))), options=("-6",))
             if r.random() < 0.15:
                 self.ip("rule del priority 0")
 
@@ -254,7 +269,7 @@ class World:
                 iif=r.choice([*tables.devices]) if incoming else 0,
                 oif=0 if incoming else r.choice(indices),
                 mark=r.choice([0, 0, 1, 2, 3]),
-                tos=r.choice([0, 0, 0x10, 0x08, 0xB8]),
+                tos=r.choice([0, 0, 0x10, 0x08, 0x30, 0xB8]),
                 protocol=protocol,
                 source_port=r.choice([1000, 2000]) if protocol else 0,
                 destination_port=r.choice([53, 55, 80]) if protocol else 0,

@@ -1,6 +1,7 @@
 """Verdicts of the routing semantics on small hosts, each case a line. Linux's own verdicts: tests/kernel/test_routing_*."""
 
 import errno
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +10,7 @@ from xdpstack.netlink.uapi import (
     AF_INET6,
     NUD_FAILED,
     NUD_REACHABLE,
+    RT_SCOPE_LINK,
     RTN_BLACKHOLE,
     RTN_LOCAL,
     RTN_PROHIBIT,
@@ -187,6 +189,38 @@ def test_sender_bound_to_a_device() -> None:
     assert outgoing(tables, "2001:db8::9", "2001:db8:1::1", oif=3, bound=True) == "ENETUNREACH"
 
 
+def test_dontroute_wants_what_is_on_the_link() -> None:
+    assert outgoing(host(), "10.0.0.9", scope=RT_SCOPE_LINK) == "output dev #2 src 10.0.0.1"
+    assert outgoing(host(), "8.8.8.8", scope=RT_SCOPE_LINK) == "ENETUNREACH"
+
+
+def test_an_object_that_does_not_fit_hides_its_leaf() -> None:
+    """Linux's trie has one leaf for all prefixes that begin at one address."""
+    routes = [Route.make("192.0.2.0/25", nexthop=1), Route.make("192.0.2.0/24", via="10.0.1.7"),
+              Route.make("192.0.0.0/16", via="10.0.1.8")]  # fmt: skip
+    tables = host(routes, nexthops=[NextHop(1, Hop(2, packed("10.0.0.5")))])
+    assert outgoing(tables, "192.0.2.1") == "output via 10.0.0.5 dev #2 src 10.0.0.1"
+    assert outgoing(tables, "192.0.2.1", oif=3) == "output via 10.0.1.8 dev #3 src 10.0.1.1"
+    assert outgoing(tables, "192.0.2.129", oif=3) == "output via 10.0.1.7 dev #3 src 10.0.1.1"
+
+
+def test_prefsrc() -> None:
+    routes = [Route.make("192.0.2.0/24", via="10.0.0.5", prefsrc="10.0.1.1"),
+              Route.make("2001:db8:20::/48", via="fe80::a", oif=2, prefsrc="2001:db8:1::1")]  # fmt: skip
+    assert outgoing(host(routes), "192.0.2.1") == "output via 10.0.0.5 dev #2 src 10.0.1.1"
+    assert outgoing(host(routes), "2001:db8:20::1") == "output via fe80::a dev #2 src 2001:db8:1::1"
+
+
+def test_router_preference() -> None:
+    """Routes that are no siblings: the better preference wins, and the right device over an equal preference."""
+    low, high = (Route.make("2001:db8:20::/48", oif=oif) for oif in (2, 3))
+    tables = host([replace(low, preference=3), replace(high, preference=1)])
+    assert "dev #3" in outgoing(tables, "2001:db8:20::1", "2001:db8::1")
+    equal = host([low, high])
+    assert "dev #2" in outgoing(equal, "2001:db8:20::1", "2001:db8::1")
+    assert "dev #3" in outgoing(equal, "2001:db8:20::1", "2001:db8::1", oif=3)
+
+
 def test_no_device_no_packet() -> None:
     assert incoming(host(), "10.0.0.9", "10.0.0.1", iif=99) == "DEVICE_GONE"
     assert outgoing(compile_tables(Snapshot()), "10.0.0.9") == "ENETUNREACH"
@@ -216,6 +250,21 @@ def test_ipv6_avoids_routers_that_are_gone_unless_there_is_no_other() -> None:
     assert "via fe80::a" in outgoing(host(routes, neighbours=gone), "2a00::1")
     router = host(routes, neighbours=gone[:1], sysctls={"net.ipv6.conf.all.forwarding": 1})
     assert "via fe80::a" in outgoing(router, "2a00::1")  # a router takes its routes as they are
+
+
+def test_source_specific_routes_hide_those_for_any_source_of_their_prefix() -> None:
+    """Linux's tree: a prefix with source-specific routes is passed over by other sources, its other routes with it."""
+    routes = [
+        Route.make("2001:db8:20::/48", via="fe80::a", oif=2),
+        Route.make("2001:db8:20::/48", via="fe80::b", oif=2, source="2001:db8::/64"),
+        Route.make("default", via="fe80::c", oif=2),
+        Route.make("default", via="fe80::d", oif=2, source="2001:db8:1::/64"),
+    ]
+    tables = host(routes)
+    assert "via fe80::b" in outgoing(tables, "2001:db8:20::1", "2001:db8::1")
+    assert "via fe80::d" in outgoing(tables, "2001:db8:20::1", "2001:db8:1::1")
+    assert "via fe80::c" in outgoing(tables, "2001:db8:20::1", "2001:db8:9::1")
+    assert "via fe80::c" in outgoing(tables, "2a00::1", "2001:db8::1")
 
 
 def test_next_hop_objects() -> None:

@@ -43,6 +43,8 @@ Differs from Linux:
       remembers which it took last.
     - IPv4: a multipath route knows its sources by the addresses of today, Linux by those of when the route was added.
     - No ICMP error is sent, and no redirect.
+    - IPv6: of siblings that were added one by one, netlink tells the preference, source and metrics of the first alone,
+      and nothing of a route without a gateway that stands between them.
     - An IPv6 gateway that is not known to be reachable is not probed because a better router is wanted (rt6_probe).
 
 routing.tx
