@@ -53,7 +53,7 @@ class Server:
         """Ends it; its exit status, 0 if both ledgers were exact."""
         if self.process.poll() is None:
             self.signal(signal.SIGCONT)
-        self.process.communicate()
+        self.process.communicate(timeout=60)
         return self.process.returncode
 
 

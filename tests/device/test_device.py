@@ -236,7 +236,7 @@ def holder(end: End) -> Iterator[subprocess.Popen[str]]:
         assert process.stdout is not None
         assert process.stdout.readline() == "bound\n"
         yield process
-        process.communicate()
+        process.communicate(timeout=60)
 
 
 def test_the_holder_of_a_queue_is_named(veth: MakeVeth) -> None:
@@ -260,7 +260,9 @@ try:
 except Exception as error:
     print(json.dumps([type(error).__name__, str(error)]))
 """
-    done = subprocess.run([*words, sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [*words, sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
     return list(json.loads(done.stdout))
 
 

@@ -186,7 +186,9 @@ def test_rules_that_would_have_dropped(veth: MakeVeth) -> None:
 def test_missing_privileges() -> None:
     caps = "-net_raw,-bpf,-sys_admin,-ipc_lock"
     words = ["prlimit", "--memlock=8388608", "setpriv", f"--bounding-set={caps}", f"--inh-caps={caps}", sys.executable]
-    done = subprocess.run([*words, "-m", "xdpstack", "doctor", "lo", "--json"], capture_output=True, text=True)
+    done = subprocess.run(
+        [*words, "-m", "xdpstack", "doctor", "lo", "--json"], capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 1
     report = json.loads(done.stdout)
     assert not report["runs"]
@@ -240,7 +242,9 @@ def test_the_connection_is_found_below_sudo() -> None:
     inner = [sys.executable, "-c", code]
     outer = f"import os, subprocess; os.environ.pop('SSH_CONNECTION'); subprocess.run({inner!r})"
     environment = {**os.environ, "SSH_CONNECTION": "192.0.2.9 50000 192.0.2.1 22"}
-    done = subprocess.run([sys.executable, "-c", outer], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", outer], env=environment, capture_output=True, text=True, check=True, timeout=60
+    )
     assert done.stdout == "('192.0.2.9', '192.0.2.1')\n"
 
 

@@ -124,5 +124,7 @@ def test_our_own_sockets_are_not_somebody_elses(veth: MakeVeth) -> None:
     with Harness() as harness:
         harness.attach(pair.near)
         found = pair.near.netns.call(lambda: holders(pair.near.index, 0))
-        me = subprocess.run(["sh", "-c", "echo $PPID"], capture_output=True, text=True, check=True).stdout.strip()
+        me = subprocess.run(
+            ["sh", "-c", "echo $PPID"], capture_output=True, text=True, check=True, timeout=60
+        ).stdout.strip()
         assert int(me) not in {each.pid for each in found.processes}
