@@ -156,9 +156,9 @@ struct xs_fib_family {
 struct xs_fib_source {
     struct xs_addr address;
     uint32_t ifindex;
-    uint16_t flags; /* XS_SOURCE_* */
-    uint8_t length; /* of its prefix */
-    uint8_t pad;
+    uint8_t flags;        /* XS_SOURCE_* */
+    uint8_t length;       /* of its prefix */
+    uint8_t scope, label; /* set by xs_fib_create() */
 };
 
 /* An address, and the device that has it (or has joined it). */

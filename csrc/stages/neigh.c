@@ -17,17 +17,31 @@ static inline struct xs_addr destination(const struct xs_batch *b, uint32_t i, c
     return p->flags & XS_PKT_IPV6 ? xs_addr_load(xs_ipv6_dst(l3)) : xs_addr_of4(xs_ipv4_dst(l3));
 }
 
-void xs_neigh_write(const struct xs_batch *b, uint32_t i, const struct xs_config *config,
-                    const uint8_t *mac) {
+/* Makes room for `header`, XS_ETH_BYTES of it, before the IP header, and puts it there. */
+static inline void put(const struct xs_batch *b, uint32_t i, const uint8_t *header) {
     struct xs_pkt *p = xs_pkt(b, i);
-    uint16_t before =
-        p->data_off; /* the IP header's, or of a forwarded packet that of its old Ethernet header */
-    p->data_off = (uint16_t)(p->l3_off - XS_ETH_BYTES);
-    p->len = (uint16_t)(p->len + before - p->data_off);
-    p->pkt_len += (uint32_t)before - p->data_off;
+    uint32_t at = (uint32_t)p->l3_off - XS_ETH_BYTES;
+    int32_t grows = (int32_t)p->data_off -
+                    (int32_t)at; /* data: the IP header, or the old Ethernet header of a forwarded one */
+    p->data_off = (uint16_t)at;
+    p->len = (uint16_t)(p->len + grows);
+    p->pkt_len += (uint32_t)grows;
     p->l3_proto = p->flags & XS_PKT_IPV6 ? XS_ETHERTYPE_IPV6 : XS_ETHERTYPE_IPV4;
     p->flags &= (uint16_t)~XS_PKT_VLAN; /* the tag was part of the old header */
-    xs_eth_write(xs_data(b, i) + p->data_off, mac, config->device[p->device].mac, p->l3_proto);
+    memcpy(xs_data(b, i) + at, header, XS_ETH_BYTES);
+}
+
+static inline void make(uint8_t *header, const struct xs_pkt *p, const struct xs_config *config,
+                        const uint8_t *mac) {
+    xs_eth_write(header, mac, config->device[p->device].mac,
+                 p->flags & XS_PKT_IPV6 ? XS_ETHERTYPE_IPV6 : XS_ETHERTYPE_IPV4);
+}
+
+void xs_neigh_write(const struct xs_batch *b, uint32_t i, const struct xs_config *config,
+                    const uint8_t *mac) {
+    uint8_t header[XS_ETH_BYTES];
+    make(header, xs_pkt(b, i), config, mac);
+    put(b, i, header);
 }
 
 /* ip_eth_mc_map() (RFC 1112, 6.4), ipv6_eth_mc_map() (RFC 2464, 7). */
@@ -62,26 +76,38 @@ static bool to_all(const struct xs_batch *b, uint32_t i, const struct xs_config 
     return true;
 }
 
+/* What was found for the packet before: packets come in runs. Everything here holds for the batch, but for the cell. */
+struct previous {
+    const struct xs_nexthop *hop;
+    struct xs_neigh_slot *slot;
+    struct xs_addr address;
+    uint64_t cell;
+    uint16_t ipv6;
+    uint8_t header[XS_ETH_BYTES];
+};
+
 void xs_neigh_tx(struct xs_neigh *self, struct xs_batch *b) {
     const struct xs_config *config = xs_table(self->tables, config);
     const struct xs_fib *fib = xs_table(self->tables, fib);
     struct xs_neigh_table *table = xs_table(self->tables, neigh);
+    struct previous before = {0};
     uint32_t n = b->n; /* what is dropped to make room in a queue is appended behind */
     for (uint32_t i = 0; i < n; i++) {
         struct xs_pkt *p = xs_pkt(b, i);
         b->next[i] = XS_NEIGH_TX_XMIT;
-        const struct xs_nexthop *hop = xs_fib_nexthop(fib, p->nexthop);
-        if (unlikely(!hop ||
-                     hop->device >=
-                         config->ndevices)) { /* held or parked for so long that its next hop is gone */
-            xs_drop(b, i, XS_REASON_NEIGH_DEAD);
+        const struct xs_nexthop *hop = before.hop;
+        if (!hop || hop->id != p->nexthop) hop = xs_fib_nexthop(fib, p->nexthop);
+        if (unlikely(!hop || hop->device >= config->ndevices)) {
+            xs_drop(b, i, XS_REASON_NEIGH_DEAD); /* held or parked for so long that its next hop is gone */
             continue;
         }
         p->device = hop->device; /* a forwarded packet comes with the one it was received by */
         if (unlikely(p->flags & (XS_PKT_ROUTED_BROADCAST | XS_PKT_ROUTED_MULTICAST)) && to_all(b, i, config))
             continue;
         struct xs_addr address = hop->flags & XS_NEXTHOP_GATEWAY ? hop->gateway : destination(b, i, p);
-        struct xs_neigh_slot *slot = xs_neigh_find(table, p->device, address);
+        struct xs_neigh_slot *slot = before.slot;
+        if (hop != before.hop || !xs_addr_equal(address, before.address))
+            slot = xs_neigh_find(table, p->device, address);
         uint64_t cell = slot ? atomic_load_explicit(&slot->cell, memory_order_relaxed) : 0;
         uint8_t state = xs_neigh_state(cell);
         if (unlikely(!(state & XS_NUD_VALID))) {
@@ -89,9 +115,18 @@ void xs_neigh_tx(struct xs_neigh *self, struct xs_batch *b) {
             continue;
         }
         if (unlikely(state & XS_NUD_STALE)) ask_if_stale(self, b, p->device, slot);
-        uint8_t mac[8];
-        xs_neigh_mac(cell, mac);
-        xs_neigh_write(b, i, config, mac);
+        if (slot != before.slot || cell != before.cell || hop != before.hop ||
+            before.ipv6 != (p->flags & XS_PKT_IPV6)) {
+            uint8_t mac[8];
+            xs_neigh_mac(cell, mac);
+            make(before.header, p, config, mac);
+            before.hop = hop;
+            before.slot = slot;
+            before.address = address;
+            before.cell = cell;
+            before.ipv6 = p->flags & XS_PKT_IPV6;
+        }
+        put(b, i, before.header);
     }
 }
 

@@ -182,6 +182,41 @@ static inline void load_key(const struct xs_fib *fib, const struct xs_pkt *p, co
     if (unlikely(fib->family[ipv6].needs_ports)) load_ports(p, frame, key);
 }
 
+/* ---- the short way: a unicast address of this host, a source with nothing odd about it ---- */
+
+/* 1.0.0.0 to 223.255.255.255 but for 127.0.0.0/8: what martian4() and the like have nothing to say about. */
+static inline bool ordinary4(uint32_t src) {
+    uint32_t top = src >> 24;
+    return top - 1u < 126u || top - 128u < 96u;
+}
+
+/* What is known of addresses from packets before, since the tables say the same of an address for the whole batch. */
+struct known {
+    struct xs_addr here; /* a destination that is here */
+    uint32_t foreign;    /* IPv4: a source that is none of this host's */
+};
+
+/* input4() and input6() would deliver the packet. */
+static inline bool for_us(const struct xs_fib *fib, const struct xs_device_config *device,
+                          const struct xs_pkt *p, const uint8_t *l3, struct known *known) {
+    bool ipv6 = p->flags & XS_PKT_IPV6;
+    struct xs_addr dst = ipv6 ? xs_addr_load(xs_ipv6_dst(l3)) : xs_addr_of4(xs_ipv4_dst(l3));
+    if (!xs_addr_equal(dst, known->here)) {
+        if (!xs_fib_is_here(fib, dst)) return false;
+        known->here = dst;
+    }
+    if (ipv6) return true;
+    uint32_t src = xs_ipv4_src(l3);
+    const struct xs_fib_family *f = &fib->family[0];
+    if (!ordinary4(src) || device->rp_filter || f->custom_local || f->custom_rules) return false;
+    if (src == known->foreign || device->flags & XS_DEV_ACCEPT_LOCAL) return true;
+    if (xs_fib_local(fib, xs_addr_of4(src))) return false;
+    known->foreign = src;
+    return true;
+}
+
+/* ---- the packet before ---- */
+
 /* A packet and what was decided of it. */
 struct previous {
     const struct xs_pkt *p;
@@ -201,25 +236,40 @@ static inline bool same_key(const struct previous *before, const struct xs_pkt *
            !memcmp(xs_ipv6_src(l3), xs_ipv6_src(before->l3), 32);
 }
 
+static __attribute__((noinline)) void decide(const struct xs_fib *fib, const struct xs_device_config *device,
+                                             const struct xs_pkt *p, const uint8_t *frame,
+                                             struct xs_routed *out) {
+    struct xs_fib_key key;
+    load_key(fib, p, frame, &key);
+    *out = (struct xs_routed){0};
+    xs_routing_input(fib, device, &key, out);
+}
+
 void xs_routing_rx(struct xs_routing *self, struct xs_batch *b) {
     const struct xs_fib *fib = xs_table(self->tables, fib);
     const struct xs_config *config = xs_table(self->tables, config);
     struct previous before = {0};
+    struct known known = {0};
     uint64_t same = 0;
     for (uint32_t i = 0; i < b->n; i++) {
         struct xs_pkt *p = xs_pkt(b, i);
         const uint8_t *l3 = xs_data(b, i) + p->l3_off;
-        if (likely(same_key(&before, p, l3))) {
+        const struct xs_device_config *device = &config->device[p->device];
+        p->flags &= (uint16_t)~XS_PKT_ROUTED;
+        if (same_key(&before, p, l3)) {
             same++;
+        } else if (likely(for_us(fib, device, p, l3, &known))) {
+            p->flags |= XS_PKT_ROUTED_LOCAL;
+            p->nexthop = XS_NEXTHOP_NONE;
+            b->next[i] = XS_ROUTING_RX_LOCAL;
+            b->reason[i] = 0;
+            continue;
         } else {
-            struct xs_fib_key key;
-            load_key(fib, p, xs_data(b, i), &key);
-            before.route = (struct xs_routed){0};
-            xs_routing_input(fib, &config->device[p->device], &key, &before.route);
+            decide(fib, device, p, xs_data(b, i), &before.route);
             before.l3 = l3;
             before.p = fib->family[!!(p->flags & XS_PKT_IPV6)].needs_ports ? NULL : p;
         }
-        p->flags = (uint16_t)((p->flags & ~XS_PKT_ROUTED) | before.route.flags);
+        p->flags |= before.route.flags;
         p->nexthop = before.route.nexthop;
         b->next[i] = before.route.next;
         b->reason[i] = before.route.reason;

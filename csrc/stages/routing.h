@@ -22,6 +22,7 @@ struct xs_routing {
 enum { XS_ROUTING_RX_LOCAL, XS_ROUTING_RX_FORWARD };
 enum { XS_ROUTING_TX_OUTPUT };
 enum xs_routing_rx_counter { XS_ROUTING_RX_SAME };
+enum xs_routing_tx_counter { XS_ROUTING_TX_SAME };
 
 /* XS_PKT_ROUTED_* are routing's: set by it and by nobody before. */
 #define XS_PKT_ROUTED (XS_PKT_ROUTED_LOCAL | XS_PKT_ROUTED_BROADCAST | XS_PKT_ROUTED_MULTICAST)

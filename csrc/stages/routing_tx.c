@@ -117,7 +117,8 @@ static void output4(const struct xs_fib *fib, const struct xs_config *config, st
         return xs_routed_drop(out, refused(verdict));
     }
     if (found.route->type == XS_ROUTE_LOCAL) return xs_routed_drop(out, XS_REASON_TX_SLOW);
-    if (!key->oif) xs_fib_select4(fib, key, &found);
+    bool choice = found.route->nhops > 1 || found.route->detour != XS_HOP_NONE;
+    if (choice && !key->oif) xs_fib_select4(fib, key, &found);
     if (xs_addr_is_any(key->src)) key->src = found.hop->source;
     leave4(fib, config, key, found.hop->nexthop, found.route, out);
 }
@@ -188,9 +189,36 @@ void xs_routing_output(const struct xs_fib *fib, const struct xs_config *config,
         output4(fib, config, key, out);
 }
 
+/* What a sender asked, and what it was told. */
+struct previous {
+    struct xs_fib_key asked;
+    struct xs_routed told;
+    bool valid;
+};
+
+/* As in routing.rx: a run of datagrams that ask the same (to one peer, from one socket) is decided once. */
+static inline bool same_key(const struct previous *before, const struct xs_fib_key *key) {
+    const struct xs_fib_key *q = &before->asked;
+    return before->valid && xs_addr_equal(key->dst, q->dst) && xs_addr_equal(key->src, q->src) &&
+           !((key->oif ^ q->oif) | (key->mark ^ q->mark) | (uint32_t)(key->tos ^ q->tos) |
+             (uint32_t)(key->flags ^ q->flags));
+}
+
+static __attribute__((noinline)) void decide(const struct xs_fib *fib, const struct xs_config *config,
+                                             const struct xs_fib_key *key, struct previous *before) {
+    struct xs_fib_key work = *key; /* the decision fills in what it finds out */
+    before->told = (struct xs_routed){0};
+    xs_routing_output(fib, config, &work, &before->told);
+    before->asked = *key;
+    before->valid = !fib->family[key->flags & XS_FIB_IPV6].needs_ports;
+}
+
 void xs_routing_tx(struct xs_routing *self, struct xs_batch *b) {
     const struct xs_fib *fib = xs_table(self->tables, fib);
     const struct xs_config *config = xs_table(self->tables, config);
+    struct previous before;
+    before.valid = false;
+    uint64_t same = 0;
     for (uint32_t i = 0; i < b->n; i++) {
         struct xs_pkt *p = xs_pkt(b, i);
         struct xs_meta *m = xs_meta(b, i);
@@ -206,21 +234,25 @@ void xs_routing_tx(struct xs_routing *self, struct xs_batch *b) {
             .tos = p->tos,
             .flags = p->flags & XS_PKT_IPV6 ? XS_FIB_IPV6 : 0,
         };
-        struct xs_routed route = {0};
-        xs_routing_output(fib, config, &key, &route);
-        b->next[i] = route.next;
-        b->reason[i] = route.reason;
-        if (route.next == XS_DROP) continue;
-        xs_addr_store(m->src, route.src);
-        p->flags = (uint16_t)((p->flags & ~XS_PKT_ROUTED) | route.flags);
-        p->device = route.device;
-        p->nexthop = route.nexthop;
+        if (same_key(&before, &key))
+            same++;
+        else
+            decide(fib, config, &key, &before);
+        const struct xs_routed *route = &before.told;
+        b->next[i] = route->next;
+        b->reason[i] = route->reason;
+        if (route->next == XS_DROP) continue;
+        xs_addr_store(m->src, route->src);
+        p->flags = (uint16_t)((p->flags & ~XS_PKT_ROUTED) | route->flags);
+        p->device = route->device;
+        p->nexthop = route->nexthop;
     }
+    b->count[XS_ROUTING_TX_SAME] += same;
 }
 
 const struct xs_stage_def xs_routing_tx_def = {
     .name = "routing.tx",
     .fn = (xs_stage_fn *)xs_routing_tx,
     .edges = {"output"},
-    .counters = {0},
+    .counters = {"same"},
 };

@@ -12,6 +12,7 @@ const struct xs_fib xs_fib_empty = {
     .family = {{.plain = 1, .local_table = XS_FIB_NO_TABLE}, {.plain = 1, .local_table = XS_FIB_NO_TABLE}},
     .nexthop = &no_nexthop,
     .nnexthops = 1,
+    .here = {.entry = &no_address},
     .local = {.entry = &no_address},
     .groups = {.entry = &no_address},
 };
@@ -199,6 +200,43 @@ static void find_plain(struct xs_fib_family *f, const struct xs_fib_table *table
     f->plain = 1;
 }
 
+/* Everything to this host prefix is local: the first table that is asked says so whatever the packet's TOS and device. An
+ * address that means something on one link only, or 127.0.0.0/8, which a device may refuse, is no such one. */
+static bool all_is_local(const struct xs_fib *fib, const struct xs_fib_slot *s, bool ipv6) {
+    if (!s->nroutes || s->length != 128 || s->has_sources) return false;
+    if (ipv6 ? xs_ip6_is_link_local(s->prefix) || xs_ip6_is_loopback(s->prefix) ||
+                   xs_ip6_is_multicast(s->prefix)
+             : s->prefix.lo >> 24 == (XS_MAPPED >> 24 | 127))
+        return false;
+    const struct xs_fib_route *r = &fib->route[s->route];
+    for (uint32_t i = 0; i < (ipv6 ? s->nroutes : 1u); i++)
+        if (r[i].type != XS_ROUTE_LOCAL || r[i].tos || r[i].nhops != 1 ||
+            fib->hop[r[i].hop].flags & XS_HOP_DOWN)
+            return false;
+    return true;
+}
+
+static int find_here(struct xs_fib *fib) {
+    struct xs_fib_address *found = NULL;
+    uint32_t n = 0;
+    for (uint32_t round = 0; round < 2; round++) { /* counts, then collects */
+        if (round && !(found = calloc(n ? n : 1, sizeof *found))) return -ENOMEM;
+        n = 0;
+        for (uint32_t f = 0; f < 2; f++) {
+            if (!fib->family[f].plain || !fib->family[f].nplain) continue;
+            const struct xs_fib_table *t = &fib->table[fib->family[f].plain_table[0]];
+            for (uint32_t i = 0; i <= t->mask; i++) {
+                if (!all_is_local(fib, &t->slot[i], f)) continue;
+                if (found) found[n] = (struct xs_fib_address){t->slot[i].prefix, 1};
+                n++;
+            }
+        }
+    }
+    int rc = set_build(&fib->here, found, n, false);
+    free(found);
+    return rc;
+}
+
 int xs_fib_create(const struct xs_fib_values *v, struct xs_fib **out) {
     if (!values_are_sound(v)) return -EINVAL;
     struct xs_fib *fib = calloc(1, sizeof *fib);
@@ -225,6 +263,7 @@ int xs_fib_create(const struct xs_fib_values *v, struct xs_fib **out) {
         else
             find_plain(&fib->family[i], fib->table);
     }
+    if (!rc) rc = find_here(fib);
     if (!rc) rc = set_build(&fib->local, v->locals, v->nlocals, false);
     if (!rc) rc = set_build(&fib->groups, v->groups, v->ngroups, true);
     if (rc) {
@@ -232,6 +271,7 @@ int xs_fib_create(const struct xs_fib_values *v, struct xs_fib **out) {
         return rc;
     }
     for (uint32_t i = 0; i < v->nlinks; i++) fib->link[i] = v->links[i];
+    for (uint32_t i = 0; i < fib->nsources; i++) xs_fib_classify(&fib->source[i]);
     *out = fib;
     return 0;
 }
@@ -244,6 +284,7 @@ void xs_fib_destroy(struct xs_fib *fib) {
     free(fib->hop);
     free(fib->nexthop);
     free(fib->source);
+    free(fib->here.entry);
     free(fib->local.entry);
     free(fib->groups.entry);
     for (uint32_t i = 0; i < 2; i++) free(fib->family[i].rule);

@@ -85,6 +85,8 @@ struct xs_fib {
     struct xs_fib_hop *hop;
     struct xs_nexthop *nexthop;
     struct xs_fib_source *source;
+    struct xs_addr_set
+        here; /* addresses to which everything is for this host, whatever else its packet says */
     struct xs_addr_set local;  /* the host's addresses, whichever device has them */
     struct xs_addr_set groups; /* multicast groups by the device that joined: hashed with its ifindex */
     uint32_t ntables, nroutes, nhops, nnexthops, nsources, nlinks;
@@ -102,7 +104,7 @@ struct xs_fib_result {
 };
 
 /* fib_lookup(): the route and its first hop that fits, of which xs_fib_select4() makes the one that is taken.
- * fib6_rule_lookup(): the route and the hop that is taken. Returns XS_FIB_*, never NEXT; `out` is written when found. */
+ * fib6_rule_lookup(): the route and the hop that is taken. Returns XS_FIB_*, never NEXT; `out` means something when found. */
 uint32_t xs_fib_lookup(const struct xs_fib *fib, const struct xs_fib_key *key, struct xs_fib_result *out);
 
 /* The same in one table, without rules; NEXT when it does not know. */
@@ -118,6 +120,9 @@ void xs_fib_select4(const struct xs_fib *fib, const struct xs_fib_key *key, stru
 bool xs_fib_source6(const struct xs_fib *fib, struct xs_addr dst, uint32_t ifindex, bool own_addresses,
                     struct xs_addr *out);
 
+/* Sets what RFC 6724 asks of a candidate again and again: its scope and its label. */
+void xs_fib_classify(struct xs_fib_source *s);
+
 /* The next hop of an id; NULL when its slot is somebody else's by now. */
 static inline const struct xs_nexthop *xs_fib_nexthop(const struct xs_fib *fib, uint32_t id) {
     uint32_t slot = id & XS_NEXTHOP_SLOT_MASK;
@@ -125,12 +130,22 @@ static inline const struct xs_nexthop *xs_fib_nexthop(const struct xs_fib *fib, 
     return &fib->nexthop[slot];
 }
 
-/* The device that has the address, 0 = none has. */
-static inline uint32_t xs_fib_local(const struct xs_fib *fib, struct xs_addr a) {
+/* The number beside an address, 0 = it is not in the set. */
+static inline uint32_t xs_addr_set_find(const struct xs_addr_set *set, struct xs_addr a) {
     for (uint32_t at = xs_addr_hash(a, 0);; at++) {
-        const struct xs_fib_address *e = &fib->local.entry[at & fib->local.mask];
+        const struct xs_fib_address *e = &set->entry[at & set->mask];
         if (!e->ifindex || xs_addr_equal(e->address, a)) return e->ifindex;
     }
+}
+
+/* The lookup of a unicast address would say "local" for every key: no rule and no route asks for more. */
+static inline bool xs_fib_is_here(const struct xs_fib *fib, struct xs_addr dst) {
+    return xs_addr_set_find(&fib->here, dst) != 0;
+}
+
+/* The device that has the address, 0 = none has. */
+static inline uint32_t xs_fib_local(const struct xs_fib *fib, struct xs_addr a) {
+    return xs_addr_set_find(&fib->local, a);
 }
 
 /* ip_check_mc_rcu(), ipv6_chk_mcast_addr(): the device has joined the group. */

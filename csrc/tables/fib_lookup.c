@@ -221,9 +221,14 @@ static uint32_t lookup6(const struct xs_fib *fib, uint32_t table, const struct x
     return XS_FIB_FOUND;
 }
 
+static inline uint32_t ask_table(const struct xs_fib *fib, uint32_t table, const struct xs_fib_key *key,
+                                 struct xs_fib_result *out) {
+    return key->flags & XS_FIB_IPV6 ? lookup6(fib, table, key, out) : lookup4(fib, table, key, out);
+}
+
 uint32_t xs_fib_table_lookup(const struct xs_fib *fib, uint32_t table, const struct xs_fib_key *key,
                              struct xs_fib_result *out) {
-    return key->flags & XS_FIB_IPV6 ? lookup6(fib, table, key, out) : lookup4(fib, table, key, out);
+    return ask_table(fib, table, key, out);
 }
 
 /* ---- rules ---- */
@@ -288,19 +293,12 @@ static uint32_t ask_rules(const struct xs_fib *fib, const struct xs_fib_family *
 
 uint32_t xs_fib_lookup(const struct xs_fib *fib, const struct xs_fib_key *key, struct xs_fib_result *out) {
     const struct xs_fib_family *f = &fib->family[key->flags & XS_FIB_IPV6];
-    struct xs_fib_result found;
-    uint32_t verdict = XS_FIB_NONE;
-    if (f->plain) {
-        for (uint32_t i = 0; i < f->nplain; i++) {
-            verdict = xs_fib_table_lookup(fib, f->plain_table[i], key, &found);
-            if (verdict != XS_FIB_NEXT) break;
-        }
-        if (verdict == XS_FIB_NEXT) verdict = XS_FIB_NONE;
-    } else {
-        verdict = ask_rules(fib, f, key, &found);
+    if (!f->plain) return ask_rules(fib, f, key, out);
+    for (uint32_t i = 0; i < f->nplain; i++) {
+        uint32_t verdict = ask_table(fib, f->plain_table[i], key, out);
+        if (verdict != XS_FIB_NEXT) return verdict;
     }
-    if (verdict == XS_FIB_FOUND) *out = found;
-    return verdict;
+    return XS_FIB_NONE;
 }
 
 /* ---- asking from control ---- */

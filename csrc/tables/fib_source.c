@@ -41,6 +41,11 @@ static uint32_t label_of(struct xs_addr a) {
 /* ipv6_saddr_preferred(): ::1, IPv4-compatible and IPv4-mapped addresses do not get old. */
 static bool is_timeless(struct xs_addr a) { return !a.hi && (a.lo >> 32 == 0 || a.lo >> 32 == 0xffff); }
 
+void xs_fib_classify(struct xs_fib_source *s) {
+    s->scope = (uint8_t)scope_of(s->address);
+    s->label = (uint8_t)label_of(s->address);
+}
+
 static bool is_orchid(struct xs_addr a) { return a.hi >> 36 == 0x2001001; }
 
 struct destination {
@@ -67,13 +72,13 @@ static int evaluate(const struct xs_fib_source *s, const struct destination *d, 
     switch (rule) {
     case SAME: return xs_addr_equal(s->address, d->address);
     case SCOPE: { /* the smallest that reaches; else the largest */
-        int scope = (int)scope_of(s->address);
+        int scope = s->scope;
         return scope >= (int)d->scope ? -scope : scope - 128;
     }
     case PREFERRED: return is_timeless(s->address) || !(s->flags & XS_SOURCE_AVOID);
     case HOME: return !!(s->flags & XS_SOURCE_HOME);
     case DEVICE: return !d->ifindex || d->ifindex == s->ifindex;
-    case LABEL: return label_of(s->address) == d->label;
+    case LABEL: return s->label == d->label;
     case TEMPORARY: return !(s->flags & XS_SOURCE_TEMPORARY) ^ !!(s->flags & XS_SOURCE_PREFER_TEMPORARY);
     case ORCHID: return is_orchid(s->address) == is_orchid(d->address);
     case LONGEST_PREFIX: {

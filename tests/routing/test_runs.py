@@ -60,7 +60,8 @@ def test_a_batch_gets_what_its_packets_get_alone(rules: list[str]) -> None:
 
 
 def test_a_run_is_decided_once() -> None:
+    """What is for this host has a shorter way, which decides nothing."""
     with stack([]) as made:
-        made.inject("a0", *[ethernet(PACKETS[0])] * 5)
+        made.inject("a0", *[ethernet(ipv4(src=A4, dst=THEM4))] * 5, *[ethernet(ipv4(src=A4, dst=US4))] * 5)
         made.step()
         assert made.counters()["routing.rx.same"] == 4
