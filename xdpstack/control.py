@@ -190,9 +190,14 @@ def fill_device(value: Any, device: Device, snapshot: Snapshot) -> None:
         (lib.XS_DEV_SOURCE_ROUTE, switches.conf_and(AF_INET, name, "accept_source_route")),
         # a device with a smaller MTU has no IPv6 (addrconf_notify)
         (lib.XS_DEV_IPV6_DISABLED, switches.conf(AF_INET6, name, "disable_ipv6") or value.mtu < IPV6_MIN_MTU),
+        # `all` counts for IPv4 (IN_DEV_ORCONF), and means nothing for IPv6 (ip6_rcv_core)
         (
             lib.XS_DEV_DROP_UNICAST_IN_MULTICAST,
             switches.conf_or(AF_INET, name, "drop_unicast_in_l2_multicast"),
+        ),
+        (
+            lib.XS_DEV_DROP_UNICAST_IN_MULTICAST6,
+            switches.conf(AF_INET6, name, "drop_unicast_in_l2_multicast"),
         ),
     ):
         flags |= flag if on else 0

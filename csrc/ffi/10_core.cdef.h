@@ -33,7 +33,7 @@ struct xs_worker *xs_stack_worker(struct xs_stack *stack, uint32_t index);
 struct xs_device_values {
     uint32_t ifindex;
     uint32_t mtu;
-    uint16_t flags; /* XS_DEV_* of tables/config.h */
+    uint32_t flags; /* XS_DEV_* of tables/config.h */
     uint8_t rp_filter;
     uint8_t nqueues;
     uint8_t mac[6];

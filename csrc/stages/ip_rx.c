@@ -57,13 +57,13 @@ static enum xs_reason receive4(struct xs_ip *self, const struct xs_mem *mem, str
 }
 
 /* What ip6_rcv_core holds against the addresses. RFC 4291. */
-static enum xs_reason addresses6(const uint8_t *l3, uint8_t pkt_type, uint16_t device_flags) {
+static enum xs_reason addresses6(const uint8_t *l3, uint8_t pkt_type, uint32_t device_flags) {
     const uint8_t *src = xs_ipv6_src(l3), *dst = xs_ipv6_dst(l3);
     bool loopback = device_flags & XS_DEV_LOOPBACK, multicast = xs_addr6_is_multicast(dst);
     bool l2_group = pkt_type == XS_PACKET_BROADCAST || pkt_type == XS_PACKET_MULTICAST;
     if (!loopback && (xs_addr6_is_loopback(src) || xs_addr6_is_loopback(dst))) return XS_REASON_IP_INHDR;
     if (!loopback && multicast && xs_addr6_scope(dst) == XS_SCOPE_INTERFACE) return XS_REASON_IP_INHDR;
-    if (!multicast && l2_group && (device_flags & XS_DEV_DROP_UNICAST_IN_MULTICAST))
+    if (!multicast && l2_group && (device_flags & XS_DEV_DROP_UNICAST_IN_MULTICAST6))
         return XS_REASON_UNICAST_IN_L2_MULTICAST;
     if (multicast && xs_addr6_scope(dst) == XS_SCOPE_RESERVED) return XS_REASON_IP_INHDR;
     if (xs_addr6_is_multicast(src)) return XS_REASON_IP_INHDR;
@@ -137,7 +137,7 @@ static inline bool plain4(const struct xs_pkt *p, const uint8_t *l3, uint32_t he
 
 /* The same for IPv6 from one host to another, without extension headers. `head` is at least an IPv6 header. */
 static inline bool plain6(const struct xs_pkt *p, const uint8_t *l3, uint32_t head, uint32_t total,
-                          uint16_t device_flags) {
+                          uint32_t device_flags) {
     uint64_t src_high, dst_high;
     memcpy(&src_high, xs_ipv6_src(l3), 8);
     memcpy(&dst_high, xs_ipv6_dst(l3), 8);

@@ -19,23 +19,24 @@
 #define XS_DEV_PARTIAL_CSUM 0x0080u /* frames may arrive with only the pseudo-header sum (veth, virtio) */
 #define XS_DEV_PROMISC 0x0100u
 #define XS_DEV_LOOPBACK 0x0200u
-#define XS_DEV_DROP_UNICAST_IN_MULTICAST 0x0400u /* drop_unicast_in_l2_multicast */
+#define XS_DEV_DROP_UNICAST_IN_MULTICAST 0x0400u /* net.ipv4.conf: drop_unicast_in_l2_multicast */
 #define XS_DEV_SRC_VALID_MARK 0x0800u            /* src_valid_mark */
 #define XS_DEV_SEND_REDIRECTS 0x1000u            /* send_redirects */
 #define XS_DEV_BC_FORWARDING 0x2000u             /* bc_forwarding */
 #define XS_DEV_NO_IPV4 0x4000u                   /* it has no IPv4 address */
 #define XS_DEV_GONE 0x8000u
+#define XS_DEV_DROP_UNICAST_IN_MULTICAST6 0x10000u /* net.ipv6.conf: drop_unicast_in_l2_multicast */
 
 struct xs_device_config {
     uint32_t ifindex;
     uint32_t mtu; /* bytes of the IP packet */
-    uint16_t flags;
+    uint32_t flags;   /* XS_DEV_* */
     uint8_t rp_filter; /* 0 off, 1 strict, 2 loose: the larger of all and this device */
     uint8_t nqueues;
     uint8_t mac[6];
     uint8_t ttl; /* default TTL */
     uint8_t hop_limit;
-    uint8_t pad[4];
+    uint8_t pad[2];
 };
 
 /* The devices of the stack, by stack index: dense, never reused while the stack is open. */

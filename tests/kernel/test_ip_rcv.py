@@ -14,7 +14,10 @@ from tests.kernel import ip_corpus
 from tests.kernel.linux_receiver import MTU, LinuxReceiver, Outcome, linux_receiver
 from tests.kernel.ours import OurReceiver, Verdict
 from tests.stages.packets import DST4, DST6, HOST, PEER, UDP, chain, ethernet, ipv4, ipv6, options_header
-from xdpstack.native import lib
+from xdpstack.control import fill_device
+from xdpstack.device.backend import Device
+from xdpstack.native import ffi, lib
+from xdpstack.netlink import Mirror
 
 pytestmark = pytest.mark.root
 
@@ -44,6 +47,7 @@ UNSPECIFIED = {"IP_SOURCE_ROUTE", "IPV6_BAD_EXTHDR"}
 BEHIND_ROUTING = {"UNICAST_IN_L2_MULTICAST", "FRAGMENT", "IP_NOPROTO"}
 
 LOCAL = {DST4, DST6}
+GROUP_SWITCHES = lib.XS_DEV_DROP_UNICAST_IN_MULTICAST | lib.XS_DEV_DROP_UNICAST_IN_MULTICAST6
 GROUPS = {bytes([224, 0, 0, 1]), bytes.fromhex("ff02" + "0" * 27 + "1"), bytes.fromhex("ff02" + "0" * 19 + "1ff000002")}
 
 
@@ -204,16 +208,38 @@ def test_accepted_source_routes(linux: LinuxReceiver, ours: OurReceiver) -> None
         ours.flags(0)
 
 
-def test_unicast_in_frames_to_a_group(linux: LinuxReceiver, ours: OurReceiver) -> None:
-    names = [f"net__{family}__conf__{linux.device}__drop_unicast_in_l2_multicast" for family in ("ipv4", "ipv6")]
+@pytest.mark.parametrize(
+    "where, at_least",
+    [
+        (["ipv4 DEVICE", "ipv6 DEVICE"], 200),
+        (["ipv4 DEVICE"], 10),
+        (["ipv4 all"], 10),  # IN_DEV_ORCONF
+        (["ipv6 DEVICE"], 100),
+        (["ipv6 all"], 0),  # `all` means nothing there
+    ],
+)
+def test_unicast_in_frames_to_a_group(linux: LinuxReceiver, ours: OurReceiver, where: list[str], at_least: int) -> None:
+    """The flags of our device come from the switches as the mirror reads them."""
+    parts = [each.replace("DEVICE", linux.device).split() for each in where]
+    names = [f"net__{family}__conf__{name}__drop_unicast_in_l2_multicast" for family, name in parts]
     linux.netns.sysctl(**dict.fromkeys(names, 1))
-    ours.flags(lib.XS_DEV_DROP_UNICAST_IN_MULTICAST)
     try:
+        ours.flags(flags_of(linux) & GROUP_SWITCHES)
         verdicts = compare(linux, ours, [*ip_corpus.addresses4(), *ip_corpus.addresses6()])
-        assert verdicts["UNICAST_IN_L2_MULTICAST"] > 100
+        assert (verdicts["UNICAST_IN_L2_MULTICAST"] > at_least) == bool(at_least)
     finally:
         linux.netns.sysctl(**dict.fromkeys(names, 0))
         ours.flags(0)
+
+
+def flags_of(linux: LinuxReceiver) -> int:
+    """The XS_DEV_* that a stack would publish for the device that Linux receives by."""
+    with Mirror(linux.netns.name) as mirror:
+        link = mirror.snapshot.link(linux.device)
+        assert link is not None
+        value = ffi.new("struct xs_device_values *")
+        fill_device(value, Device(link.name, 0, link.index, link.address, (0,)), mirror.snapshot)
+    return int(value.flags)
 
 
 def test_counters_of_linux_stand_for_the_reasons(linux: LinuxReceiver, ours: OurReceiver) -> None:

@@ -78,6 +78,7 @@ def test_unicast_in_a_frame_to_a_group(mac: bytes) -> None:
     frame = ethernet(ipv4(), dst=mac)
     assert passed(frame).l4_proto == UDP
     assert deliver(frame, flags=strict) == "UNICAST_IN_L2_MULTICAST"
+    assert passed(frame, flags=UP | lib.XS_DEV_DROP_UNICAST_IN_MULTICAST6).l4_proto == UDP  # IPv6's switch
     for routed in (lib.XS_PKT_ROUTED_BROADCAST, lib.XS_PKT_ROUTED_MULTICAST):
         assert passed(frame, flags=strict, routed=routed).l4_proto == UDP
     assert passed(ethernet(ipv4()), flags=strict).l4_proto == UDP

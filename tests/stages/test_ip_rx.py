@@ -321,8 +321,9 @@ def test_multicast_addresses() -> None:
 
 @pytest.mark.parametrize("mac", [GROUP, BROADCAST])
 def test_unicast_in_a_frame_to_a_group(mac: bytes) -> None:
-    strict = UP | lib.XS_DEV_DROP_UNICAST_IN_MULTICAST
+    strict = UP | lib.XS_DEV_DROP_UNICAST_IN_MULTICAST6
     assert passed(ethernet(ipv6(), dst=mac)).l4_proto == UDP
+    assert passed(ethernet(ipv6(), dst=mac), UP | lib.XS_DEV_DROP_UNICAST_IN_MULTICAST).l4_proto == UDP  # IPv4's switch
     assert reason(ethernet(ipv6(), dst=mac), strict) == "UNICAST_IN_L2_MULTICAST"
     assert passed(ethernet(ipv6(dst=MULTICAST6), dst=mac), strict).l4_proto == UDP
     assert passed(ethernet(ipv6()), strict).l4_proto == UDP
