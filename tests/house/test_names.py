@@ -1,17 +1,21 @@
-"""What comments and documents speak of exists: C names, Python names, make commands."""
+"""What comments and documents speak of exists: C names, files, Python names, make targets, links."""
 
 import importlib
 import re
 from pathlib import Path
 
-from tests.house.tree import C_COMMENT, C_SOURCES, C_STRING, DOCS, PYTHON, text
+from tests.house.tree import C_COMMENT, C_SOURCES, C_STRING, DOCS, PYTHON, ROOT, text
 
 #: All that speaks of the tree, but for the tests of this folder, which speak of what is not there.
 SPEAKING = [path for path in [*PYTHON, *C_SOURCES, *DOCS, Path("Makefile")] if path.parts[:2] != ("tests", "house")]
+#: Files that the build makes.
+MADE = re.compile(r"xdpstack/include/|xdpstack/device/bpf/|xdpstack/native/_native\.|.*\.bpf\.o$")
 
 # A name that goes on as a pattern, as xs_<stem>_rx and XS_UAPI_*, names nothing in particular.
 C_NAME = re.compile(r"\b(?:xs|XS)_\w*\w\b(?<!_)(?![*<{#])")
+FILE = re.compile(r"(?<![\w/.<-])(?:csrc|bpf|xdpstack|tests|docs|examples|benchmarks|tools)/[\w/.-]*\.\w+(?![\w*<])")
 PYTHON_NAME = re.compile(r"`(xdpstack(?:\.[A-Za-z_]\w*)+)")
+LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#]+)")
 COMMAND = re.compile(r"(?:`|^ +)(?:sudo )?make ([a-z-]+)", re.MULTILINE)
 
 
@@ -28,6 +32,21 @@ def test_c_names_exist() -> None:
         # Put together by a macro, from csrc/reasons.def.
         names |= {f"XS_REASON_{reason}" for reason in re.findall(r"^XS_REASON\((\w+)", code, re.MULTILINE)}
     assert {(path, name) for path, name in mentions(C_NAME, SPEAKING) if name not in names} == set()
+
+
+def test_files_exist() -> None:
+    folders = [ROOT, ROOT / "csrc"]  # C files name each other from csrc/ on
+    missing = {
+        (path, file)
+        for path, file in mentions(FILE, SPEAKING)
+        if not any((folder / file).exists() for folder in folders)
+    }
+    assert {(path, file) for path, file in missing if not MADE.match(file)} == set()
+
+
+def test_links_lead_somewhere() -> None:
+    links = mentions(LINK, DOCS)
+    assert {(path, link) for path, link in links if not (ROOT / path).parent.joinpath(link).exists()} == set()
 
 
 def test_python_names_exist() -> None:
