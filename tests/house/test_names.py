@@ -4,7 +4,7 @@ import importlib
 import re
 from pathlib import Path
 
-from tests.house.tree import C_COMMENT, C_SOURCES, C_STRING, DOCS, PYTHON, ROOT, text
+from tests.house.tree import C_COMMENT, C_SOURCES, C_STRING, DOCS, PYTHON, ROOT, files, text
 
 #: All that speaks of the tree, but for the tests of this folder, which speak of what is not there.
 SPEAKING = [path for path in [*PYTHON, *C_SOURCES, *DOCS, Path("Makefile")] if path.parts[:2] != ("tests", "house")]
@@ -47,6 +47,12 @@ def test_files_exist() -> None:
 def test_links_lead_somewhere() -> None:
     links = mentions(LINK, DOCS)
     assert {(path, link) for path, link in links if not (ROOT / path).parent.joinpath(link).exists()} == set()
+
+
+def test_the_index_has_every_document() -> None:
+    """Those of docs/stages/ are named after their stages, and those of docs/adr/ in an index of their own."""
+    linked = {link for _, link in mentions(LINK, [Path("docs/README.md")])}
+    assert {path.name for path in files("docs/*.md")} - linked == {"README.md"}
 
 
 def test_python_names_exist() -> None:

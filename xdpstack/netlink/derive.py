@@ -3,7 +3,7 @@
 That is: loopback and link-local addresses, local, connected and broadcast routes, multicast memberships.
 
 A live mirror needs none of this, it dumps the result. It serves a state given by hand (the memory device, tests), and
-`tests/kernel/test_derived_routes.py` holds it against the tables of a real namespace.
+`tests/netlink/test_derive.py` holds it against the tables of a real namespace.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
