@@ -24,42 +24,96 @@ if typing.TYPE_CHECKING:
         ProtocolClaim,
         SocketClaim,
     )
-    from xdpstack.errors import XdpstackError
+    from xdpstack.errors import (
+        AddressInUse,
+        AddressNotAvailable,
+        ClaimTaken,
+        ClosedError,
+        ConfigurationError,
+        ForkedError,
+        InterfaceDown,
+        ModeRefused,
+        MtuTooLarge,
+        NamespaceError,
+        NetlinkError,
+        NobodyDrives,
+        NoSuchInterface,
+        OutOfMemory,
+        PrivilegeError,
+        ProgramAttached,
+        QueueTaken,
+        SendBatchError,
+        TableFull,
+        TooManyOpenFiles,
+        VerifierError,
+        XdpstackError,
+        XdpstackOSError,
+    )
     from xdpstack.hook import HookBatch, Packet, get_include, load_stage
     from xdpstack.stack import Stack, open  # noqa: A004  # the word that users expect, as in tarfile.open
 
 __all__ = [
+    "AddressInUse",
+    "AddressNotAvailable",
+    "ClaimTaken",
+    "ClosedError",
+    "ConfigurationError",
     "EthertypeClaim",
     "EverythingBut",
+    "ForkedError",
     "ForwardClaim",
     "HookBatch",
+    "InterfaceDown",
+    "ModeRefused",
+    "MtuTooLarge",
+    "NamespaceError",
+    "NetlinkError",
+    "NoSuchInterface",
+    "NobodyDrives",
+    "OutOfMemory",
     "Packet",
     "PrefixClaim",
+    "PrivilegeError",
+    "ProgramAttached",
     "ProtocolClaim",
+    "QueueTaken",
+    "SendBatchError",
     "SocketClaim",
     "Stack",
+    "TableFull",
+    "TooManyOpenFiles",
+    "VerifierError",
     "XdpstackError",
+    "XdpstackOSError",
     "get_include",
     "load_stage",
     "open",
 ]
 
-#: Where each name is. They are imported when they are first asked for: a test run that only loads the pytest plugin, or a
-#: command that only asks a running stack, does without the extension.
+#: Where each name is; the others are exceptions, of xdpstack.errors. They are imported when they are first asked for: a test
+#: run that only loads the pytest plugin, or a command that only asks a running stack, does without the extension.
 _HOMES = {
-    "xdpstack.device.claims": __all__[0:3] + __all__[5:8],
-    "xdpstack.errors": ["XdpstackError"],
-    "xdpstack.hook": ["HookBatch", "Packet", "get_include", "load_stage"],
-    "xdpstack.stack": ["Stack", "open"],
+    "EthertypeClaim": "xdpstack.device.claims",
+    "EverythingBut": "xdpstack.device.claims",
+    "ForwardClaim": "xdpstack.device.claims",
+    "HookBatch": "xdpstack.hook",
+    "Packet": "xdpstack.hook",
+    "PrefixClaim": "xdpstack.device.claims",
+    "ProtocolClaim": "xdpstack.device.claims",
+    "SocketClaim": "xdpstack.device.claims",
+    "Stack": "xdpstack.stack",
+    "get_include": "xdpstack.hook",
+    "load_stage": "xdpstack.hook",
+    "open": "xdpstack.stack",
 }
 
 
 def __getattr__(name: str) -> typing.Any:
-    for home, names in _HOMES.items():
-        if name in names:
-            value = globals()[name] = getattr(importlib.import_module(home), name)
-            return value
-    raise AttributeError(f"module 'xdpstack' has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module 'xdpstack' has no attribute {name!r}")
+    home = importlib.import_module(_HOMES.get(name, "xdpstack.errors"))
+    value = globals()[name] = getattr(home, name)
+    return value
 
 
 def __dir__() -> list[str]:

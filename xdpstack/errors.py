@@ -1,7 +1,8 @@
 """Every exception of the package.
 
-Each exception says what happened, why (`cause`) and what mends it (`fix`). Where the operating system has an errno
-for it, the exception is an OSError with that errno too, so that code written for sockets goes on working.
+Each is a name of `xdpstack` too: `except xdpstack.QueueTaken`. Each says what happened, why (`cause`) and what mends it
+(`fix`). Where the operating system has an errno for it, the exception is an OSError with that errno too, so that code
+written for sockets goes on working.
 """
 
 from __future__ import annotations
@@ -47,6 +48,16 @@ class PrivilegeError(XdpstackOSError, PermissionError):
     NUMBER = _errno.EPERM
 
 
+class NamespaceError(XdpstackOSError):
+    """The network namespace cannot be entered."""
+
+    NUMBER = _errno.ENOENT
+
+
+class NetlinkError(XdpstackOSError):
+    """The kernel refused or did not answer a netlink request; `errno` is the kernel's."""
+
+
 class NoSuchInterface(XdpstackOSError):
     """There is no network interface of that name in the network namespace."""
 
@@ -75,6 +86,12 @@ class QueueTaken(XdpstackOSError):
     """Another AF_XDP socket is bound to the queue; the message names its holder where that can be known."""
 
     NUMBER = _errno.EBUSY
+
+
+class TooManyOpenFiles(XdpstackOSError):
+    """The process, or the machine, has as many file descriptors as it may have."""
+
+    NUMBER = _errno.EMFILE
 
 
 class ModeRefused(XdpstackOSError):

@@ -2,10 +2,12 @@
 
 import importlib
 import inspect
+import subprocess
+import sys
 from types import ModuleType
 
 import xdpstack
-from tests.house.tree import files, text
+from tests.house.tree import ROOT, files, text
 
 
 def modules() -> list[ModuleType]:
@@ -38,6 +40,20 @@ def test_every_exception_says_what_it_means() -> None:
     errors = vars(importlib.import_module("xdpstack.errors"))
     classes = {value for value in errors.values() if inspect.isclass(value) and issubclass(value, BaseException)}
     assert {kind for kind in classes if not kind.__doc__ or not issubclass(kind, xdpstack.XdpstackError)} == set()
+
+
+def test_every_exception_can_be_caught_by_its_name() -> None:
+    """Those that modules keep to themselves are not of the family: they never reach a user."""
+    exported = {getattr(xdpstack, name) for name in xdpstack.__all__}
+    defined = {kind for module in modules() for kind in vars(module).values() if inspect.isclass(kind)}
+    assert {kind for kind in defined if issubclass(kind, xdpstack.XdpstackError)} - exported == set()
+
+
+def test_what_an_error_says_does_without_the_extension() -> None:
+    """A command that only asks, and a test run that only loads the plugin, catch errors too."""
+    code = "import sys, xdpstack; xdpstack.QueueTaken; print('xdpstack.native' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_the_package_says_that_it_is_typed() -> None:

@@ -6,8 +6,8 @@ import struct
 
 import pytest
 
-from xdpstack.errors import ClosedError, ConfigurationError
-from xdpstack.netlink import Change, Mirror, NamespaceError, Prefix, Snapshot, channel, decode, packed
+from xdpstack.errors import ClosedError, ConfigurationError, NamespaceError
+from xdpstack.netlink import Change, Mirror, Prefix, Snapshot, channel, decode, packed
 from xdpstack.netlink.uapi import (
     AF_INET,
     AF_INET6,

@@ -7,11 +7,10 @@ network order, whose length names the family; `ip.text` and `ip.packed` convert.
 
 from xdpstack.netlink.address import Address
 from xdpstack.netlink.changes import Change
-from xdpstack.netlink.channel import NetlinkError
 from xdpstack.netlink.ip import Prefix, packed, text
 from xdpstack.netlink.link import Link
 from xdpstack.netlink.mirror import Counters, Mirror
-from xdpstack.netlink.namespace import NamespaceError, run_in
+from xdpstack.netlink.namespace import run_in
 from xdpstack.netlink.neighbour import Neighbour
 from xdpstack.netlink.nexthop import Hop, NextHop
 from xdpstack.netlink.route import Route
@@ -27,9 +26,7 @@ __all__ = [
     "Hop",
     "Link",
     "Mirror",
-    "NamespaceError",
     "Neighbour",
-    "NetlinkError",
     "NextHop",
     "Prefix",
     "Range",

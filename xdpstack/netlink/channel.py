@@ -15,7 +15,7 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
-from xdpstack.errors import XdpstackOSError
+from xdpstack.errors import NetlinkError
 from xdpstack.netlink import decode
 from xdpstack.netlink.namespace import run_in
 from xdpstack.netlink.uapi import (
@@ -56,10 +56,6 @@ BODIES: Final[dict[int, struct.Struct]] = {
     RTM_GETNEXTHOP: decode.NEXTHOP,
 }
 """The fixed body of each dump request: the family first, the rest zero (strict checking wants exactly that)."""
-
-
-class NetlinkError(XdpstackOSError):
-    """The kernel refused or did not answer a netlink request; `errno` is the kernel's."""
 
 
 class OverrunError(Exception):

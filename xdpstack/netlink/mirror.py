@@ -25,9 +25,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from xdpstack.errors import ClosedError, ConfigurationError
+from xdpstack.errors import ClosedError, ConfigurationError, NetlinkError
 from xdpstack.netlink.changes import Change, differences
-from xdpstack.netlink.channel import Channel, NetlinkError, OverrunError
+from xdpstack.netlink.channel import Channel, OverrunError
 from xdpstack.netlink.multicast import read_groups
 from xdpstack.netlink.namespace import run_in
 from xdpstack.netlink.neighbour import Neighbour

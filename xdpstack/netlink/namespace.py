@@ -10,16 +10,12 @@ import threading
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from xdpstack.errors import XdpstackOSError
+from xdpstack.errors import NamespaceError
 
 Result = TypeVar("Result")
 
 CLONE_NEWNET: Final = 0x40000000
 NAMED: Final = "/run/netns"
-
-
-class NamespaceError(XdpstackOSError):
-    """The network namespace cannot be entered."""
 
 
 def path_of(netns: str) -> str:
