@@ -36,6 +36,9 @@ int xs_socket_create(struct xs_stack *stack, const struct xs_socket_options *o, 
     atomic_init(&s->rcvbuf, o->rcvbuf);
     s->sending.sndbuf = o->sndbuf;
     s->sending.device = XS_ANY_DEVICE;
+    s->sending.ttl = s->sending.hops = -1;
+    s->sending.multicast_ttl = s->sending.multicast_hops = 1;
+    s->sending.discover = 1; /* IP_PMTUDISC_WANT */
     s->shadow_fd = -1;
     s->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     int rc = s->event_fd < 0 ? -errno : feeds_create(stack, s, o->rcvbuf);

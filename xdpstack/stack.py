@@ -32,6 +32,7 @@ from xdpstack.hook import HookBatch, make_hook, run_hooks
 from xdpstack.native import check, lib
 from xdpstack.native.core import Core, Ledger
 from xdpstack.netlink import Snapshot, text
+from xdpstack.netlink.uapi import RTN_BROADCAST
 from xdpstack.observe import trace
 from xdpstack.observe.server import Server
 from xdpstack.routing.ask import source_address
@@ -174,6 +175,13 @@ class Stack:
         """The addresses of the stack's devices, packed."""
         indexes = {device.ifindex for device in self.devices}
         return [address.local for address in self.snapshot.addresses if address.index in indexes]
+
+    def is_broadcast(self, address: bytes) -> bool:
+        """Whether it is 255.255.255.255, or a route says that what is sent there is broadcast. Packed."""
+        told = (route for route in self.snapshot.routes if route.type == RTN_BROADCAST)
+        return address == b"\xff" * 4 or any(
+            route.destination.address == address and route.destination.length == 8 * len(address) for route in told
+        )
 
     def source_address(self, destination: bytes, device: int | None) -> bytes | None:
         """The source that routing takes for a destination, both packed; None: it does not leave through a device of ours."""

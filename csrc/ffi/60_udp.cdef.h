@@ -2,6 +2,7 @@
  * Read by cffi and by C; plain declarations only. Functions return 0 or a count, or a negative errno. */
 
 #define XS_ANY_DEVICE 255
+#define XS_OTHER_DEVICE 254 /* bound to one that is not of this stack */
 
 /* flags of a socket */
 #define XS_SOCKET_CONNECTED 1    /* only what the peer sends is taken; send() needs no address */
@@ -47,12 +48,14 @@ uint32_t xs_socket_flags(struct xs_socket *socket);
 struct xs_socket_sending {
     uint8_t peer[16]; /* where send() goes; with XS_SOCKET_CONNECTED */
     uint16_t peer_port;
-    uint32_t peer_scope;  /* ifindex of a link-local peer */
-    uint8_t source[16];   /* all zero: routing chooses */
-    uint8_t tos, ttl;     /* over IPv4; ttl 0: the device's default */
-    uint8_t tclass, hops; /* over IPv6; hops 0: the device's default */
-    uint8_t device;       /* stack index the socket is bound to, or XS_ANY_DEVICE */
-    uint8_t dontfrag;     /* IP_MTU_DISCOVER: set DF */
+    uint32_t peer_scope; /* ifindex of a link-local peer */
+    uint8_t source[16];  /* all zero: routing chooses */
+    int16_t ttl, hops;   /* to one host, over IPv4 and IPv6; -1: the route's, or else the device's default */
+    uint8_t multicast_ttl, multicast_hops;
+    uint8_t tos, tclass;
+    uint8_t device;           /* stack index the socket is bound to, or XS_ANY_DEVICE */
+    uint8_t discover;         /* IP_MTU_DISCOVER: IP_PMTUDISC_* */
+    uint8_t kernel_multicast; /* multicast is the shadow's to send: IP_MULTICAST_IF names a device for it */
     uint32_t sndbuf, mark, priority;
 };
 /* Written and read under the GIL, so that a sender never sees half of a change: assign the whole structure. */

@@ -73,11 +73,12 @@ enum xs_pkt_type {
 #define XS_PKT_ROUTED_BROADCAST 0x0020u /* routing: to a broadcast address */
 #define XS_PKT_ROUTED_MULTICAST 0x0040u /* routing: to a multicast address */
 #define XS_PKT_SLOW 0x0080u  /* came through a shadow socket: payload only, no headers in the frame */
-#define XS_PKT_DF 0x0100u    /* transmit: do not fragment */
+#define XS_PKT_DF 0x0100u    /* transmit: never fragment (IP_PMTUDISC_DO, IP_PMTUDISC_PROBE) */
 #define XS_PKT_TRACE 0x0200u /* the walk records this packet's way */
 #define XS_PKT_MULTI 0x0400u /* has further frames in `frag` */
 #define XS_PKT_TAIL 0x0800u  /* not the first frame of its packet: reached through `frag` only */
-#define XS_PKT_USER 0xf000u  /* free for custom stages */
+#define XS_PKT_NO_DF 0x1000u /* transmit: routers may fragment (IP_PMTUDISC_DONT, _INTERFACE, _OMIT) */
+#define XS_PKT_USER 0xe000u  /* free for custom stages */
 
 /* Hot descriptor: 64 bytes. Written by napi on receive and by udp on transmit; a later stage may change what it says it
  * does in its contract. Offsets are from the start of the frame (the chunk), so that headers can be put before data. */

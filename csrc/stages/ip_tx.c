@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <unistd.h>
 
+#include "tables/fib.h"
 #include "wire/eth.h"
 #include "wire/ipv4.h"
 #include "wire/ipv6.h"
@@ -90,17 +91,39 @@ static inline uint8_t *push(const struct xs_mem *mem, uint32_t frame, uint32_t b
     return xs_frame_data(mem, frame) + start;
 }
 
-/* IP_PMTUDISC_WANT, the default: DF on all that fits the device, ids from a counter; with IP_PMTUDISC_DO id 0 will do. */
-static inline void write4(struct xs_ip *self, const struct xs_mem *mem, uint32_t frame,
-                          const struct xs_device_config *device, uint32_t now_ms) {
+/* What the route says of the way, or else the device: dst_mtu(), ip4_dst_hoplimit(), ip6_dst_hoplimit(). */
+struct way {
+    uint32_t mtu; /* the smaller of both: what is larger is the kernel's */
+    uint8_t ttl, hop_limit;
+    bool mtu_locked;
+};
+
+static inline struct way way_of(const struct xs_fib *fib, const struct xs_device_config *device,
+                                uint32_t nexthop) {
+    struct way way = {.mtu = device->mtu, .ttl = device->ttl, .hop_limit = device->hop_limit};
+    const struct xs_nexthop *hop = xs_fib_nexthop(fib, nexthop);
+    if (!hop || !hop->id) return way; /* a packet that was not routed, or whose route has gone meanwhile */
+    if (hop->mtu && hop->mtu < way.mtu) way.mtu = hop->mtu;
+    if (hop->hop_limit) way.ttl = way.hop_limit = hop->hop_limit;
+    way.mtu_locked = hop->flags & XS_NEXTHOP_MTU_LOCKED;
+    return way;
+}
+
+/* ip_dont_fragment(): IP_PMTUDISC_WANT, the default, sets DF unless the route's MTU is locked. */
+static inline bool may_fragment(const struct xs_pkt *p, const struct way *way) {
+    return p->flags & XS_PKT_NO_DF || (way->mtu_locked && !(p->flags & XS_PKT_DF));
+}
+
+static inline void write4(struct xs_ip *self, const struct xs_mem *mem, uint32_t frame, const struct way *way,
+                          uint32_t now_ms) {
     struct xs_pkt *p = &mem->pkt[frame];
     const struct xs_meta *m = &mem->meta[frame];
     struct xs_ipv4_values v = {
         .total = (uint16_t)(p->pkt_len + XS_IPV4_BYTES),
-        .id = p->flags & XS_PKT_DF ? 0 : select_ident(self, p, m, now_ms),
-        .frag = XS_IPV4_DF,
+        .id = p->flags & XS_PKT_DF ? 0 : select_ident(self, p, m, now_ms), /* ip_sk_ignore_df() */
+        .frag = may_fragment(p, way) ? 0 : XS_IPV4_DF,
         .tos = p->tos,
-        .ttl = m->ttl ? m->ttl : device->ttl,
+        .ttl = m->ttl ? m->ttl : way->ttl,
         .protocol = p->l4_proto,
         .src = m->src,
         .dst = m->dst,
@@ -110,14 +133,14 @@ static inline void write4(struct xs_ip *self, const struct xs_mem *mem, uint32_t
 }
 
 static inline void write6(struct xs_ip *self, const struct xs_mem *mem, uint32_t frame,
-                          const struct xs_device_config *device) {
+                          const struct way *way) {
     struct xs_pkt *p = &mem->pkt[frame];
     const struct xs_meta *m = &mem->meta[frame];
     struct xs_ipv6_values v = {
         .flow_label = flow_label(self, p, m),
         .payload = (uint16_t)p->pkt_len,
         .traffic_class = p->tos,
-        .hop_limit = m->ttl ? m->ttl : device->hop_limit,
+        .hop_limit = m->ttl ? m->ttl : way->hop_limit,
         .next = p->l4_proto,
         .src = m->src,
         .dst = m->dst,
@@ -128,21 +151,22 @@ static inline void write6(struct xs_ip *self, const struct xs_mem *mem, uint32_t
 
 void xs_ip_tx(struct xs_ip *self, struct xs_batch *b) {
     const struct xs_config *config = xs_table(self->tables, config);
+    const struct xs_fib *fib = xs_table(self->tables, fib);
     const struct xs_mem mem = *b->mem; /* a copy: no store to a packet can change it */
     uint32_t n = b->n, now_ms = (uint32_t)(b->now_ns / 1000000u);
     for (uint32_t i = 0; i < n; i++) {
         uint32_t frame = b->frame[i];
         const struct xs_pkt *p = &mem.pkt[frame];
-        const struct xs_device_config *device = &config->device[p->device];
+        struct way way = way_of(fib, &config->device[p->device], p->nexthop);
         bool ipv6 = p->flags & XS_PKT_IPV6;
-        if (p->pkt_len + (ipv6 ? XS_IPV6_BYTES : XS_IPV4_BYTES) > device->mtu) {
+        if (p->pkt_len + (ipv6 ? XS_IPV6_BYTES : XS_IPV4_BYTES) > way.mtu) {
             xs_drop(b, i, XS_REASON_TX_SLOW); /* the shadow socket fragments it, or has the error for it */
             continue;
         }
         if (ipv6)
-            write6(self, &mem, frame, device);
+            write6(self, &mem, frame, &way);
         else
-            write4(self, &mem, frame, device, now_ms);
+            write4(self, &mem, frame, &way, now_ms);
         b->next[i] = XS_IP_TX_OUTPUT;
     }
 }

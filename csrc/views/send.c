@@ -1,7 +1,8 @@
 /* Sending: datagrams become frames, walk from routing.tx to the ring, and what became of each is known when the walk returns.
  *
  * What the walk does not send itself (TX_SLOW: larger than the MTU, another device, this host) the shadow socket does, at
- * once and without blocking. Errors are the kernel's: an errno per drop reason, below. */
+ * once and without blocking; so it does what is not ours to begin with (kernel_sends()). Errors are the kernel's: an errno
+ * per drop reason, below. */
 #include "views/views.h"
 
 #include <arpa/inet.h>
@@ -76,14 +77,68 @@ static int send_slow(struct socket_view *v, const struct outgoing *o) {
 
 /* ---- our way ---- */
 
-static uint8_t device_of(const struct xs_worker *w, const struct xs_socket *s, uint32_t scope) {
-    const struct xs_config *config = xs_table(&w->stack->tables, config);
-    for (uint32_t i = 0; scope && i < config->ndevices; i++)
-        if (config->device[i].ifindex == scope) return (uint8_t)i;
-    return s->sending.device;
+/* __ipv6_addr_needs_scope_id(): with other addresses a scope means nothing. */
+static inline bool is_scoped(const uint8_t *a) {
+    return (a[0] == 0xfe && (a[1] & 0xc0) == 0x80) ||
+           (a[0] == 0xff && ((a[1] & 0xf) == 1 || (a[1] & 0xf) == 2));
 }
 
-static uint32_t make_frame(struct xs_worker *w, const struct xs_socket *s, const struct outgoing *o) {
+static inline bool is_any(const uint8_t *a) {
+    static const uint8_t zero[16];
+    return !memcmp(a, zero, 16);
+}
+
+/* The device that a datagram must leave by, or XS_ANY_DEVICE. False when that is none of this stack's. */
+static bool device_for(const struct xs_worker *w, const struct xs_socket *s, const struct outgoing *o,
+                       uint8_t *device) {
+    *device = s->sending.device;
+    if (*device == XS_OTHER_DEVICE) return false;
+    if (!o->scope || !is_scoped(o->address)) return true;
+    const struct xs_config *config = xs_table(&w->stack->tables, config);
+    for (uint32_t i = 0; i < config->ndevices; i++) {
+        if (config->device[i].ifindex != o->scope) continue;
+        *device = (uint8_t)i;
+        return true;
+    }
+    return false;
+}
+
+static inline bool is_multicast(const uint8_t *address, bool ipv4) {
+    return ipv4 ? address[12] >> 4 == 0xe : address[0] == 0xff;
+}
+
+/* The TTL or hop limit that the socket wants: -1 = the route's or the device's. */
+static inline int hops_for(const struct xs_socket_sending *how, const uint8_t *address, bool ipv4) {
+    if (is_multicast(address, ipv4)) return ipv4 ? how->multicast_ttl : how->multicast_hops;
+    return ipv4 ? how->ttl : how->hops;
+}
+
+/* What the walk cannot express, or no frame holds: a device that is not ours; multicast by IP_MULTICAST_IF; hop limit 0; an
+ * address of one family that sends to the other's, which is an error of its own each way. */
+static bool kernel_sends(const struct xs_worker *w, const struct xs_socket *s, const struct outgoing *o,
+                         uint8_t *device) {
+    const struct xs_socket_sending *how = &s->sending;
+    bool ipv4 = is_mapped(o->address);
+    if (HEADROOM + o->bytes > 1 << w->walk.mem->frame_shift) return true;
+    if (!device_for(w, s, o, device)) return true;
+    if (how->kernel_multicast && is_multicast(o->address, ipv4)) return true;
+    if (!hops_for(how, o->address, ipv4)) return true;
+    const uint8_t *own = is_any(s->address) ? how->source : s->address; /* bound, or connected */
+    return s->family == 6 && is_mapped(own) != ipv4 && !is_any(own);
+}
+
+/* ip_dont_fragment(), ip_sk_ignore_df() */
+static inline uint16_t fragments(uint8_t discover) {
+    switch (discover) {
+    case IP_PMTUDISC_DO:
+    case IP_PMTUDISC_PROBE: return XS_PKT_DF;
+    case IP_PMTUDISC_WANT: return 0;
+    default: return XS_PKT_NO_DF;
+    }
+}
+
+static uint32_t make_frame(struct xs_worker *w, const struct xs_socket *s, const struct outgoing *o,
+                           uint8_t device) {
     const struct xs_mem *mem = w->walk.mem;
     const struct xs_socket_sending *how = &s->sending;
     uint32_t frame = xs_pool_get(&w->pool, mem);
@@ -94,8 +149,8 @@ static uint32_t make_frame(struct xs_worker *w, const struct xs_socket *s, const
     p->len = p->payload_len = (uint16_t)o->bytes;
     p->pkt_len = (uint32_t)o->bytes;
     bool ipv4 = is_mapped(o->address);
-    p->flags = (ipv4 ? 0 : XS_PKT_IPV6) | (how->dontfrag ? XS_PKT_DF : 0);
-    p->device = device_of(w, s, o->scope);
+    p->flags = ipv4 ? fragments(how->discover) : XS_PKT_IPV6;
+    p->device = device;
     p->mark = how->mark;
     p->priority = how->priority;
     p->tos = ipv4 ? how->tos : how->tclass;
@@ -105,7 +160,8 @@ static uint32_t make_frame(struct xs_worker *w, const struct xs_socket *s, const
     memset(m, 0, sizeof *m);
     memcpy(m->src, how->source, 16);
     memcpy(m->dst, o->address, 16);
-    m->ttl = ipv4 ? how->ttl : how->hops;
+    int hops = hops_for(how, o->address, ipv4);
+    m->ttl = hops < 0 ? 0 : (uint8_t)hops;
     memcpy(xs_frame_data(mem, frame) + HEADROOM, o->data, (size_t)o->bytes);
     return frame;
 }
@@ -137,10 +193,6 @@ static bool enter(struct socket_view *v, struct xs_worker *w) {
     }
 }
 
-static bool fits_frame(const struct xs_mem *mem, const struct outgoing *o) {
-    return HEADROOM + o->bytes <= 1 << mem->frame_shift;
-}
-
 /* Sends up to XS_WEIGHT datagrams and sets `error` of each. False with an exception: closed, and none was sent. */
 static bool transmit(struct socket_view *v, struct outgoing *out, uint32_t n) {
     struct xs_socket *s = v->socket;
@@ -156,8 +208,9 @@ static bool transmit(struct socket_view *v, struct outgoing *out, uint32_t n) {
     for (uint32_t i = 0; i < n; i++) {
         out[i].frame = XS_NO_FRAME;
         out[i].error = 0;
-        if (!fits_frame(mem, &out[i])) continue; /* the kernel's, below */
-        if (walked < room) out[i].frame = make_frame(w, s, &out[i]);
+        uint8_t device;
+        if (kernel_sends(w, s, &out[i], &device)) continue; /* below */
+        if (walked < room) out[i].frame = make_frame(w, s, &out[i], device);
         if (out[i].frame == XS_NO_FRAME) {
             out[i].error = EAGAIN;
             continue;

@@ -24,6 +24,7 @@ SYSCTLS = {
     "core.wmem_default": 212992,
     "core.wmem_max": 4194304,
     "ipv4.ip_default_ttl": 64,
+    "ipv4.ip_no_pmtu_disc": 0,
 }
 
 
@@ -76,6 +77,9 @@ class ByHandHost:
 
     def local_addresses(self) -> Sequence[bytes]:
         return self._addresses
+
+    def is_broadcast(self, address: bytes) -> bool:
+        return address[-1] == 255 and len(address) == 4
 
     def source_address(self, destination: bytes, device: int | None) -> bytes | None:
         found = [one for one in self._addresses if len(one) == len(destination)]

@@ -77,20 +77,22 @@ ip.tx
 =====
 Does: puts the IP header before what this host sends.
 Mirrors: __ip_make_skb, ip_select_ident, ip_local_out; __ip6_make_skb, ip6_make_flowlabel, ip6_xmit.
-Reads: data_off, len, pkt_len, l4_proto, sport, dport, tos, device, flags IPV6 and DF; src, dst and ttl of the cold
-    descriptor.
+Reads: data_off, len, pkt_len, l4_proto, sport, dport, tos, device, nexthop, flags IPV6, DF and NO_DF; src, dst and ttl of
+    the cold descriptor.
 Writes: data_off, len, pkt_len, l3_off, l3_proto.
 Next:
     output: the header is there.
 Drops:
-    TX_SLOW: larger than the device's MTU. The shadow socket fragments it, or has the error for it.
+    TX_SLOW: larger than the MTU of the route or of the device. The shadow socket fragments it, or has the error for it.
 Holds: nothing.
-State: the device table, published by the stack; a table of id counters and a secret, the worker's own.
+State: the device table, published by the stack; next hops, by routing; a table of id counters and a secret, the
+    worker's own.
 Cost: benchmarks/stages/bench_ip.py
 Differs from Linux:
-    - IPv4 ids of connected sockets come from the same counters as those of others, not from the socket's own.
-    - IPv4 always has DF (net.ipv4.ip_no_pmtu_disc 0); IP_PMTUDISC_DONT is not known here. Flag DF stands for IP_PMTUDISC_DO.
+    - IPv4 ids of connected sockets come from the same counters as those of others, not from the socket's own; with
+      IP_PMTUDISC_DO and IP_PMTUDISC_PROBE they are 0, as those of other sockets are.
+    - A route's MTU larger than the device's (Linux would hand the packet to the device) is the kernel's to deal with.
     - IPv6 always has a flow label of its own flow (net.ipv6.auto_flowlabels 1, flowlabel_state_ranges 0).
-    - The MTU is the device's: path MTUs that were learned, and MTUs of routes, are not known here yet.
+    - Path MTUs that were learned are not known here yet.
     - No options are sent.
 """

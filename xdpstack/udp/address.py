@@ -74,9 +74,10 @@ def is_any(address: bytes) -> bool:
     return address in ANY.values()
 
 
-def is_link_local(address: bytes) -> bool:
-    """fe80::/10."""
-    return address[0] == 0xFE and address[1] & 0xC0 == 0x80
+def is_scoped(address: bytes) -> bool:
+    """Whether 16 bytes mean something only together with a device: __ipv6_addr_needs_scope_id()."""
+    link_local = address[0] == 0xFE and address[1] & 0xC0 == 0x80
+    return link_local or (address[0] == 0xFF and address[1] & 0x0F in (1, 2))
 
 
 def choose_family(address: Address, family: socket.AddressFamily | None) -> Family:

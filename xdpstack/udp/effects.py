@@ -13,7 +13,8 @@ from xdpstack.udp.options import (
     IP_RECVERR,
     IPV6_MTU_DISCOVER,
     IPV6_RECVERR,
-    PMTUDISC_DO,
+    PMTUDISC_DONT,
+    PMTUDISC_WANT,
     SO_RCVBUFFORCE,
     SO_SNDBUFFORCE,
     SO_TIMESTAMPNS,
@@ -33,8 +34,11 @@ FIELDS = {
     (SOL, socket.SO_PRIORITY): "priority",
     (IP, socket.IP_TOS): "tos",
     (IP, socket.IP_TTL): "ttl",
+    (IP, socket.IP_MULTICAST_TTL): "multicast_ttl",
+    (IP, IP_MTU_DISCOVER): "discover",
     (IP6, socket.IPV6_TCLASS): "tclass",
     (IP6, socket.IPV6_UNICAST_HOPS): "hops",
+    (IP6, socket.IPV6_MULTICAST_HOPS): "multicast_hops",
 }
 #: Options that are a flag.
 FLAGS = {
@@ -43,8 +47,11 @@ FLAGS = {
     (IP6, IPV6_RECVERR): lib.XS_SOCKET_RECVERR,
     (socket.IPPROTO_UDP, UDP_NO_CHECK6_RX): lib.XS_SOCKET_NO_CHECK6_RX,
 }
+#: IPV6_DEFAULT_HOPLIMIT
+HOP_LIMIT = 64
 RECEIVE_BUFFER = {(SOL, socket.SO_RCVBUF), (SOL, SO_RCVBUFFORCE)}
-DISCOVERY = {(IP, IP_MTU_DISCOVER), (IP6, IPV6_MTU_DISCOVER)}
+#: Options that name the device which multicast leaves by.
+MULTICAST_DEVICE = {(IP, socket.IP_MULTICAST_IF), (IP6, socket.IPV6_MULTICAST_IF)}
 
 
 def apply(one: UdpSocket, level: int, name: int, value: int) -> bool:
@@ -53,10 +60,9 @@ def apply(one: UdpSocket, level: int, name: int, value: int) -> bool:
     if key in RECEIVE_BUFFER:
         one.resize(value)
     elif key in FIELDS:
-        # hops -1 means the default, which is 0 here
-        native.set_sending(one.pointer, **{FIELDS[key]: max(value, 0)})
-    elif key in DISCOVERY:
-        native.set_sending(one.pointer, dontfrag=value == PMTUDISC_DO)
+        native.set_sending(one.pointer, **{FIELDS[key]: value})
+    elif key in MULTICAST_DEVICE:
+        native.set_sending(one.pointer, kernel_multicast=1)
     elif key in FLAGS:
         lib.xs_socket_set_flags(one.pointer, *((FLAGS[key], 0) if value else (0, FLAGS[key])))
         if FLAGS[key] == lib.XS_SOCKET_NO_CHECK6_RX:
@@ -72,11 +78,18 @@ def default(one: UdpSocket, level: int, name: int) -> int:
         return one.stats()["rcvbuf"]
     if key in FLAGS:
         return int(bool(lib.xs_socket_flags(one.pointer) & FLAGS[key]))
-    if key in DISCOVERY:
-        return 1  # IP_PMTUDISC_WANT
+    if key == (IP6, IPV6_MTU_DISCOVER):
+        return PMTUDISC_WANT
     if key in FIELDS:
         value = int(getattr(lib.xs_socket_sending(one.pointer), FIELDS[key]))
-        if not value and FIELDS[key] == "ttl":
-            return one.host.sysctl("ipv4.ip_default_ttl")
-        return value if value or FIELDS[key] != "hops" else 64
+        if value < 0:
+            return one.host.sysctl("ipv4.ip_default_ttl") if FIELDS[key] == "ttl" else HOP_LIMIT
+        return value
     return 0
+
+
+def discovery(one: UdpSocket) -> int:
+    """IP_MTU_DISCOVER of a new socket: net.ipv4.ip_no_pmtu_disc turns it off (inet_create)."""
+    if one.shadow is not None:
+        return one.shadow.getsockopt(IP, IP_MTU_DISCOVER)
+    return PMTUDISC_DONT if one.host.sysctl("ipv4.ip_no_pmtu_disc") else PMTUDISC_WANT

@@ -52,6 +52,10 @@ class Host(Protocol):
         """The addresses of the stack's devices, packed (4 or 16 bytes)."""
         ...
 
+    def is_broadcast(self, address: bytes) -> bool:
+        """Whether a packed address is one to which datagrams are broadcast."""
+        ...
+
     def source_address(self, destination: bytes, device: int | None) -> bytes | None:
         """The source address that routing takes for a destination, both packed; None: not through a device of ours."""
         ...

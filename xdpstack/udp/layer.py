@@ -64,7 +64,7 @@ from dataclasses import replace
 from xdpstack.errors import AddressInUse, ConfigurationError, ForkedError
 from xdpstack.native import check, lib
 from xdpstack.udp import binding, effects, native, shadow
-from xdpstack.udp.address import Address, bare, choose_family, is_any, mapped, packed, resolve
+from xdpstack.udp.address import Address, bare, choose_family, is_any, is_scoped, mapped, packed, resolve
 from xdpstack.udp.bpf import Instruction
 from xdpstack.udp.claims import Claims
 from xdpstack.udp.host import Host
@@ -73,6 +73,8 @@ from xdpstack.udp.socket import UdpSocket
 from xdpstack.udp.waiting import BUDGET, Waiting
 
 log = logging.getLogger("xdpstack.udp")
+
+SO_BINDTOIFINDEX = 62
 
 
 class UdpLayer:
@@ -133,8 +135,9 @@ class UdpLayer:
         self.host.check()
         kind = choose_family(address, family)
         wanted = resolve(address, kind, passive=True)
-        scope = wanted[3] if kind == 6 else 0
-        index = self._device(device, scope)
+        scoped = is_scoped(packed(wanted, kind))
+        index = self._device(device, wanted[3] if scoped else 0)
+        scope = self.host.devices[index].ifindex if scoped and index is not None else 0
         with self._lock:
             kernel = None
             if reserve:
@@ -204,7 +207,7 @@ class UdpLayer:
         pointer = native.create(self.host.core, bound, rcvbuf, sndbuf)
         native.set_sending(
             pointer,
-            source=bytes(16) if is_any(bound.address) or is_multicast(bound.address) else bound.address,
+            source=bytes(16) if is_any(bound.address) or self._is_group(bound.address) else bound.address,
             device=native.ANY_DEVICE if bound.device is None else bound.device,
         )
         lib.xs_socket_set_flags(
@@ -213,6 +216,7 @@ class UdpLayer:
             0,
         )
         made = UdpSocket(self, bound, pointer, kernel, scope)
+        native.set_sending(pointer, discover=effects.discovery(made))
         self._sockets.insert(0, made)
         self._next_index += 1
         try:
@@ -227,6 +231,10 @@ class UdpLayer:
             raise
         return made
 
+    def _is_group(self, address: bytes) -> bool:
+        """Datagrams come to it, and none are sent from it: __inet_bind leaves the choice of the source to routing."""
+        return is_multicast(address) or self.host.is_broadcast(bare(address))
+
     def _buffers(self, kernel: socket.socket | None) -> tuple[int, int]:
         if kernel is None:
             return self.host.sysctl("core.rmem_default"), self.host.sysctl("core.wmem_default")
@@ -240,12 +248,17 @@ class UdpLayer:
 
     # ---- connecting ----
 
-    def connect(self, one: UdpSocket, peer: Address) -> None:
-        """Fix the peer of a socket, for the socket. Raises OSError as the system call does."""
+    def connect(self, one: UdpSocket, peer: Address) -> Address:
+        """Fix the peer of a socket, for the socket; the peer as the kernel has it. Raises OSError as the system call does."""
         with self._lock:
-            local, peer = self._route(one, peer)
             before = one.bound
-            one.bound = replace(before, address=local, peer=packed(peer, before.family), peer_port=peer[1])
+            try:
+                local, peer = self._route(one, peer)
+            except OSError:
+                if one.bound != before:
+                    self._publish()
+                raise
+            one.bound = replace(one.bound, address=local, peer=packed(peer, before.family), peer_port=peer[1])
             try:
                 # both claims for a moment, so that nothing falls between
                 self._claims.move(one, before)
@@ -255,25 +268,59 @@ class UdpLayer:
                 raise
             native.set_sending(
                 one.pointer,
-                source=local,
+                source=self._source(one, peer) if self._is_group(local) else local,
                 peer=one.bound.peer,
                 peer_port=peer[1],
                 peer_scope=peer[3] if before.family == 6 else 0,
             )
             lib.xs_socket_set_flags(one.pointer, lib.XS_SOCKET_CONNECTED, 0)
+            return peer
+
+    def _bind_to_device(self, one: UdpSocket, ifindex: int) -> None:
+        """Follow the kernel socket, which connecting to a link-local peer binds to a device even where it then fails."""
+        devices = {0: None} | {each.ifindex: each.index for each in self.host.devices}
+        index = devices.get(ifindex, native.OTHER_DEVICE)
+        native.set_sending(one.pointer, device=native.ANY_DEVICE if index is None else index)
+        one.bound = replace(one.bound, device=index)
 
     def _route(self, one: UdpSocket, peer: Address) -> tuple[bytes, Address]:
         """Our address towards `peer`, and the peer as the kernel understood it."""
         bound = one.bound
         if one.shadow is not None:
-            one.shadow.connect(peer)
-            return packed(one.shadow.getsockname(), bound.family), one.shadow.getpeername()
+            try:
+                one.shadow.connect(peer)
+            finally:
+                self._bind_to_device(one, one.shadow.getsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX))
+            if peer[1]:  # from port 0, which is any port, the kernel names no peer
+                peer = one.shadow.getpeername()
+            return packed(one.shadow.getsockname(), bound.family), peer
+        if bound.family == 6 and is_scoped(packed(peer, bound.family)) and peer[3]:
+            self._bind_to_device(one, peer[3])
         if not is_any(bound.address):
             return bound.address, peer
         source = self.host.source_address(bare(packed(peer, bound.family)), bound.device)
         if source is None:
             raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
         return mapped(source), peer
+
+    def _source(self, one: UdpSocket, peer: Address) -> bytes:
+        """The source that a connected socket has from routing although it is bound to a group; all zero: none."""
+        kind = socket.AF_INET if one.bound.family == 4 else socket.AF_INET6
+        asked = self.host.kernel_socket(kind, socket.SOCK_DGRAM) if one.reserved else None
+        if asked is None:
+            source = self.host.source_address(bare(packed(peer, one.bound.family)), one.bound.device)
+            return mapped(source) if source else bytes(16)
+        with asked:
+            if one.bound.device is not None:
+                asked.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self.host.devices[one.bound.device].name.encode()
+                )
+            asked.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            if one.bound.family == 4 and one.shadow is not None:
+                named = one.shadow.getsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, 4)
+                asked.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, named)
+            asked.connect(peer)
+            return packed(asked.getsockname(), one.bound.family)
 
     # ---- options, for sockets ----
 

@@ -11,7 +11,9 @@ from xdpstack.native.core import Core
 from xdpstack.udp.bpf import Instruction
 from xdpstack.udp.semantics import Bound, Family, table
 
-ANY_DEVICE = 255
+ANY_DEVICE = lib.XS_ANY_DEVICE
+#: A socket that is bound to a device of the host which the stack does not have.
+OTHER_DEVICE = lib.XS_OTHER_DEVICE
 
 
 def create(core: Core, bound: Bound, rcvbuf: int, sndbuf: int) -> Any:

@@ -19,8 +19,8 @@ SO_RCVBUFFORCE, SO_SNDBUFFORCE, SO_TIMESTAMPNS = 33, 32, 35
 IP_MTU_DISCOVER, IP_RECVERR = 10, 11
 IPV6_MTU_DISCOVER, IPV6_RECVERR = 23, 25
 UDP_NO_CHECK6_RX = 102
-#: IP_PMTUDISC_DO and IPV6_PMTUDISC_DO: never fragment.
-PMTUDISC_DO = 2
+#: IP_PMTUDISC_*: without path MTU discovery, and with it.
+PMTUDISC_DONT, PMTUDISC_WANT = 0, 1
 
 Sysctl = Callable[[str], int]
 
@@ -43,6 +43,17 @@ def _sndbuf(value: int, sysctl: Sysctl) -> int:
     return send_buffer(value, sysctl("core.wmem_max"))
 
 
+def _ttl(value: int, _: Sysctl) -> int:
+    if not value:
+        raise OSError(errno.EINVAL, "IP_TTL is -1, or 1 to 255, not 0")
+    return value
+
+
+def _or(default: int) -> Callable[[int, Sysctl], int]:
+    """-1 stands for `default`."""
+    return lambda value, _: default if value < 0 else value
+
+
 _INT = 2**31 - 1
 
 OPTIONS: Mapping[tuple[int, int], Option] = {
@@ -55,14 +66,29 @@ OPTIONS: Mapping[tuple[int, int], Option] = {
     (socket.SOL_SOCKET, socket.SO_PRIORITY): Option("SO_PRIORITY", 0, 6),
     (socket.SOL_SOCKET, SO_TIMESTAMPNS): Option("SO_TIMESTAMPNS", 0, 1),
     (socket.IPPROTO_IP, socket.IP_TOS): Option("IP_TOS", 0, 255),
-    (socket.IPPROTO_IP, socket.IP_TTL): Option("IP_TTL", 1, 255),
+    (socket.IPPROTO_IP, socket.IP_TTL): Option("IP_TTL", -1, 255, _ttl),
+    (socket.IPPROTO_IP, socket.IP_MULTICAST_TTL): Option("IP_MULTICAST_TTL", -1, 255, _or(1)),
     (socket.IPPROTO_IP, IP_MTU_DISCOVER): Option("IP_MTU_DISCOVER", 0, 5),
     (socket.IPPROTO_IP, IP_RECVERR): Option("IP_RECVERR", 0, 1),
-    (socket.IPPROTO_IPV6, socket.IPV6_TCLASS): Option("IPV6_TCLASS", 0, 255),
+    (socket.IPPROTO_IPV6, socket.IPV6_TCLASS): Option("IPV6_TCLASS", -1, 255, _or(0)),
     (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS): Option("IPV6_UNICAST_HOPS", -1, 255),
+    (socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS): Option("IPV6_MULTICAST_HOPS", -1, 255, _or(1)),
     (socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER): Option("IPV6_MTU_DISCOVER", 0, 5),
     (socket.IPPROTO_IPV6, IPV6_RECVERR): Option("IPV6_RECVERR", 0, 1),
     (socket.IPPROTO_UDP, UDP_NO_CHECK6_RX): Option("UDP_NO_CHECK6_RX", 0, 1),
+}
+#: Options whose value -1 means: as the route or the device has it.
+BY_ROUTE = {(socket.IPPROTO_IP, socket.IP_TTL), (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS)}
+#: Options that are the kernel socket's alone: it joins groups, and sends multicast whose device was named or that loops back.
+OF_KERNEL: Mapping[tuple[int, int], str] = {
+    (socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP): "IP_ADD_MEMBERSHIP",
+    (socket.IPPROTO_IP, socket.IP_DROP_MEMBERSHIP): "IP_DROP_MEMBERSHIP",
+    (socket.IPPROTO_IP, socket.IP_MULTICAST_IF): "IP_MULTICAST_IF",
+    (socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP): "IP_MULTICAST_LOOP",
+    (socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP): "IPV6_JOIN_GROUP",
+    (socket.IPPROTO_IPV6, socket.IPV6_LEAVE_GROUP): "IPV6_LEAVE_GROUP",
+    (socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF): "IPV6_MULTICAST_IF",
+    (socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP): "IPV6_MULTICAST_LOOP",
 }
 #: The worker needs these of every shadow, whatever the user says.
 OURS = {(socket.IPPROTO_IP, IP_RECVERR), (socket.IPPROTO_IPV6, IPV6_RECVERR)}
@@ -82,7 +108,7 @@ def option(level: int, name: int) -> Option:
     if (level, name) in AT_OPEN:
         text = f"is settled when the socket is made: stack.udp(..., {AT_OPEN[level, name]}=...)"
     else:
-        text = "is not there; these are: " + ", ".join(one.name for one in OPTIONS.values())
+        text = "is not there; these are: " + ", ".join([*(one.name for one in OPTIONS.values()), *OF_KERNEL.values()])
     raise OSError(errno.ENOPROTOOPT, f"socket option {level}/{name} {text}")
 
 
@@ -97,15 +123,27 @@ def value_of(value: Any) -> int:
     return int(number)
 
 
+def hand_over(shadow: socket.socket | None, level: int, name: int, value: Any) -> None:
+    """Set one of OF_KERNEL. Raises OSError as setsockopt(2) does; ENOPROTOOPT without a kernel socket."""
+    if shadow is None:
+        raise OSError(errno.ENOPROTOOPT, f"{OF_KERNEL[level, name]} is a kernel socket's, and reserve=False has none")
+    shadow.setsockopt(level, name, value)
+
+
 def settle(shadow: socket.socket | None, level: int, name: int, value: int, sysctl: Sysctl) -> int:
-    """Set the option where it is judged; the value that it then has. Raises OSError as setsockopt(2) does."""
+    """Set the option where it is judged; the value that it then has, -1 = BY_ROUTE. Raises OSError as setsockopt(2) does."""
     wanted = option(level, name)
+    if (level, name) == (socket.SOL_SOCKET, socket.SO_MARK):
+        value &= 2**32 - 1  # a C int may have all its bits
     if shadow is None:
         if not wanted.smallest <= value <= wanted.largest:
             raise OSError(errno.EINVAL, f"{wanted.name} is {wanted.smallest} to {wanted.largest}, not {value}")
         return wanted.holds(value, sysctl)
     if (level, name) in OURS:
         return int(bool(value))
-    shadow.setsockopt(level, name, value)
+    shadow.setsockopt(level, name, value if value < 2**31 else value - 2**32)
+    if value == -1 and (level, name) in BY_ROUTE:
+        return -1
     read = {SO_RCVBUFFORCE: socket.SO_RCVBUF, SO_SNDBUFFORCE: socket.SO_SNDBUF}.get(name, name)
-    return shadow.getsockopt(level, read if level == socket.SOL_SOCKET else name)
+    held = shadow.getsockopt(level, read if level == socket.SOL_SOCKET else name)
+    return held & (2**32 - 1) if wanted.largest > _INT else held

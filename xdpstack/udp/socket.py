@@ -87,7 +87,7 @@ class UdpSocket:
 
     def getpeername(self) -> Address:
         """The address given to `connect()`; OSError(ENOTCONN) when there is none."""
-        if self._peer is None:
+        if self._peer is None or not self._peer[1]:
             raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
         return self._peer
 
@@ -240,8 +240,7 @@ class UdpSocket:
         self._check()
         numeric = resolve(address, self.bound.family)
         with self._lock:
-            self._layer.connect(self, numeric)
-            self._peer = numeric
+            self._peer = self._layer.connect(self, numeric)
 
     # ---- options ----
 
@@ -249,8 +248,14 @@ class UdpSocket:
         """Set an option (xdpstack/udp/options.py has the list). OSError(ENOPROTOOPT) for one that is not there."""
         self._check()
         with self._lock:
+            if (level, name) in options.OF_KERNEL:
+                options.hand_over(self.shadow, level, name, value)
+                self._layer.apply_option(self, level, name, 1)
+                return
             held = options.settle(self.shadow, level, name, options.value_of(value), self.host.sysctl)
             self._values[level, name] = held
+            if held == -1:
+                del self._values[level, name]
             self._layer.apply_option(self, level, name, held)
 
     def getsockopt(self, level: int, name: int, buflen: int = 0) -> int:
@@ -264,7 +269,8 @@ class UdpSocket:
             return self._values[level, name]
         if (level, name) == (socket.SOL_SOCKET, socket.SO_TYPE):
             return int(socket.SOCK_DGRAM)
-        options.option(level, name)
+        if (level, name) not in options.OF_KERNEL:
+            options.option(level, name)
         if self.shadow is not None and (level, name) not in options.OURS:
             return self.shadow.getsockopt(level, name)
         return effects.default(self, level, name)
