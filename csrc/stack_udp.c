@@ -50,11 +50,16 @@ int xs_socket_create(struct xs_stack *stack, const struct xs_socket_options *o, 
     return 0;
 }
 
+static void close_event_fd(struct xs_socket *s) {
+    int fd = atomic_exchange(&s->event_fd, -1);
+    if (fd >= 0) close(fd);
+}
+
 void xs_socket_free(struct xs_socket *s) {
     for (uint32_t i = 0; s->feed && i < s->nfeeds; i++) xs_spsc_destroy(s->feed[i].ring);
     free(s->feed);
     free((void *)atomic_load(&s->filter));
-    if (s->event_fd >= 0) close(s->event_fd);
+    close_event_fd(s);
     free(s);
 }
 
@@ -145,6 +150,9 @@ void xs_socket_close(struct xs_socket *s) {
     xs_socket_set_flags(s, XS_SOCKET_CLOSED, 0);
     atomic_store(&s->armed, 1); /* whoever sleeps wakes up and is told */
     xs_socket_wake(s);
+    /* Whoever comes to wait from now on sees that it is closed, and does not sleep: set, then look, on both sides. */
+    atomic_thread_fence(memory_order_seq_cst);
+    if (!atomic_load(&s->waiting)) close_event_fd(s);
 }
 
 /* ---- waiting, without the GIL ---- */
@@ -176,9 +184,8 @@ static int sleep_on(struct xs_stack *stack, struct xs_socket *s, bool drive, int
     int rc = poll(fd, n, timeout_ms);
     if (rc < 0) return -errno;
     uint64_t count;
-    if (s && fd[0].revents && !atomic_load(&s->exported) && read(s->event_fd, &count, sizeof count) < 0 &&
-        errno != EAGAIN)
-        return -errno;
+    bool taken = s && fd[0].revents && !atomic_load(&s->exported) && !(xs_socket_flags(s) & XS_SOCKET_CLOSED);
+    if (taken && read(s->event_fd, &count, sizeof count) < 0 && errno != EAGAIN) return -errno;
     for (uint32_t i = first; i < n; i++)
         if (fd[i].revents) xs_worker_wait(stack->worker[i - first], 0); /* takes what only was to wake it */
     return rc;
@@ -222,11 +229,16 @@ static int wait_for(struct xs_stack *stack, struct xs_socket *s, int drive, uint
 int xs_socket_wait(struct xs_stack *stack, struct xs_socket *s, int drive, uint32_t budget, int timeout_ms) {
     if (!timeout_ms) return wait_for(stack, s, drive, budget, 0); /* never sleeps */
     atomic_fetch_add(&s->waiting, 1);
+    atomic_thread_fence(memory_order_seq_cst); /* count, then look: xs_socket_close() */
     int rc = wait_for(stack, s, drive, budget, timeout_ms);
-    /* we may have taken a wake-up that was meant for several: whoever sleeps on looks again, and asks to be woken */
+    /* we may have taken a wake-up that was meant for several: whoever sleeps on looks again, and asks to be woken. That of
+     * closing is nobody's to take. */
     uint64_t one = 1;
-    if (atomic_fetch_sub(&s->waiting, 1) > 1 && write(s->event_fd, &one, sizeof one) < 0 && errno != EAGAIN)
-        return -errno;
+    if (!(xs_socket_flags(s) & XS_SOCKET_CLOSED) && atomic_load(&s->waiting) > 1 &&
+        write(s->event_fd, &one, sizeof one) < 0 && errno != EAGAIN)
+        rc = -errno;
+    bool last = atomic_fetch_sub(&s->waiting, 1) == 1;
+    if (last && xs_socket_flags(s) & XS_SOCKET_CLOSED) close_event_fd(s);
     return rc;
 }
 

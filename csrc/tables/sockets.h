@@ -54,7 +54,7 @@ struct xs_socket {
     _Atomic(uint32_t) rcvbuf; /* bytes, as the kernel's sk_rcvbuf: what was asked for, doubled */
     _Atomic(const struct xs_filter *) filter; /* SO_ATTACH_FILTER, or NULL; with XS_SOCKET_FILTER */
     int shadow_fd;                            /* kernel socket that backs this one, or -1 */
-    int event_fd;                             /* wakes the reader */
+    _Atomic(int) event_fd;                    /* wakes the reader; -1: closed */
     struct xs_feed *feed;                     /* [nfeeds] */
 
     struct xs_socket_sending sending; /* control's, under the GIL; the sender reads it under the GIL */

@@ -10,6 +10,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -138,6 +139,35 @@ def test_a_thread_that_waits_is_told_of_the_end(host: ByHandHost, sock: UdpSocke
     sock.close()
     reader.join(5)
     assert len(raised) == 1
+
+
+def descriptors() -> int:
+    """How many this process has."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+@pytest.mark.parametrize("waiting", [0, 1, 3])
+def test_a_closed_socket_keeps_no_descriptor(host: ByHandHost, waiting: int) -> None:
+    """Neither when nobody waits, nor when several threads do: the last to wake up closes it."""
+    before = descriptors()
+    sock = host.udp.open((HERE, 7))
+    sock.settimeout(None)
+    told: list[BaseException] = []
+
+    def read() -> None:
+        with pytest.raises(ClosedError) as caught:
+            sock.recv(9)
+        told.append(caught.value)
+
+    readers = [threading.Thread(target=read) for _ in range(waiting)]
+    for reader in readers:
+        reader.start()
+    sock.close()
+    for reader in readers:
+        reader.join(5)
+    assert len(told) == waiting
+    assert descriptors() == before
+    assert sock.fileno() == -1
 
 
 def test_fileno_is_readable_while_there_is_something(host: ByHandHost, sock: UdpSocket) -> None:

@@ -249,7 +249,7 @@ class UdpLayer:
     # ---- connecting ----
 
     def connect(self, one: UdpSocket, peer: Address) -> Address:
-        """Fix the peer of a socket, for the socket; the peer as the kernel has it. Raises OSError as the system call does."""
+        """For a socket: fix its peer; returns it as the kernel has it. Raises OSError as the system call does."""
         with self._lock:
             before = one.bound
             try:
@@ -311,14 +311,13 @@ class UdpLayer:
             source = self.host.source_address(bare(packed(peer, one.bound.family)), one.bound.device)
             return mapped(source) if source else bytes(16)
         with asked:
-            if one.bound.device is not None:
-                asked.setsockopt(
-                    socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self.host.devices[one.bound.device].name.encode()
-                )
             asked.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-            if one.bound.family == 4 and one.shadow is not None:
-                named = one.shadow.getsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, 4)
-                asked.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, named)
+            if one.shadow is not None:
+                bound = one.shadow.getsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX)
+                asked.setsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX, bound)
+                if one.bound.family == 4:
+                    named = one.shadow.getsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, 4)
+                    asked.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, named)
             asked.connect(peer)
             return packed(asked.getsockname(), one.bound.family)
 
@@ -371,8 +370,9 @@ class UdpLayer:
         self._publish()
         if one.shadow is not None:
             lib.xs_socket_set_shadow(self.host.core.pointer, one.pointer, -1)
+        unread = one.end()
         lib.xs_socket_close(one.pointer)
-        return one.end()
+        return unread
 
     def close(self) -> None:
         """Close all sockets."""

@@ -79,7 +79,7 @@ OPTIONS: Mapping[tuple[int, int], Option] = {
 }
 #: Options whose value -1 means: as the route or the device has it.
 BY_ROUTE = {(socket.IPPROTO_IP, socket.IP_TTL), (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS)}
-#: Options that are the kernel socket's alone: it joins groups, and sends multicast whose device was named or that loops back.
+#: Options that are the kernel socket's alone: it joins groups, and sends multicast that loops back, or by a device.
 OF_KERNEL: Mapping[tuple[int, int], str] = {
     (socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP): "IP_ADD_MEMBERSHIP",
     (socket.IPPROTO_IP, socket.IP_DROP_MEMBERSHIP): "IP_DROP_MEMBERSHIP",
