@@ -69,7 +69,6 @@ class Stack:
         self.walk = Walk(core.workers, set(c_stages()) - {"taps.rx"})
         self.walk.wire()
         devices, mirror = backend.open(core)
-        self.devices: tuple[Device, ...] = devices
         self._server: Server | None = None
         numbers = {device.ifindex: device.index for device in devices}
         self.neigh = Neigh(core, numbers)
@@ -265,6 +264,11 @@ class Stack:
             self.walk.remove_hook(hook)
 
     # ---- what can be seen ----
+
+    @property
+    def devices(self) -> tuple[Device, ...]:
+        """The devices as they are now, in stack index order; for one that was bound anew, as it was granted last."""
+        return self._backend.devices
 
     @property
     def snapshot(self) -> Snapshot:

@@ -263,6 +263,7 @@ def test_an_mtu_that_grows_is_followed(veth: MakeVeth, peer: MakePeer) -> None:
 
         set_mtu(3000)
         assert [xsk.multi_buffer for xsk in interface.sockets] == [True]
+        assert [device.multi_buffer for device in backend.devices] == [True]
         raw.send(frame(pair.far, pair.near, bytes(2900)))
         assert harness.receive(1) == [frame(pair.far, pair.near, bytes(2900))]
         before = interface.sockets[0]
@@ -270,6 +271,7 @@ def test_an_mtu_that_grows_is_followed(veth: MakeVeth, peer: MakePeer) -> None:
         assert interface.sockets[0] is before
         set_mtu(1500)
         assert [xsk.multi_buffer for xsk in interface.sockets] == [False]
+        assert [device.multi_buffer for device in backend.devices] == [False]
         raw.send(frame(pair.far, pair.near, bytes(100)))
         assert len(harness.receive(1)) == 1
         assert backend.events() == []

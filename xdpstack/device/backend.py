@@ -79,6 +79,11 @@ class Backend(Protocol):
 
     names: tuple[str, ...]
 
+    @property
+    def devices(self) -> tuple[Device, ...]:
+        """The devices as they are now, in stack index order: what was granted may change when one is bound anew."""
+        ...
+
     def open(self, core: Core) -> tuple[tuple[Device, ...], MirrorLike]:
         """Attach the queues to the workers of `core`; the devices in stack index order, and the started mirror."""
         ...

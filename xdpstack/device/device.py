@@ -52,7 +52,7 @@ class KernelBackend:
         self.watchdog: Watchdog | None = None
         self._window_seconds = window_seconds
         self._umem: Umem | None = None
-        self._devices: tuple[Device, ...] = ()
+        self.devices: tuple[Device, ...] = ()
         self._events: list[DeviceEvent] = []
         self._claims: list[Claim] = []
         self._lock = threading.RLock()
@@ -77,11 +77,11 @@ class KernelBackend:
             self.watchdog = Watchdog(core, self._window_seconds)
             for index, link in enumerate(links):
                 self.interfaces.append(Interface(link, index, self.options, core, self._umem, self.watchdog))
-            self._devices = tuple(run_in(self.options.netns, self._open_all))
+            self.devices = tuple(run_in(self.options.netns, self._open_all))
             self.set_local(mirror.snapshot)
             undo.pop_all()
         _open_backends.add(self)
-        return self._devices, mirror
+        return self.devices, mirror
 
     def _open_all(self) -> list[Device]:
         for interface in self.interfaces:
@@ -162,12 +162,14 @@ class KernelBackend:
                 interface.unbind()
             if not interface.sockets:
                 interface.rebind()
+                granted = run_in(self.options.netns, interface.device)
+                self.devices = tuple(granted if each.index == granted.index else each for each in self.devices)
         except XdpstackError as error:
             interface.unbind()
             self._note(interface, f"cannot be bound again: {error.message}")
 
     def _note(self, interface: Interface, detail: str) -> None:
-        self._events.append(DeviceEvent(self._devices[interface.index], "queue-error", detail))
+        self._events.append(DeviceEvent(self.devices[interface.index], "queue-error", detail))
 
     def events(self) -> Sequence[DeviceEvent]:
         """Queues that the kernel has taken away since the last call. Their interface is unbound, every frame is home."""

@@ -72,6 +72,7 @@ class MemoryBackend:
         self._last_claim_id = 0
         self._attached: list[tuple[Any, int]] = []
         self._closed = False
+        self.devices = tuple(self._device(index, spec) for index, spec in enumerate(self.specs))
         if len(set(self.names)) != len(self.names):
             raise ConfigurationError(f"two memory devices of one name: {', '.join(self.names)}")
 
@@ -93,7 +94,7 @@ class MemoryBackend:
         except BaseException:
             self.close()
             raise
-        return tuple(self._device(i, spec) for i, spec in enumerate(self.specs)), self.host
+        return self.devices, self.host
 
     def _device(self, index: int, spec: MemoryDevice) -> Device:
         return Device(
