@@ -89,6 +89,37 @@ def test_follows_each_kind_of_thing(namespace, wait) -> None:
         assert mirror.snapshot.sysctls.conf_or(AF_INET, "a0", "accept_local")
 
 
+def test_switches_that_nobody_announces_are_read_again(namespace) -> None:
+    now = [100.0]
+    with Mirror(namespace.name, clock=lambda: now[0]) as mirror:
+        mirror.resync()
+        for value in (2, 0):
+            generation = mirror.snapshot.generation
+            namespace.sysctl(f"net.ipv4.conf.lo.arp_announce={value}")
+            now[0] += 0.9
+            assert mirror.process() == ()
+            now[0] += 0.2
+            assert [change.kind for change in mirror.process()] == ["sysctl"]
+            assert mirror.snapshot.sysctls.conf(AF_INET, "lo", "arp_announce") == value
+            assert mirror.snapshot.generation == generation + 1
+        now[0] += 2
+        assert mirror.process() == ()
+        assert mirror.snapshot.generation == generation + 1  # nothing new: nothing published
+        assert mirror.counters.rereads == 3
+
+
+def test_a_namespace_without_a_name_keeps_its_switches(namespace) -> None:
+    now = [100.0]
+    with Mirror(namespace.name, clock=lambda: now[0]) as mirror:
+        known = mirror.snapshot.sysctls
+        mirror.netns = "gone-for-good"
+        for _ in range(3):
+            now[0] += 5
+            assert mirror.process() == ()
+        assert mirror.snapshot.sysctls == known
+        assert mirror.counters.rereads == 1
+
+
 def test_device_down_takes_its_silent_routes_along(namespace, wait) -> None:
     """Linux drops IPv4 routes over a device that goes down without telling; the mirror sees it all the same."""
     namespace.ip(*PAIR, "route add 192.0.2.0/24 via 10.0.0.9")

@@ -11,6 +11,8 @@ What can go wrong, and what then happens:
 
 * Events are lost (ENOBUFS): every table is dumped again. `counters.overruns`.
 * An event cannot be decoded, or does not fit what is known: its tables are dumped again. `counters.doubts`.
+* A switch of /proc/sys/net changes, of which netlink says nothing (all but forwarding, rp_filter and a few): they are
+  read again by `process()`, at most once a second and for at most a fiftieth of the time. `counters.rereads`.
 * Events that imply more than they say (a device went down): the tables concerned are dumped again (see state.py).
 * A dump is interrupted by changes ten times over: its last answer is taken, and it is dumped again at the next
   `process()`. `counters.interrupted`.
@@ -19,13 +21,15 @@ What can go wrong, and what then happens:
 The old snapshot serves until the new one is complete; a listener never sees half a change.
 """
 
+import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from xdpstack.errors import ClosedError, ConfigurationError, NetlinkError
+from xdpstack.errors import ClosedError, ConfigurationError, NamespaceError, NetlinkError
 from xdpstack.netlink.changes import Change, differences
 from xdpstack.netlink.channel import Channel, OverrunError
 from xdpstack.netlink.multicast import read_groups
@@ -39,6 +43,7 @@ from xdpstack.netlink.state import (
     GROUPS,
     NEXTHOPS,
     REQUESTS,
+    ROUTES,
     SYSCTLS,
     RouteKey,
     State,
@@ -64,6 +69,8 @@ from xdpstack.netlink.uapi import (
     RTNLGRP_NEXTHOP,
 )
 
+log = logging.getLogger("xdpstack.netlink")
+
 SUBSCRIPTIONS: Final = (
     RTNLGRP_LINK,
     RTNLGRP_NEIGH,
@@ -79,6 +86,9 @@ SUBSCRIPTIONS: Final = (
     RTNLGRP_IPV6_MCADDR,
     RTNLGRP_NEXTHOP,
 )
+#: How long switches are believed: so long, and so many times what reading them took.
+SYSCTL_SECONDS: Final = 1.0
+SYSCTL_SHARE: Final = 50
 SETTLE_ROUNDS: Final = 8  # rounds of "dump what is in doubt, apply what came meanwhile" in one process()
 PROBE_SECONDS: Final = 1.0
 PROBES_REMEMBERED: Final = 4096
@@ -96,6 +106,8 @@ class Counters:
     """Events that could not be decoded."""
     resyncs: int = 0
     """Rounds in which tables were dumped again after the start."""
+    rereads: int = 0
+    """Times that the switches were read again although nothing said that they had changed."""
     dumps: int = 0
     """Tables dumped."""
     interrupted: int = 0
@@ -117,7 +129,7 @@ class Mirror:
     """Follows one network namespace. One thread at a time may call it, except `snapshot` and `probe` (any thread).
 
     `netns` is a name under /run/netns, a path, or None for the namespace of the calling thread (which must then stay in
-    it for switches to be read). `clock` gives seconds and only serves the limit on probes.
+    it for switches to be read). `clock` gives seconds and serves the limits on probes and on reading switches.
     """
 
     def __init__(self, netns: str | None = None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -133,6 +145,7 @@ class Mirror:
         self._doubtful: set[Table] = set()
         self._changed: set[Table] = set()
         self._sysctls = Sysctls()
+        self._sysctls_until = math.inf
         self._groups: frozenset[tuple[int, bytes]] = frozenset()
         self._probed: dict[tuple[int, bytes], float] = {}
 
@@ -178,6 +191,8 @@ class Mirror:
     def process(self) -> tuple[Change, ...]:
         """Apply what waits, dump what is in doubt, publish at most once; returns what changed, () if nothing did."""
         self._drain()
+        if self._clock() >= self._sysctls_until and SYSCTLS not in self._doubtful:
+            self._look_at_sysctls()
         first = self._doubtful
         if first:
             self.counters.resyncs += 1
@@ -187,8 +202,7 @@ class Mirror:
     def resync(self) -> tuple[Change, ...]:
         """Dump every table and read every switch again, then as `process()`.
 
-        Switches that the kernel announces to nobody (all but forwarding, rp_filter and a few) are noticed only here and
-        when a device changes.
+        So a switch that the kernel announces to nobody is noticed at once, and not within a second or so.
         """
         self._doubtful |= EVERYTHING
         return self.process()
@@ -280,12 +294,33 @@ class Mirror:
             self._state.replace(table, messages)
             self._changed.add(table)
         if SYSCTLS in tables:
-            names = [link.name for link in self._state.links.values()]
-            self._sysctls = run_in(self.netns, lambda: Sysctls.read(names))
+            self._sysctls = self._read_sysctls()
             self._changed.add(SYSCTLS)
         if GROUPS in tables:
             self._groups = run_in(self.netns, read_groups)
             self._changed.add(GROUPS)
+
+    def _read_sysctls(self) -> Sysctls:
+        names = [link.name for link in self._state.links.values()]
+        begun = self._clock()
+        read = run_in(self.netns, lambda: Sysctls.read(names))
+        ended = self._clock()
+        self._sysctls_until = ended + max(SYSCTL_SECONDS, SYSCTL_SHARE * (ended - begun))
+        return read
+
+    def _look_at_sysctls(self) -> None:
+        """Read the switches again; what else depends on one that has changed is in doubt (as with RTM_NEWNETCONF)."""
+        self.counters.rereads += 1
+        try:
+            read = self._read_sysctls()
+        except NamespaceError as error:
+            self._sysctls_until = math.inf
+            log.warning("switches are read no more: %s", error)
+            return
+        if read != self._sysctls:
+            self._sysctls = read
+            self._changed.add(SYSCTLS)
+            self._doubtful |= {GROUPS, *ROUTES}
 
     def _publish(self) -> tuple[Change, ...]:
         """Make a snapshot of the tables if any changed, and tell the listeners."""
