@@ -17,6 +17,7 @@ import selectors
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from xdpstack.device.backend import Backend, Device, DeviceEvent, MirrorLike
@@ -143,14 +144,18 @@ class Control:
 
     def start(self) -> None:
         """Run rounds in a thread of their own, whenever something comes and once a second."""
-        self._thread = threading.Thread(target=self._run, name="xdpstack-control", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        with selectors.DefaultSelector() as selector:
+        with ExitStack() as undo:
+            selector = undo.enter_context(selectors.DefaultSelector())
             for descriptor in (self._wake_fd, self.mirror.fileno(), *(d for d, _ in self._sources)):
                 if descriptor >= 0:
                     selector.register(descriptor, selectors.EVENT_READ)
+            thread = threading.Thread(target=self._run, args=(selector,), name="xdpstack-control", daemon=True)
+            thread.start()
+            self._thread = thread
+            undo.pop_all()
+
+    def _run(self, selector: selectors.BaseSelector) -> None:
+        with selector:
             while not self._stopping:
                 selector.select(timeout=1.0)
                 try:

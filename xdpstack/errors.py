@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import errno as _errno
 import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class XdpstackError(Exception):
@@ -161,3 +164,42 @@ class NobodyDrives(XdpstackError):
 
 class ConfigurationError(XdpstackError, ValueError):
     """An argument cannot be what it is; the message says what it can be."""
+
+
+@contextmanager
+def naming_what_ran_out(action: str) -> Iterator[None]:
+    """Raises TooManyOpenFiles or OutOfMemory for what `action` ("open eth1") could not have, whoever found out first."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (_errno.EMFILE, _errno.ENFILE):
+            raise _too_many_open_files(action, error.errno) from error
+        if error.errno != _errno.ENOMEM or isinstance(error, XdpstackError):
+            raise
+        raise _no_memory(action, str(error)) from error
+    except MemoryError as error:
+        raise _no_memory(action, "Python could not allocate an object") from error
+    except RuntimeError as error:
+        if "start new thread" not in str(error):
+            raise
+        cause = "This process gets no further thread: RLIMIT_NPROC, pids.max of its cgroup, or no memory for its stack."
+        raise OutOfMemory(
+            f"cannot {action}: no thread can be started", cause, "ulimit -u; cat /proc/self/cgroup"
+        ) from error
+
+
+def _too_many_open_files(action: str, number: int) -> TooManyOpenFiles:
+    message = f"cannot {action}: {os.strerror(number)}"
+    if number == _errno.ENFILE:
+        return TooManyOpenFiles(message, "The machine has as many as fs.file-max.", "sysctl fs.file-max", number)
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    cause = f"RLIMIT_NOFILE lets this process have {limit} file descriptors; a stack takes some 30, and one a queue."
+    return TooManyOpenFiles(
+        message, cause, "ulimit -n, LimitNOFILE= of a systemd unit, or close what is not used.", number
+    )
+
+
+def _no_memory(action: str, said: str) -> OutOfMemory:
+    return OutOfMemory(
+        f"cannot {action}: no memory", f"{said}.", "Ask for fewer frames or smaller rings; see `free -m`."
+    )

@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any, Self
 
@@ -26,7 +27,7 @@ from xdpstack.device.device import KernelBackend
 from xdpstack.device.interface import Options
 from xdpstack.device.watchdog import WINDOW_SECONDS
 from xdpstack.device.xdp import Mode
-from xdpstack.errors import ClosedError, ForkedError
+from xdpstack.errors import ClosedError, ForkedError, naming_what_ran_out
 from xdpstack.frames import FrameQueues, Frames
 from xdpstack.hook import HookBatch, make_hook, run_hooks
 from xdpstack.native import check, lib
@@ -68,20 +69,22 @@ class Stack:
         self._frames = FrameQueues(self)
         self.walk = Walk(core.workers, set(c_stages()) - {"taps.rx"})
         self.walk.wire()
-        devices, mirror = backend.open(core)
         self._server: Server | None = None
-        numbers = {device.ifindex: device.index for device in devices}
-        self.neigh = Neigh(core, numbers)
-        self.routing = NativeRouting(core.pointer)
-        self.sockets = UdpLayer(self)
-        publish = (lambda snapshot: self.routing.publish(snapshot, numbers), self.neigh.publish)
-        self.control = Control(core, backend, devices, mirror, publish)
-        try:
+        devices, mirror = backend.open(core)
+        with ExitStack() as undo:
+            undo.callback(mirror.close)
+            undo.callback(backend.close)
+            numbers = {device.ifindex: device.index for device in devices}
+            self.neigh = Neigh(core, numbers)
+            self.routing = NativeRouting(core.pointer)
+            self.sockets = UdpLayer(self)
+            publish = (lambda snapshot: self.routing.publish(snapshot, numbers), self.neigh.publish)
+            self.control = Control(core, backend, devices, mirror, publish)
+            undo.pop_all()
+            undo.callback(self.close)
             self.control.publish()
             self._start_control(observable)
-        except BaseException:
-            self.close()
-            raise
+            undo.pop_all()
 
     def _start_control(self, observable: bool) -> None:
         self.control.listen(self.neigh.fileno(), lambda: self.neigh.handle_events(self.control.mirror))
@@ -341,18 +344,25 @@ class Stack:
         if self._closed or os.getpid() != self._pid:
             return
         self.stop()
-        self._frames.close()
-        self.sockets.close()
-        self._backend.withdraw()
-        drain(self._core, self.poll)
-        self._closed = True
-        self.control.stop()
-        if self._server is not None:
-            self._server.close()
-        self._backend.close()
-        drop_held(self._core, self.neigh)
-        self.control.mirror.close()
-        lib.xs_stack_close(self._core.pointer)
+        with ExitStack() as last_first:  # each step is taken, also after one that failed
+            last_first.callback(lib.xs_stack_close, self._core.pointer)
+            last_first.callback(self.control.mirror.close)
+            last_first.callback(drop_held, self._core, self.neigh)
+            last_first.callback(self._backend.close)
+            if self._server is not None:
+                last_first.callback(self._server.close)
+            last_first.callback(self.control.stop)
+            last_first.callback(self._end)
+            last_first.callback(self._backend.withdraw)
+            last_first.callback(self.sockets.close)
+            last_first.callback(self._frames.close)
+
+    def _end(self) -> None:
+        """What is under way comes to an end; from here on calls raise ClosedError."""
+        try:
+            drain(self._core, self.poll)
+        finally:
+            self._closed = True
 
     def __enter__(self) -> Self:
         return self
@@ -385,10 +395,15 @@ def open(  # noqa: A001  # the word that users expect, as in socket.open or tarf
     attached, and nothing received. Packets that wait for longer than `deadman_seconds` without progress go to the kernel.
     `observable`: answer `xdpstack show` and `xdpstack trace`.
 
-    Raises PrivilegeError, NoSuchInterface, InterfaceDown, ProgramAttached, QueueTaken, ModeRefused, MtuTooLarge, OutOfMemory
-    or ConfigurationError; then nothing is left behind.
+    Raises PrivilegeError, NamespaceError, NoSuchInterface, InterfaceDown, ProgramAttached, QueueTaken, ModeRefused,
+    MtuTooLarge, OutOfMemory, TooManyOpenFiles or ConfigurationError; then nothing is left behind.
     """
     options = Options(netns, queues, mode, zero_copy, rx_ring, tx_ring, transmit_only)
     backend = KernelBackend(*interfaces, options=options, window_seconds=deadman_seconds)
-    core = Core(frames=frames, frame_bytes=frame_bytes, huge_pages=huge_pages)
-    return Stack(backend, core, observable=observable)
+    with naming_what_ran_out(f"open {', '.join(interfaces)}"):
+        core = Core(frames=frames, frame_bytes=frame_bytes, huge_pages=huge_pages)
+        try:
+            return Stack(backend, core, observable=observable)
+        except BaseException:
+            core.destroy()  # else they would be there for as long as somebody keeps the exception
+            raise

@@ -221,10 +221,11 @@ from xdpstack.device.umem import Umem
 from xdpstack.device.xsk import Rings
 from xdpstack.native.core import Core
 from xdpstack.netlink import run_in
-core = Core(frames=256)
-run_in(sys.argv[1], lambda: Umem(core).open(socket.if_nametoindex(sys.argv[2]), 0, Rings(64, 64, 64, 64, 64), 0))
+umem = Umem(Core(frames=256))
+xsk = run_in(sys.argv[1], lambda: umem.open(socket.if_nametoindex(sys.argv[2]), 0, Rings(64, 64, 64, 64, 64), 0))
 print("bound", flush=True)
 sys.stdin.read()
+umem.release(xsk)
 """
 
 

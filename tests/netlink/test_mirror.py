@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from xdpstack.errors import ClosedError, ConfigurationError, NamespaceError
-from xdpstack.netlink import Change, Mirror, Prefix, Snapshot, channel, decode, packed
+from xdpstack.netlink import Change, Mirror, Prefix, Route, Snapshot, channel, decode, packed
 from xdpstack.netlink.uapi import (
     AF_INET,
     AF_INET6,
@@ -47,6 +47,11 @@ def by_prefix(snapshot: Snapshot) -> dict[tuple[int, Prefix], list[object]]:
     for route in sorted(snapshot.routes, key=lambda route: route.priority):
         tables.setdefault((route.table, route.destination), []).append(route)
     return tables
+
+
+def ipv4_routes(snapshot: Snapshot) -> list[Route]:
+    """Those that nobody but a test changes: IPv6 has more once its addresses are known to be unique."""
+    return [route for route in snapshot.routes if len(route.destination.address) == 4]
 
 
 def test_follows_each_kind_of_thing(namespace, wait) -> None:
@@ -203,10 +208,10 @@ def test_overrun_is_survived(namespace, wait, monkeypatch: pytest.MonkeyPatch) -
         mirror.process()
         assert mirror.counters.overruns >= 1
         assert mirror.snapshot.generation == before.generation + 1
-        assert len(mirror.snapshot.routes) == len(before.routes) + 1000
+        assert len(ipv4_routes(mirror.snapshot)) == len(ipv4_routes(before)) + 1000
         namespace.ip(*(f"route del 172.16.{i // 250}.{i % 250}" for i in range(1000)))
         wait(mirror, lambda: same(mirror.snapshot, fresh(namespace)))
-        assert len(mirror.snapshot.routes) == len(before.routes)
+        assert len(ipv4_routes(mirror.snapshot)) == len(ipv4_routes(before))
 
 
 def test_malformed_event_is_answered_with_a_dump(namespace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,9 +220,9 @@ def test_malformed_event_is_answered_with_a_dump(namespace, monkeypatch: pytest.
         garbage = decode.HEADER.pack(20, RTM_NEWROUTE, 0, 0, 0) + struct.pack("=I", 2)
         monkeypatch.setattr(channel.Channel, "events", lambda self: iter([(RTM_NEWROUTE, 0, garbage)]))
         dumps = mirror.counters.dumps
-        before = mirror.snapshot.routes
+        before = ipv4_routes(mirror.snapshot)
         mirror.process()
-        assert mirror.snapshot.routes == before
+        assert ipv4_routes(mirror.snapshot) == before
         assert mirror.counters.doubts >= 1
         assert mirror.counters.dumps > dumps
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,10 +37,13 @@ class Holders:
         return f"processes with AF_XDP sockets: {names}" if names else "no process that this one may look at has one"
 
 
-def holders(ifindex: int, queue: int) -> Holders:
-    """The processes with an AF_XDP socket on the queue, in the calling thread's network namespace."""
+def holders(ifindex: int, queue: int, ours: Collection[int] | None = None) -> Holders:
+    """The processes with an AF_XDP socket on the queue, in the calling thread's network namespace.
+
+    This process is left out, unless `ours` are its descriptors that are not meant: another stack of it may have the queue.
+    """
     inodes = bound_inodes(ifindex, queue)
-    return Holders(tuple(_processes(inodes)), inodes is not None)
+    return Holders(tuple(_processes(inodes, ours)), inodes is not None)
 
 
 def bound_inodes(ifindex: int, queue: int) -> frozenset[int] | None:
@@ -59,14 +62,16 @@ def bound_inodes(ifindex: int, queue: int) -> frozenset[int] | None:
     return frozenset(found)
 
 
-def _processes(inodes: frozenset[int] | None) -> Iterator[Holder]:
-    """Those with one of the sockets; with any AF_XDP socket for None. Not this process."""
+def _processes(inodes: frozenset[int] | None, ours: Collection[int] | None) -> Iterator[Holder]:
+    """Those with one of the sockets; with any AF_XDP socket for None."""
     for process in Path("/proc").glob("[0-9]*"):
-        if int(process.name) == os.getpid():
+        pid = int(process.name)
+        if pid == os.getpid() and ours is None:
             continue
+        known = set(map(str, ours or ())) if pid == os.getpid() else ()
         try:
-            if any(_is_meant(entry, inodes) for entry in process.joinpath("fd").iterdir()):
-                yield Holder(int(process.name), process.joinpath("comm").read_text().strip())
+            if any(entry.name not in known and _is_meant(entry, inodes) for entry in process.joinpath("fd").iterdir()):
+                yield Holder(pid, process.joinpath("comm").read_text().strip())
         except OSError:  # it ended meanwhile, or is another user's
             continue
 

@@ -160,7 +160,7 @@ class Interface:
         except BindFailed as failed:
             error = explain(failed, self.name, queue, self._umem.size, bool(self._options.zero_copy))
             if isinstance(error, QueueTaken):
-                who = holders(self.link.index, queue)
+                who = holders(self.link.index, queue, [xsk.fileno() for xsk in self._umem.sockets])
                 raise QueueTaken(
                     f"queue {queue} of {self.name} has another AF_XDP socket ({who})",
                     "A queue has one AF_XDP socket, and it was still there when the wait for it was over.",

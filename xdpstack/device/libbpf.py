@@ -65,7 +65,7 @@ class BpfObject:
             raise OutOfMemory(
                 f"no memory for the BPF object {self.name}", said(), "Free memory, or make its tables smaller."
             )
-        for each, log in logs.items():
+        for each, log in logs.items() if result not in (-errno.EMFILE, -errno.ENFILE) else ():
             if verifier := ffi.string(log).decode(errors="replace").strip():
                 last = [line for line in verifier.splitlines() if not line.startswith(("processed ", "verification "))][
                     -1:

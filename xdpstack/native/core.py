@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from xdpstack.errors import ConfigurationError, OutOfMemory
-from xdpstack.native import ffi, lib
+from xdpstack.native import check, ffi, lib
 
 #: Names of enum xs_owner, in the numbers' order: where a frame can be.
 OWNERS = ("free", "filled", "walking", "held", "queued", "lent", "transmitting")
@@ -67,6 +67,8 @@ class Core:
                 f"cannot have {workers} worker(s) with {frames} frames of {frame_bytes} bytes",
                 fix="workers 1 to 64; frames a power of two, 64 or more; frame_bytes 2048 or 4096.",
             )
+        if result < 0 and result != -errno.ENOMEM:
+            check(result, f"make {workers} worker(s)")
         if result < 0:
             raise OutOfMemory(
                 f"no {size} bytes for {workers * frames} frames",
@@ -79,10 +81,17 @@ class Core:
         self.frame_bytes = frame_bytes
         self.workers: list[Any] = [lib.xs_stack_worker(stack, i) for i in range(workers)]
         # Every view is a slice of this one: the C stack goes when the last of them has gone.
-        owner = ffi.gc(lib.xs_stack_umem(stack), lambda _: lib.xs_stack_destroy(stack), size)
-        self.umem = memoryview(ffi.buffer(owner, size))
+        self._owner = ffi.gc(lib.xs_stack_umem(stack), lambda _: lib.xs_stack_destroy(stack), size)
+        self.umem = memoryview(ffi.buffer(self._owner, size))
         self.packets = ffi.cast("struct xs_pkt *", lib.xs_stack_pkts(stack))
         self.metas = ffi.cast("struct xs_meta *", lib.xs_stack_metas(stack))
+
+    def destroy(self) -> None:
+        """Give memory and descriptors back at once, of a stack that could not be opened: nobody has a view of it."""
+        self.umem.release()
+        self.workers = []
+        self.pointer = self.packets = self.metas = ffi.NULL
+        ffi.release(self._owner)
 
     def frame_counts(self) -> dict[str, int]:
         """Frames by owner; the values sum to the number of frames."""

@@ -13,6 +13,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Final
 
 from xdpstack.errors import NetlinkError
@@ -67,8 +68,15 @@ class Channel:
 
     def __init__(self, netns: str | None, groups: tuple[int, ...]) -> None:
         """Open in `netns` and subscribe to the RTNLGRP_* `groups`; groups the kernel does not know are left out."""
-        self._event, self._request, self._probe = run_in(netns, lambda: (open_socket(), open_socket(), open_socket()))
         self._sequence = 0
+        with ExitStack() as undo:
+            self._event, self._request, self._probe = run_in(
+                netns, lambda: [undo.enter_context(open_socket()) for _ in range(3)]
+            )
+            self._set_up(groups)
+            undo.pop_all()
+
+    def _set_up(self, groups: tuple[int, ...]) -> None:
         self._event.setblocking(False)
         self._probe.setblocking(False)
         self._request.settimeout(DUMP_SECONDS)
@@ -171,9 +179,13 @@ class Channel:
 
 def open_socket() -> socket.socket:
     """A NETLINK_ROUTE socket in the calling thread's namespace, bound to a port the kernel chooses."""
-    each = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
-    each.bind((0, 0))
-    return each
+    with ExitStack() as undo:
+        each = undo.enter_context(
+            socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
+        )
+        each.bind((0, 0))
+        undo.pop_all()
+        return each
 
 
 def enlarge(each: socket.socket, size: int) -> None:

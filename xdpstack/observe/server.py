@@ -40,11 +40,14 @@ class Server:
         self.path = directory / f"{os.getpid()}-{next(_number)}.sock"
         self._answers = answers
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        with contextlib.suppress(FileNotFoundError):
-            self.path.unlink()  # of a process of the same number that was killed
-        self._socket.bind(str(self.path))
-        self.path.chmod(0o600)
-        self._socket.listen(8)
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.close)
+            with contextlib.suppress(FileNotFoundError):
+                self.path.unlink()  # of a process of the same number that was killed
+            self._socket.bind(str(self.path))
+            self.path.chmod(0o600)
+            self._socket.listen(8)
+            undo.pop_all()
 
     def fileno(self) -> int:
         """Readable when somebody asks."""
