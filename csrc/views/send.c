@@ -18,7 +18,7 @@
 struct outgoing {
     const uint8_t *data;
     Py_ssize_t bytes;
-    const uint8_t *address; /* 16 bytes */
+    uint8_t address[16]; /* a copy: while we wait for our turn, another thread may send to elsewhere */
     uint32_t scope;
     uint16_t port;
     int error; /* errno, or 0; EAGAIN = not sent, later */
@@ -261,6 +261,12 @@ static PyObject *fail_sending(const struct socket_view *v, int error) {
     return fail(error, NULL);
 }
 
+static void set_address(struct outgoing *o, const uint8_t *address, uint16_t port, uint32_t scope) {
+    memcpy(o->address, address, sizeof o->address);
+    o->port = port;
+    o->scope = scope;
+}
+
 /* Where a datagram goes that is sent without an address; -1 with ENOTCONN or EDESTADDRREQ. */
 static int peer_address(struct socket_view *v, struct outgoing *o) {
     struct xs_socket *s = v->socket;
@@ -268,9 +274,7 @@ static int peer_address(struct socket_view *v, struct outgoing *o) {
         fail(EDESTADDRREQ, NULL);
         return -1;
     }
-    o->address = s->sending.peer;
-    o->port = s->sending.peer_port;
-    o->scope = s->sending.peer_scope;
+    set_address(o, s->sending.peer, s->sending.peer_port, s->sending.peer_scope);
     return 0;
 }
 
@@ -285,6 +289,13 @@ static int sound(struct socket_view *v, struct outgoing *o) {
     return -1;
 }
 
+/* Where a datagram goes that is sent to `tuple`; -1 with an exception. */
+static int given_address(struct socket_view *v, PyObject *tuple, struct outgoing *o) {
+    if (views_parse_address(&v->to, v->socket->family, tuple)) return -1;
+    set_address(o, v->to.address, v->to.port, v->to.scope);
+    return 0;
+}
+
 /* sendto(data, address or None): bytes sent, or None when it would block. */
 PyObject *views_sendto(PyObject *self, PyObject *const *args, Py_ssize_t n) {
     struct socket_view *v = (struct socket_view *)self;
@@ -297,13 +308,7 @@ PyObject *views_sendto(PyObject *self, PyObject *const *args, Py_ssize_t n) {
     int pending = xs_socket_take_error(s);
     if (pending) return fail(pending, NULL);
     struct outgoing o = {0};
-    if (Py_IsNone(args[1]) ? peer_address(v, &o) : views_parse_address(&v->to, s->family, args[1]))
-        return NULL;
-    if (!o.address) {
-        o.address = v->to.address;
-        o.port = v->to.port;
-        o.scope = v->to.scope;
-    }
+    if (Py_IsNone(args[1]) ? peer_address(v, &o) : given_address(v, args[1], &o)) return NULL;
     Py_buffer data;
     if (PyObject_GetBuffer(args[0], &data, PyBUF_SIMPLE)) return NULL;
     o.data = data.buf;
@@ -316,8 +321,7 @@ PyObject *views_sendto(PyObject *self, PyObject *const *args, Py_ssize_t n) {
 }
 
 /* One datagram's address out of what send_batch() was given: None, one tuple, a list of tuples, or a Batch to answer. */
-static int address_for(struct socket_view *v, PyObject *addresses, Py_ssize_t i, struct known_address *room,
-                       struct outgoing *o) {
+static int address_for(struct socket_view *v, PyObject *addresses, Py_ssize_t i, struct outgoing *o) {
     if (Py_IsNone(addresses)) return peer_address(v, o);
     if (Py_IS_TYPE(addresses, views_batch_type)) {
         const struct batch *b = (struct batch *)addresses;
@@ -326,18 +330,11 @@ static int address_for(struct socket_view *v, PyObject *addresses, Py_ssize_t i,
                             "the batch that is answered has fewer datagrams, or is of another family");
             return -1;
         }
-        o->address = b->source + 16 * i;
-        o->port = b->port[i];
-        o->scope = b->scope[i];
+        set_address(o, b->source + 16 * i, b->port[i], b->scope[i]);
         return 0;
     }
     PyObject *tuple = PyList_Check(addresses) ? PyList_GetItem(addresses, i) : addresses;
-    if (!tuple || views_parse_address(&v->to, v->socket->family, tuple)) return -1;
-    *room = v->to;
-    o->address = room->address;
-    o->port = room->port;
-    o->scope = room->scope;
-    return 0;
+    return tuple ? given_address(v, tuple, o) : -1;
 }
 
 /* send_batch(payloads: list, addresses, start, errors: dict): from index `start` on, one walk's worth. Returns how many were
@@ -355,7 +352,6 @@ PyObject *views_send_batch(PyObject *self, PyObject *const *args, Py_ssize_t n) 
     Py_ssize_t left = PyList_Size(args[0]) - start;
     uint32_t want = left < 0 ? 0 : left > (Py_ssize_t)XS_WEIGHT ? XS_WEIGHT : (uint32_t)left;
     struct outgoing out[XS_WEIGHT];
-    struct known_address room[XS_WEIGHT];
     Py_buffer data[XS_WEIGHT];
     uint32_t held = 0, ready = 0;
     for (; ready < want; ready++) {
@@ -364,7 +360,7 @@ PyObject *views_send_batch(PyObject *self, PyObject *const *args, Py_ssize_t n) 
         if (PyObject_GetBuffer(PyList_GetItem(args[0], start + ready), &data[held], PyBUF_SIMPLE)) break;
         o->data = data[held].buf;
         o->bytes = data[held++].len;
-        if (address_for(v, args[1], start + ready, &room[ready], o) || sound(v, o)) break;
+        if (address_for(v, args[1], start + ready, o) || sound(v, o)) break;
     }
     bool done = ready == want && transmit(v, out, want);
     for (uint32_t i = 0; i < held; i++) PyBuffer_Release(&data[i]);
