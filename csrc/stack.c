@@ -16,8 +16,9 @@
 
 static const struct xs_config no_devices;
 
-/* Anonymous memory that a forked child does not get: it must not touch frames that the parent's kernel rings name. */
-static void *map_private(size_t bytes, int flags) {
+/* Memory that a forked child does not get: it must not touch frames that the parent's kernel rings name. Shared, so that no
+ * page is ever copied on write from under the kernel. */
+static void *map_unforked(size_t bytes, int flags) {
     void *p =
         mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE | flags, -1, 0);
     if (p == MAP_FAILED) return NULL;
@@ -30,15 +31,17 @@ static int mem_init(struct xs_stack *s, const struct xs_stack_options *o) {
     m->nframes = o->workers * o->frames_per_worker;
     m->frame_shift = (uint32_t)__builtin_ctz(o->frame_bytes);
     s->data_bytes = (size_t)m->nframes << m->frame_shift;
-    m->data = map_private(s->data_bytes, o->huge_pages ? MAP_HUGETLB : 0);
-    m->pkt = map_private(m->nframes * sizeof *m->pkt, 0);
-    m->meta = map_private(m->nframes * sizeof *m->meta, 0);
+    m->data = map_unforked(s->data_bytes, o->huge_pages ? MAP_HUGETLB : 0);
+    m->pkt = map_unforked(m->nframes * sizeof *m->pkt, 0);
+    m->meta = map_unforked(m->nframes * sizeof *m->meta, 0);
     if (!m->data || !m->pkt || !m->meta) return -ENOMEM;
     for (uint32_t f = 0; f < m->nframes; f++) xs_frame_close(m, f, 0);
+    xs_fork_guard(s);
     return 0;
 }
 
 static void mem_deinit(struct xs_stack *s) {
+    xs_fork_unguard(s);
     for (uint32_t f = 0; s->mem.data && f < s->mem.nframes; f++) xs_frame_open(&s->mem, f);
     if (s->mem.data) munmap(s->mem.data, s->data_bytes);
     if (s->mem.pkt) munmap(s->mem.pkt, s->mem.nframes * sizeof *s->mem.pkt);
@@ -130,6 +133,14 @@ uint64_t xs_stack_now_ns(const struct xs_stack *s) {
 
 void xs_stack_synchronize(struct xs_stack *s) {
     for (uint32_t i = 0; i < s->nworkers; i++) xs_epoch_wait(&s->worker[i]->epoch);
+}
+
+void xs_stack_flush(struct xs_stack *s) {
+    for (uint32_t i = 0; i < s->nworkers; i++) {
+        xs_worker_hold(s->worker[i]);
+        xs_inbox_flush(&s->worker[i]->inbox);
+        xs_worker_unhold(s->worker[i]);
+    }
 }
 
 int xs_stack_set_devices(struct xs_stack *s, const struct xs_device_values *v, uint32_t n) {

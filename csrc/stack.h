@@ -21,8 +21,17 @@ struct xs_stack {
     /* Held while a worker's queues change; the watchdog looks at them under it. Taken before any worker is entered. */
     pthread_mutex_t ports_lock;
     struct xs_worker *worker[XS_WORKERS_MAX];
+    struct xs_stack *next; /* of the process */
 };
 
 uint64_t xs_stack_now_ns(const struct xs_stack *s);
+
+/* From when the memory is there until it goes: a forked child has zeros in its place. stack_fork.c */
+void xs_fork_guard(struct xs_stack *s);
+void xs_fork_unguard(struct xs_stack *s);
+
+/* After queues were taken out of a table that workers put packets by: what was put is published, and no worker remembers a
+ * queue as one to be flushed. Then the queue may go. */
+void xs_stack_flush(struct xs_stack *s);
 
 #endif

@@ -11,14 +11,15 @@
 int xs_stack_set_frame_claims(struct xs_stack *stack, const struct xs_frame_claim *claims, uint32_t n) {
     struct xs_frame_claims *table = n ? calloc(1, sizeof *table + n * sizeof table->entry[0]) : NULL;
     if (n && !table) return -ENOMEM;
+    if (table) table->n = n;
     for (uint32_t i = 0; i < n; i++) {
-        table->n = n;
         table->entry[i].claim_id = claims[i].claim_id;
         table->entry[i].device = claims[i].device;
         table->entry[i].socket = claims[i].socket;
     }
     const struct xs_frame_claims *old = atomic_exchange(&stack->tables.frame_claims, table);
     xs_stack_synchronize(stack);
+    xs_stack_flush(stack);
     free((void *)old);
     return 0;
 }

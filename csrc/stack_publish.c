@@ -1,5 +1,5 @@
 /* Publishing routing and neighbour tables: one exchange of a pointer, then the wait until no worker can see the old one.
- * And asking what they say, from control, which publishes: what it reads here nobody replaces meanwhile. */
+ * And asking what they say: in a worker's place, so that what is read is not freed meanwhile. */
 #include "stack.h"
 
 #include "ffi/10_core.cdef.h"
@@ -14,6 +14,7 @@ const struct xs_fib *xs_stack_fib(struct xs_stack *s) { return xs_table(&s->tabl
 
 void xs_routing_ask(struct xs_stack *s, uint32_t device, const struct xs_fib_key *keys, uint32_t n,
                     struct xs_routed *out) {
+    xs_worker_hold(s->worker[0]);
     const struct xs_fib *fib = xs_table(&s->tables, fib);
     const struct xs_config *config = xs_table(&s->tables, config);
     for (uint32_t i = 0; i < n; i++) {
@@ -24,4 +25,5 @@ void xs_routing_ask(struct xs_stack *s, uint32_t device, const struct xs_fib_key
         else
             xs_routing_output(fib, config, &key, &out[i]);
     }
+    xs_worker_unhold(s->worker[0]);
 }

@@ -18,8 +18,9 @@ static int feeds_create(struct xs_stack *stack, struct xs_socket *s, uint32_t rc
     s->nfeeds = (uint8_t)stack->nworkers;
     for (uint32_t i = 0; i < s->nfeeds; i++) {
         s->feed[i].socket = s;
-        s->feed[i].ring = xs_spsc_create(xs_feed_slots(rcvbuf, stack->frames_per_worker));
-        if (!s->feed[i].ring) return -ENOMEM;
+        struct xs_spsc *ring = xs_spsc_create(xs_feed_slots(rcvbuf, stack->frames_per_worker));
+        if (!ring) return -ENOMEM;
+        atomic_init(&s->feed[i].ring, ring);
     }
     return 0;
 }
@@ -56,7 +57,10 @@ static void close_event_fd(struct xs_socket *s) {
 }
 
 void xs_socket_free(struct xs_socket *s) {
-    for (uint32_t i = 0; s->feed && i < s->nfeeds; i++) xs_spsc_destroy(s->feed[i].ring);
+    for (uint32_t i = 0; s->feed && i < s->nfeeds; i++) {
+        xs_spsc_destroy(xs_feed_ring(&s->feed[i]));
+        for (uint32_t k = 0; k < 32; k++) xs_spsc_destroy(s->feed[i].outgrown[k]);
+    }
     free(s->feed);
     free((void *)atomic_load(&s->filter));
     close_event_fd(s);
@@ -68,49 +72,28 @@ int xs_stack_set_sockets(struct xs_stack *stack, const struct xs_socket_binding 
     if (n && !table) return -ENOMEM;
     const struct xs_socket_table *old = atomic_exchange(&stack->tables.sockets, table);
     xs_stack_synchronize(stack);
-    /* a socket that is in the table no more may still be on a worker's list of those to be flushed: outside of a poll
-     * only what a send call or a resumed hook has delivered */
-    for (uint32_t i = 0; i < stack->nworkers; i++) {
-        xs_worker_hold(stack->worker[i]);
-        xs_inbox_flush(&stack->worker[i]->inbox);
-        xs_worker_unhold(stack->worker[i]);
-    }
+    xs_stack_flush(stack);
     xs_socket_table_destroy((struct xs_socket_table *)old);
     return 0;
 }
 
 /* ---- settings ---- */
 
-static int resize_feed(struct xs_worker *w, struct xs_feed *f, uint32_t slots) {
-    struct xs_spsc *larger = xs_spsc_create(slots);
-    if (!larger) return -ENOMEM;
-    xs_worker_hold(w);
-    struct xs_spsc *old = f->ring;
-    xs_spsc_flush(old);
-    while (slots < xs_spsc_len(old)) { /* what is queued stays queued */
-        xs_spsc_destroy(larger);
-        larger = xs_spsc_create(slots *= 2);
-        if (!larger) break;
-    }
-    uint32_t frame;
-    while (larger && xs_spsc_pop(old, &frame, 1)) xs_spsc_push(larger, frame);
-    if (larger) {
+int xs_feed_resize(struct xs_feed *f, uint32_t rcvbuf, uint32_t frames) {
+    struct xs_spsc *old = xs_feed_ring(f);
+    uint32_t slots = xs_feed_slots(rcvbuf, frames), frame;
+    if (slots > old->mask + 1) {
+        struct xs_spsc *larger = xs_spsc_create(slots);
+        if (!larger) return -ENOMEM;
+        xs_spsc_flush(old);
+        while (xs_spsc_pop(old, &frame, 1)) xs_spsc_push(larger, frame); /* what is queued stays queued */
         xs_spsc_flush(larger);
-        f->ring = larger;
-        f->charged_end = 0; /* of the buffer as it was */
+        f->outgrown[__builtin_ctz(old->mask + 1)] = old;
+        atomic_store_explicit(&f->ring, larger, memory_order_release);
     }
-    xs_worker_unhold(w);
-    if (!larger) return -ENOMEM;
-    xs_spsc_destroy(old);
-    return 0;
-}
-
-int xs_socket_resize(struct xs_stack *stack, struct xs_socket *s, uint32_t bytes) {
-    for (uint32_t i = 0; i < s->nfeeds; i++) {
-        int rc = resize_feed(stack->worker[i], &s->feed[i], xs_feed_slots(bytes, stack->frames_per_worker));
-        if (rc) return rc;
-    }
-    atomic_store(&s->rcvbuf, bytes);
+    atomic_store(&f->socket->rcvbuf, rcvbuf);
+    f->charged_end = 0;        /* it was that of the buffer as it was */
+    xs_socket_wake(f->socket); /* a sleeper may have seen the old ring empty */
     return 0;
 }
 

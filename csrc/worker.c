@@ -344,7 +344,9 @@ int xs_worker_resume(struct xs_worker *w, uint32_t at, const uint8_t *next, cons
                      uint32_t n) {
     if (!xs_worker_enter(w)) return -EBUSY;
     int rc = xs_walk_resume(&w->walk, at, next, reason, n, xs_stack_now_ns(w->stack));
-    kick_all(w, w->walk.now_ns);
+    xs_inbox_flush(
+        &w->inbox); /* as at the end of a poll: what the hook let through is there for its reader now */
+    xs_worker_finish(w);
     xs_worker_leave(w);
     return rc;
 }

@@ -7,6 +7,7 @@ import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
+from xdpstack.device.claims import PrefixClaim
 from xdpstack.hook import HookBatch
 from xdpstack.testing import MemoryStack, memory_stack
 
@@ -92,3 +93,25 @@ def test_threads_that_poll_do_not_run_a_hook_twice_on_a_packet() -> None:
             thread.join()
         assert failures == []
         assert sorted(seen) == sorted(received) == [number.to_bytes(4) for number in range(400)]
+
+
+def test_what_a_hook_lets_through_is_there_when_it_has_run() -> None:
+    """Nobody need poll again for it to be delivered."""
+    with echo() as stack:
+        sock = stack.udp(("10.0.0.1", 7))
+        stack.hook("netfilter.input", lambda batch: None, name="pass")
+        stack.inject("a0", datagram(1))
+        stack.poll()
+        assert sock.stats()["queued"] == 1
+
+
+def test_frames_that_a_hook_let_through_go_home_when_their_claim_ends() -> None:
+    claim = PrefixClaim("10.0.0.2/32")
+    with echo() as stack:
+        frames = stack.frames(claim)
+        stack.hook("gro.rx", lambda batch: None, name="pass")
+        stack.backend.inject("a0", datagram(1), claim=claim)
+        stack.poll()
+        frames.close()
+        stack.poll()
+        assert stack.frames_by_owner()["queued"] == 0

@@ -298,10 +298,12 @@ class Stack:
 
     def frames_by_owner(self) -> dict[str, int]:
         """Where every frame is; sums to the number of frames."""
+        self._check_process()
         return self._core.frame_counts()
 
     def ledger(self) -> Ledger:
         """The packet ledger; `ledger().missing` is 0 unless there is a defect."""
+        self._check_process()
         return self._core.ledger()
 
     def info(self) -> dict[str, Any]:
@@ -316,14 +318,17 @@ class Stack:
 
     def trace_start(self, packets: int = 1) -> None:
         """Record the walk of the next `packets` packets."""
+        self.check()
         trace.start(self.walk, packets)
 
     def trace_read(self) -> list[trace.Walked]:
         """What was recorded so far."""
+        self._check_process()
         return trace.read(self.walk)
 
     def trace_stop(self) -> None:
         """Forget what was recorded."""
+        self._check_process()
         trace.stop(self.walk)
 
     # ---- life ----
@@ -332,6 +337,9 @@ class Stack:
         """Raise ClosedError or ForkedError when nothing may be called any more."""
         if self._closed:
             raise ClosedError("the stack is closed")
+        self._check_process()
+
+    def _check_process(self) -> None:
         if os.getpid() != self._pid:
             raise ForkedError(
                 f"the stack was opened by process {self._pid}, this is {os.getpid()}",

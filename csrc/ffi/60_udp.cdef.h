@@ -89,9 +89,6 @@ int xs_socket_take_error(struct xs_socket *socket);
 /* A model of the memory that a datagram costs; for tests: xdpstack/udp/semantics.py has the same. */
 uint32_t xs_udp_truesize(uint32_t bytes, int ipv6, int slow);
 
-/* Has the receive queue fit `bytes` of receive buffer. The caller keeps readers away: it holds the GIL. */
-int xs_socket_resize(struct xs_stack *stack, struct xs_socket *socket, uint32_t bytes);
-
 /* Polls and sleeps until the socket has something: 1 = a datagram or an error, 2 = packets are parked for a Python hook,
  * 0 = `timeout_ms` (-1: for ever) is over, or a signal came. `drive` 0: another thread polls, only sleep. */
 int xs_socket_wait(struct xs_stack *stack, struct xs_socket *socket, int drive, uint32_t budget,

@@ -273,7 +273,7 @@ static void host_read(struct host *h) {
     for (uint32_t i = 0; i < SOCKETS; i++) {
         struct xs_socket *s = h->socket[i];
         uint32_t frame;
-        while (xs_spsc_pop(s->feed[0].ring, &frame, 1)) {
+        while (xs_spsc_pop(xs_feed_ring(&s->feed[0]), &frame, 1)) {
             uint32_t left = h->stack->mem.pkt[frame].payload_len, off = h->stack->mem.pkt[frame].payload_off;
             for (uint32_t f = frame; f != XS_NO_FRAME; f = h->stack->mem.pkt[f].frag) {
                 static uint8_t room[4096];

@@ -28,7 +28,7 @@ void xs_inbox_flush(struct xs_inbox *self) {
     if (!first) return;
     for (struct xs_feed *f = first; f; f = f->next_dirty) {
         atomic_store_explicit(&f->charged_seen, f->charged, memory_order_relaxed);
-        xs_spsc_flush(f->ring);
+        xs_spsc_flush(xs_feed_ring(f));
     }
     /* the reader arms, then looks at its queue; we publish, then look at `armed`: one of us sees the other */
     atomic_thread_fence(memory_order_seq_cst);

@@ -36,7 +36,7 @@ static inline uint16_t xs_inbox_put(struct xs_inbox *self, struct xs_socket *s, 
     else if (__builtin_expect(self->frames_queued >= self->frames_end, 0) &&
              self->frames_queued >= (self->frames_end = xs_inbox_frames_end(self)))
         why = XS_REASON_PROTO_MEM;
-    else if (__builtin_expect(!xs_spsc_push(f->ring, frame), 0))
+    else if (__builtin_expect(!xs_spsc_push(xs_feed_ring(f), frame), 0))
         why = XS_REASON_SOCKET_RCVBUFF;
     if (__builtin_expect(why, 0)) {
         f->drops++;

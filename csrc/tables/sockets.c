@@ -88,11 +88,11 @@ const struct xs_socket_slot *xs_socket_slot_beyond(const struct xs_socket_table 
 static struct xs_socket *best(const struct xs_socket_table *t, const struct xs_socket_slot *s,
                               const struct xs_socket_key *k) {
     struct xs_socket *found = NULL;
-    int badness = -1;
+    int most = -1;
     for (uint32_t i = s->first; i < s->first + s->n; i++) {
         int score = xs_socket_score(&t->entry[i], k);
-        if (score > badness) {
-            badness = score;
+        if (score > most) {
+            most = score;
             found = t->entry[i].socket;
         }
     }
@@ -136,7 +136,7 @@ uint64_t xs_socket_rmem(const struct xs_socket *s) {
 
 bool xs_socket_queued(const struct xs_socket *s) {
     for (uint32_t i = 0; i < s->nfeeds; i++)
-        if (xs_spsc_len(s->feed[i].ring)) return true;
+        if (xs_spsc_len(xs_feed_ring(&s->feed[i]))) return true;
     return false;
 }
 
@@ -176,7 +176,7 @@ void xs_socket_stats(struct xs_socket *s, struct xs_socket_stats *out) {
     for (uint32_t i = 0; i < s->nfeeds; i++) {
         out->datagrams += s->feed[i].datagrams;
         out->drops += s->feed[i].drops;
-        out->queued += xs_spsc_len(s->feed[i].ring);
+        out->queued += xs_spsc_len(xs_feed_ring(&s->feed[i]));
     }
 }
 

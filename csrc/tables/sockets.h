@@ -31,9 +31,11 @@ struct xs_socket_error_ring {
     struct xs_socket_error slot[XS_SOCKET_ERRORS];
 };
 
-/* What one worker feeds into one socket. Written by that worker; the reader takes from `ring`. */
+/* What one worker feeds into one socket. Written by that worker; the reader takes from `ring`, and bystanders (who waits, who
+ * asks for statistics) look how much it holds. */
 struct xs_feed {
-    alignas(64) struct xs_spsc *ring; /* packets, by their first frame; as many as rcvbuf can hold */
+    alignas(
+        64) _Atomic(struct xs_spsc *) ring; /* packets, by their first frame; what rcvbuf can hold, or more */
     struct xs_socket *socket;
     struct xs_feed *next_dirty; /* chain of the feeds that this poll pushed to */
     uint64_t charged;           /* truesize of all that was ever queued, in bytes */
@@ -41,7 +43,14 @@ struct xs_feed {
     uint64_t datagrams, drops;  /* queued; refused for want of room */
     bool dirty;
     alignas(64) _Atomic(uint64_t) charged_seen; /* `charged`, as of the last flush, for everyone else */
+    /* Rings that were too small, by log2 of their slots: a bystander may still look at one. Each has at least twice the slots
+     * of the one before, so all of them are smaller than the one in use; they go with the socket. */
+    struct xs_spsc *outgrown[32];
 };
+
+static inline struct xs_spsc *xs_feed_ring(const struct xs_feed *f) {
+    return atomic_load_explicit(&f->ring, memory_order_acquire);
+}
 
 struct xs_socket {
     /* control's, constant while a table names the socket, except where atomic */
@@ -170,6 +179,10 @@ static inline int xs_socket_score(const struct xs_socket_entry *e, const struct 
 
 /* Slots that the receive queue of a worker needs, so that the bytes run out before the slots do. */
 uint32_t xs_feed_slots(uint32_t rcvbuf, uint32_t frames);
+
+/* Has a feed hold `rcvbuf` bytes, and the socket have that receive buffer: 0, or -ENOMEM and nothing is changed. While nobody
+ * feeds it (its worker is the caller's) nor reads it; `frames` is how many the worker has. */
+int xs_feed_resize(struct xs_feed *f, uint32_t rcvbuf, uint32_t frames);
 
 /* The table before the first socket is bound. */
 extern const struct xs_socket_table xs_no_sockets;

@@ -25,6 +25,7 @@ static struct batch *new_batch(struct socket_view *v, uint32_t n) {
     b->released = b->all_home = 0;
     b->family = v->socket->family;
     b->stack = v->stack;
+    b->forks = v->forks;
     b->keep = v->keep;
     Py_INCREF(b->keep);
     if (block) return b;
@@ -88,7 +89,7 @@ PyObject *views_recv_batch(PyObject *self, PyObject *const *args, Py_ssize_t n) 
 /* ---- lending ---- */
 
 static void return_unseen(struct batch *b) {
-    if (b->all_home) return;
+    if (b->all_home || b->forks != views_forks) return; /* in a child the frames are not ours */
     b->all_home = 1;
     for (uint32_t i = 0; i < b->n; i++) {
         if (b->views[i]) b->all_home = 0;
@@ -117,8 +118,12 @@ static void batch_dealloc(PyObject *self) {
 }
 
 static bool usable(const struct batch *b) {
-    if (!b->released) return true;
-    PyErr_SetString(views_closed_error, "the batch was released");
+    if (b->released)
+        PyErr_SetString(views_closed_error, "the batch was released");
+    else if (b->forks != views_forks)
+        views_refuse_child();
+    else
+        return true;
     return false;
 }
 

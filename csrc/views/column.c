@@ -98,6 +98,10 @@ PyObject *views_view(struct batch *b, uint32_t i) {
 
 static int payload_buffer(PyObject *self, Py_buffer *view, int flags) {
     struct payload *p = (struct payload *)self;
+    if (p->batch->forks != views_forks) {
+        views_refuse_child();
+        return -1;
+    }
     return PyBuffer_FillInfo(view, self, (void *)p->data, p->bytes, 1, flags);
 }
 
@@ -105,7 +109,7 @@ static void payload_dealloc(PyObject *self) {
     struct payload *p = (struct payload *)self;
     PyTypeObject *type = Py_TYPE(self);
     struct batch *b = p->batch;
-    if (--b->views[p->index] == 0 && b->released) {
+    if (--b->views[p->index] == 0 && b->released && b->forks == views_forks) {
         views_give_back(b->stack, b->frame[p->index]);
         b->frame[p->index] = XS_NO_FRAME;
     }

@@ -2,11 +2,9 @@
 #include "views/views.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <string.h>
 
 #define HEADROOM 128u /* a stage on the way may put a tag before the frame */
-#define TRIES 256u
 #define ETH_BYTES 14
 
 /* One frame of the user's into frames of ours: the first, and as many further ones as it takes. */
@@ -51,21 +49,15 @@ static struct xs_xsk *queue_of(const struct xs_worker *w, long device) {
     return NULL;
 }
 
-static bool enter(struct xs_worker *w) {
-    for (uint32_t i = 0; i < TRIES; i++)
-        if (xs_worker_enter(w)) return true;
-    return false;
-}
-
-/* Walks up to XS_WEIGHT frames; how many were taken. 0: no frames, no room, or somebody else drives. */
-static uint32_t transmit(struct xs_worker *w, struct xs_stack *stack, const Py_buffer *data, uint32_t n,
-                         uint8_t device) {
-    if (!enter(w)) return 0;
+/* Walks up to XS_WEIGHT frames; how many were taken, 0 when there are no frames or no room. -1 with an exception. */
+static int transmit(struct socket_view *v, struct xs_worker *w, const Py_buffer *data, uint32_t n,
+                    uint8_t device) {
+    if (!views_enter(v, w)) return -1;
     xs_pool_drain(&w->pool);
     for (uint32_t port = 0; port < w->napi.nports; port++)
         if (w->napi.port[port].xsk) xs_napi_complete(&w->napi, port);
     uint32_t room = xs_napi_tx_room(&w->napi, device), taken = 0;
-    struct xs_batch *b = xs_walk_begin(&w->walk, xs_stack_now_ns(stack));
+    struct xs_batch *b = xs_walk_begin(&w->walk, xs_stack_now_ns(v->stack));
     for (; taken < n && taken < room; taken++) {
         uint32_t frame = make(w, &data[taken], device);
         if (frame == XS_NO_FRAME) break;
@@ -75,7 +67,7 @@ static uint32_t transmit(struct xs_worker *w, struct xs_stack *stack, const Py_b
     if (taken) xs_walk_run(&w->walk, w->frames_tx_entry);
     xs_worker_finish(w);
     xs_worker_leave(w);
-    return taken;
+    return (int)taken;
 }
 
 static bool sound(const Py_buffer *data, uint32_t frame_bytes, bool multi) {
@@ -123,7 +115,7 @@ PyObject *views_send_frames(PyObject *self, PyObject *const *args, Py_ssize_t n)
             good = false;
         }
     }
-    uint32_t taken = good ? transmit(w, v->stack, data, want, (uint8_t)device) : 0;
+    int taken = good ? transmit(v, w, data, want, (uint8_t)device) : -1;
     for (uint32_t i = 0; i < held; i++) PyBuffer_Release(&data[i]);
-    return good ? PyLong_FromUnsignedLong(taken) : NULL;
+    return taken < 0 ? NULL : PyLong_FromLong(taken);
 }

@@ -37,7 +37,7 @@ uint32_t views_pop_many(struct socket_view *v, uint32_t *frames, uint32_t most) 
     const struct xs_mem *mem = &v->stack->mem;
     uint32_t n = 0;
     for (uint32_t k = 0; k < s->nfeeds && n < most; k++) {
-        struct xs_spsc *ring = s->feed[s->next_feed].ring;
+        struct xs_spsc *ring = xs_feed_ring(&s->feed[s->next_feed]);
         while (n < most && xs_spsc_pop(ring, &frames[n], 1)) released(s, ring, mem->pkt[frames[n++]].nexthop);
         if (++s->next_feed == s->nfeeds) s->next_feed = 0;
     }

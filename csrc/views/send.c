@@ -8,12 +8,10 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
-#include <sched.h>
 #include <string.h>
 #include <sys/socket.h>
 
 #define HEADROOM 128u /* for the headers that the stages put before the payload */
-#define TRIES 256u    /* to become the one who drives, before other Python threads get a turn */
 
 struct outgoing {
     const uint8_t *data;
@@ -181,18 +179,6 @@ static uint32_t room_for(struct socket_view *v, struct xs_worker *w, uint32_t n)
     return n;
 }
 
-/* False with an exception when the socket was closed while we waited for our turn. */
-static bool enter(struct socket_view *v, struct xs_worker *w) {
-    for (;;) {
-        for (uint32_t i = 0; i < TRIES; i++)
-            if (xs_worker_enter(w)) return true;
-        Py_BEGIN_ALLOW_THREADS;
-        sched_yield();
-        Py_END_ALLOW_THREADS;
-        if (!views_socket(v)) return false;
-    }
-}
-
 /* Sends up to XS_WEIGHT datagrams and sets `error` of each. False with an exception: closed, and none was sent. */
 static bool transmit(struct socket_view *v, struct outgoing *out, uint32_t n) {
     struct xs_socket *s = v->socket;
@@ -202,7 +188,7 @@ static bool transmit(struct socket_view *v, struct outgoing *out, uint32_t n) {
         for (uint32_t i = 0; i < n; i++) out[i].error = ENETDOWN;
         return true;
     }
-    if (!enter(v, w)) return false;
+    if (!views_enter(v, w)) return false;
     uint32_t room = room_for(v, w, n), walked = 0;
     struct xs_batch *b = xs_walk_begin(&w->walk, xs_stack_now_ns(v->stack));
     for (uint32_t i = 0; i < n; i++) {

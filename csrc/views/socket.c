@@ -1,7 +1,10 @@
 /* Socket: the view of one socket. Its methods never block and keep the GIL. */
 #include "views/views.h"
 
+#include <sched.h>
 #include <string.h>
+
+#define TRIES 256u /* to become the one who drives, before other Python threads get a turn */
 
 PyTypeObject *views_socket_type;
 
@@ -39,15 +42,31 @@ static PyObject *socket_close(PyObject *self, PyObject *unused) {
     Py_RETURN_NONE;
 }
 
-/* Larger or smaller queues, while no worker pushes and (we have the GIL) nobody reads. */
+bool views_enter(struct socket_view *v, struct xs_worker *w) {
+    for (;;) {
+        for (uint32_t i = 0; i < TRIES; i++)
+            if (xs_worker_enter(w)) return true;
+        Py_BEGIN_ALLOW_THREADS;
+        sched_yield();
+        Py_END_ALLOW_THREADS;
+        if (!views_socket(v)) return false;
+    }
+}
+
+/* Queues for another receive buffer. A feed's worker is ours while it is changed, and having the GIL we are its reader. */
 static PyObject *socket_set_rcvbuf(PyObject *self, PyObject *number) {
     struct socket_view *v = (struct socket_view *)self;
     struct xs_socket *s = views_socket(v);
     unsigned long bytes = s ? PyLong_AsUnsignedLong(number) : 0;
     if (PyErr_Occurred()) return NULL;
     if (bytes > INT32_MAX) bytes = INT32_MAX;
-    int rc = xs_socket_resize(v->stack, s, (uint32_t)bytes);
-    if (rc) return PyErr_NoMemory();
+    for (uint32_t i = 0; i < s->nfeeds; i++) {
+        struct xs_worker *w = v->stack->worker[i];
+        if (!views_enter(v, w)) return NULL;
+        int rc = xs_feed_resize(&s->feed[i], (uint32_t)bytes, v->stack->frames_per_worker);
+        xs_worker_leave(w);
+        if (rc) return PyErr_NoMemory();
+    }
     Py_RETURN_NONE;
 }
 

@@ -45,6 +45,7 @@ struct socket_view {
 struct batch {
     PyObject_HEAD struct xs_stack *stack;
     PyObject *keep;
+    uint64_t forks; /* as in struct socket_view */
     uint8_t family;
     uint8_t released;
     uint8_t all_home; /* no frame is lent any more */
@@ -67,16 +68,24 @@ int views_make_socket_type(PyObject *module);
 int views_make_batch_type(PyObject *module);
 int views_make_column_types(PyObject *module);
 
+static inline void views_refuse_child(void) {
+    PyErr_SetString(views_forked_error,
+                    "the stack was opened in the parent process; a child must open its own");
+}
+
 /* The socket of a view, or NULL with an exception: closed, or in a forked child. */
 static inline struct xs_socket *views_socket(struct socket_view *v) {
     if (__builtin_expect(v->socket && v->forks == views_forks, 1)) return v->socket;
     if (v->socket)
-        PyErr_SetString(views_forked_error,
-                        "the stack was opened in the parent process; a child must open its own");
+        views_refuse_child();
     else
         PyErr_SetString(views_closed_error, "the socket is closed");
     return NULL;
 }
+
+/* Waits until the worker is ours to drive; while another thread has it, other Python threads run. xs_worker_leave() ends it.
+ * False with an exception when the socket was closed meanwhile. socket.c */
+bool views_enter(struct socket_view *v, struct xs_worker *w);
 
 /* address.c */
 PyObject *views_address(struct known_address *known, uint8_t family, const uint8_t *address, uint16_t port,

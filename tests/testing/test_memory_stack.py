@@ -1,10 +1,12 @@
 """memory_stack(): a whole stack over memory devices."""
 
+import os
+
 import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
-from xdpstack.errors import ClosedError, ConfigurationError
+from xdpstack.errors import ClosedError, ConfigurationError, ForkedError
 from xdpstack.testing import MemoryDevice, MemoryStack, assert_packets_equal, memory_stack
 
 A0, B0, NEAR, FAR = (f"02:00:00:00:00:0{n}" for n in (1, 2, 3, 4))
@@ -115,3 +117,18 @@ def test_the_clock_is_the_callers() -> None:
 
 def test_packets_compare_equal() -> None:
     assert_packets_equal(datagram(), bytes(datagram()))
+
+
+def test_a_forked_child_is_told_by_whatever_looks_at_frames() -> None:
+    with router() as stack:
+        child = os.fork()
+        if child == 0:
+            raised = 0
+            for look in (stack.ledger, stack.frames_by_owner, stack.poll, stack.trace_start, stack.trace_read):
+                try:
+                    look()
+                except ForkedError:
+                    raised += 1
+            os._exit(0 if raised == 5 else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert stack.ledger().missing == 0

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
+from collections.abc import Callable
+
+import pytest
 
 from tests.udp.by_hand import ETHERNET, ip_header
 from tests.udp.by_hand_host import ByHandHost
@@ -128,17 +132,51 @@ def test_a_forked_child_is_told() -> None:
     sock = host.udp.open((HERE, 7))
     sock.setblocking(False)
     host.arrive(datagram(b"the parent's"))
+    in_a_child_raises_forked(lambda: sock.recv(9), lambda: sock.sendto(b"x", (PEER, 9)), sock.recv_batch)
+    assert sock.recv(99) == b"the parent's"
+
+
+def test_a_batch_is_the_parents_and_a_view_of_it_shows_a_child_zeros() -> None:
+    host = ByHandHost([packed(HERE)[12:]])
+    sock = host.udp.open((HERE, 7))
+    host.arrive(datagram(b"one"), datagram(b"two"), datagram(b"three"))
+    batch = sock.recv_batch(2)
+    other = sock.recv_batch(1)
+    view = batch.view(0)
+    in_a_child_raises_forked(batch.payloads, batch.views, lambda: batch.view(1), lambda: memoryview(view.obj))
+    assert in_a_child(lambda: bytes(view) == bytes(3)) == 0
+    assert in_a_child(lambda: batch.release() or other.__exit__(None, None, None) or True) == 0
+
+    def collect() -> bool:
+        nonlocal batch, other, view
+        del batch, other, view
+        return gc.collect() >= 0
+
+    assert in_a_child(collect) == 0
+    assert batch.payloads() == [b"one", b"two"]
+    assert bytes(view) == b"one"
+
+
+def in_a_child(call: Callable[[], object]) -> int:
+    """Calls it in a forked child; the exit status: 0 when it returned something true."""
     child = os.fork()
     if child == 0:
-        raised = 0
-        for call in (lambda: sock.recv(9), lambda: sock.sendto(b"x", (PEER, 9)), sock.recv_batch):
-            try:
+        status = 1
+        try:
+            status = 0 if call() else 2
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def in_a_child_raises_forked(*calls: Callable[[], object]) -> None:
+    def all_raise() -> bool:
+        for call in calls:
+            with pytest.raises(ForkedError):
                 call()
-            except ForkedError:
-                raised += 1
-        os._exit(0 if raised == 3 else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert sock.recv(99) == b"the parent's"
+        return True
+
+    assert in_a_child(all_raise) == 0
 
 
 def test_one_wake_up_for_two_datagrams_wakes_two_readers() -> None:
