@@ -29,10 +29,12 @@ FUZZ_FLAGS := -std=gnu17 -O1 -g -fno-omit-frame-pointer -fno-strict-aliasing -fn
 ARGS ?=
 # How long each fuzz target runs.
 FUZZ_SECONDS ?= 60
+# How many times `make soak` opens a stack.
+SOAK_ROUNDS ?= 1000
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-unit test-asan test-leaks fuzz bench lint format wheel clean
+.PHONY: help demo test test-unit test-asan test-leaks fuzz soak bench lint format wheel clean
 .PHONY: lint-python lint-types lint-imports lint-c
 .PHONY: packages-python packages-build packages-network packages-fuzz
 
@@ -91,6 +93,9 @@ build/fuzz/%.o: %.c | packages-build packages-fuzz
 	@$(AS_OWNER) $(CLANG) $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link -MMD -c $< -o $@
 
 -include $(wildcard build/fuzz/csrc/*.d build/fuzz/csrc/*/*.d)
+
+soak: packages-network $(VENV)/.built $(VENV)/.requires-testing ## open and close a stack SOAK_ROUNDS (1000) times: nothing is left (needs root)
+	@XDPSTACK_SOAK_ROUNDS=$(SOAK_ROUNDS) $(AS_ROOT) $(IN_VENV)/python -m pytest -rP tests/paths/test_soak.py $(ARGS)
 
 bench: packages-network $(VENV)/.built ## compare receive paths with a plain ring loop and kernel sockets (needs root)
 	@$(AS_ROOT) $(IN_VENV)/python -m benchmarks.receive $(ARGS)

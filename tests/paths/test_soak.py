@@ -1,0 +1,45 @@
+"""Opening and closing again and again leaves nothing: no descriptor, thread, mapping, BPF object or frame, and no memory.
+
+`make soak` does it a thousand times: XDPSTACK_SOAK_ROUNDS.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.paths.soak import Soaked
+from tests.paths.world import FAR, NEAR, MakeVeth
+
+pytestmark = pytest.mark.root
+ROUNDS = int(os.environ.get("XDPSTACK_SOAK_ROUNDS", "50"))
+#: What the allocators may take more, once what is set up at the first times is there; a leaked stack has 5 MiB.
+GROWTH_BYTES = 512 << 10
+
+
+def test_opening_and_closing_leaves_nothing(veth: MakeVeth) -> None:
+    pair = veth(near=NEAR, far=FAR)
+    words = [pair.near.netns.name, pair.near.name, pair.far.netns.name, str(ROUNDS)]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.paths.soak", *words],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=60 + ROUNDS,
+    )
+    soaked = Soaked(**json.loads(done.stdout))
+    assert soaked.objects == []
+    assert soaked.made >= 10 * ROUNDS  # programs, maps and a link, new ones in each round
+    assert not pair.near.has_xdp()
+    assert "7777" not in pair.near.netns.run("ss", "-uanH")
+    # The least of many rounds: some end with memory that goes with the next, as the stack of a thread that has just ended.
+    fifth = ROUNDS // 5
+    growth = min(soaked.memory[-fifth:]) - min(soaked.memory[fifth : 2 * fifth])
+    print(f"{ROUNDS} rounds, memory of the process grew by {growth} bytes in the last {3 * fifth}")
+    assert growth < GROWTH_BYTES, soaked.memory
