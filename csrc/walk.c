@@ -88,6 +88,7 @@ static void run_node(struct xs_walk *w, uint32_t at, struct xs_batch *b) {
         node->fn(node->self, b);
     else
         park(w, at, b);
+    if (!node->def) b->facts = 0; /* a hook may change whatever it likes */
     check_hand_over(w, b);
     if (w->trace && node->fn) record(w, at, b);
 }
@@ -112,6 +113,7 @@ static void load(struct xs_pending *q, uint32_t n, struct xs_batch *b) {
     memmove(q->frame, q->frame + n, (q->n - n) * sizeof b->frame[0]);
     q->n -= n;
     b->n = n;
+    b->facts = 0;
 }
 
 static uint32_t load_lowest(struct xs_walk *w, struct xs_batch *b) {
@@ -148,9 +150,19 @@ static void scatter(struct xs_walk *w, uint32_t at, struct xs_batch *b) {
     b->n = 0;
 }
 
+/* Eight at a time: the room behind the last is part of the batch, what is there is not looked at. */
 static inline bool uniform(const struct xs_batch *b) {
-    uint8_t differ = 0;
-    for (uint32_t i = 1; i < b->n; i++) differ |= b->next[i] ^ b->next[0];
+    const uint64_t all = 0x0101010101010101ull * b->next[0];
+    uint64_t differ = 0, eight;
+    uint32_t i = 0;
+    for (; i + 8 <= b->n; i += 8) {
+        memcpy(&eight, &b->next[i], 8);
+        differ |= eight ^ all;
+    }
+    if (i < b->n) {
+        memcpy(&eight, &b->next[i], 8);
+        differ |= (eight ^ all) << (64 - 8 * (b->n - i)); /* little-endian: the first are the lowest */
+    }
     return !differ;
 }
 
@@ -191,6 +203,7 @@ static int emit(struct xs_batch *b, uint8_t next) {
     uint32_t frame = xs_pool_get(b->walk->pool, b->mem);
     if (frame == XS_NO_FRAME) return -1;
     b->ledger->created++;
+    b->facts = 0;
     b->frame[b->n] = frame;
     b->next[b->n] = next;
     b->reason[b->n] = 0;
@@ -210,7 +223,7 @@ static const struct xs_batch_ops ops = {.emit = emit, .release = release};
 
 struct xs_batch *xs_walk_begin(struct xs_walk *w, uint64_t now_ns) {
     struct xs_batch *b = &w->batch;
-    b->n = 0;
+    b->n = b->facts = 0;
     b->mem = w->mem;
     b->walk = w;
     b->ops = &ops;

@@ -7,8 +7,8 @@
 
 The datagrams' frames are lent to the batch: as long as it has them, the device has that many less. `release()` gives them
 back at once, but for those of which a view (`view()`, `views()`) is alive: these go back when their last view dies. Columns
-and views stay valid memory whatever happens to the batch, the socket and the stack; methods raise ClosedError after
-`release()`. A batch that is collected is released.
+and views that were taken stay valid memory whatever happens to the batch, the socket and the stack; asking for more raises
+ClosedError after `release()`. A batch that is collected is released.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, Self
 class Batch:
     """What `recv_batch()` returns; a context manager that releases, and an iterable of (payload, address).
 
-    Columns are read-only memoryviews, one row a datagram, and stay readable after release:
+    Columns are read-only memoryviews, one row a datagram; one that was taken stays readable after release:
 
     - `sources`, `destinations`: 16 bytes each (shape (n, 16)), network order, IPv4 mapped;
     - `source_ports`, `source_scopes`: host order; the scope is the interface index of a link-local source, else 0;

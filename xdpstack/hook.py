@@ -30,7 +30,7 @@ from xdpstack.path import BY_NAME
 from xdpstack.walk import CStage, Hook, Walk, reasons
 
 #: Bumped with XS_STAGE_ABI of xdpstack_stage.h.
-STAGE_ABI = 1
+STAGE_ABI = 2
 #: Counters and edges a stage definition has room for (struct xs_stage_def).
 _EDGES, _COUNTERS = 8, 16
 

@@ -14,66 +14,24 @@
 #error "the last bytes of a sum are shifted into place as little-endian machines have them"
 #endif
 
-#define XS_CSUM_LONG 64u /* from here on vectors are worth their set-up */
-
 static inline uint64_t xs_csum_load64(const uint8_t *p) {
     uint64_t w;
     memcpy(&w, p, 8);
     return w;
 }
 
-/* To at most 33 bits and the carries, so that the caller may add to it without thinking of more of them. */
-static inline uint64_t xs_csum_settle(uint64_t sum, uint64_t carries) {
-    return (sum & 0xffffffffu) + (sum >> 32) + carries;
-}
+/* Adds `bytes` bytes at `p` to `sum`, which has at most 62 bits; so has what is returned. `p` starts at an even offset of what is
+ * summed. Source: RFC 1071, 2 (A): any order, any grouping. */
+uint64_t xs_csum_add_bytes(uint64_t sum, const void *p, size_t bytes);
 
-/* The sum of `blocks` blocks of 32 bytes. Each 64-bit lane adds up 32-bit words: no carry before 2^32 of them. */
-static inline uint64_t xs_csum_blocks(const uint8_t *p, size_t blocks) {
-    typedef uint64_t lanes __attribute__((vector_size(16)));
-    lanes low = {0, 0}, high = {0, 0};
-    for (; blocks; blocks--, p += 32) {
-        lanes v, w;
-        memcpy(&v, p, 16);
-        memcpy(&w, p + 16, 16);
-        low += (v & 0xffffffffu) + (w & 0xffffffffu);
-        high += (v >> 32) + (w >> 32);
-    }
-    low = (low & 0xffffffffu) + (low >> 32) + (high & 0xffffffffu) + (high >> 32);
-    return low[0] + low[1];
-}
-
-/* Adds `len` bytes at `p` to `sum`, which has at most 63 bits. `p` starts at an even offset of what is summed. */
-static inline uint64_t xs_csum_add(uint64_t sum, const void *p, size_t len) {
-    const uint8_t *b = p, *end = b + len;
-    if (len >= 8) {
-        if (len >= XS_CSUM_LONG) {
-            sum += xs_csum_blocks(b, len / 32);
-            b += len & ~(size_t)31;
-        }
-        uint64_t carries = 0, w;
-        for (const uint8_t *last = end - 8; b <= last; b += 8) {
-            sum += w = xs_csum_load64(b);
-            carries += sum < w;
-        }
-        if (b < end) { /* the rest: the last 8 bytes, less those that were summed */
-            sum += w = xs_csum_load64(end - 8) >> (64 - 8 * (end - b));
-            carries += sum < w;
-        }
-        return xs_csum_settle(sum, carries);
-    }
-    if (len & 4) {
+/* The same, put where it is used when `bytes` is a constant multiple of 4. */
+static inline __attribute__((always_inline)) uint64_t xs_csum_add(uint64_t sum, const void *p, size_t bytes) {
+    if (!__builtin_constant_p(bytes) || bytes % 4 || bytes > 32) return xs_csum_add_bytes(sum, p, bytes);
+    for (size_t at = 0; at < bytes; at += 4) {
         uint32_t w;
-        memcpy(&w, b, 4);
+        memcpy(&w, (const uint8_t *)p + at, 4);
         sum += w;
-        b += 4;
     }
-    if (len & 2) {
-        uint16_t w;
-        memcpy(&w, b, 2);
-        sum += w;
-        b += 2;
-    }
-    if (len & 1) sum += *b; /* the odd byte is the first of a word padded with zero */
     return sum;
 }
 

@@ -64,16 +64,28 @@ void xs_pool_drain(struct xs_pool *pool) {
         if (pool->from[i]) drain(pool, pool->from[i]);
 }
 
-void xs_pool_return(struct xs_pool *any, const struct xs_mem *mem, uint32_t frame) {
-    while (frame != XS_NO_FRAME) {
-        uint32_t next = mem->pkt[frame].frag;
-        struct xs_spsc *ring = any->pool[frame / any->per_home]->from_reader;
-        xs_assert(mem->pkt[frame].owner != XS_FREE, "a frame was returned twice");
-        mem->pkt[frame].owner = XS_FREE;
-        xs_frame_close(mem, frame, 0);
-        bool room = xs_spsc_push(ring, frame);
-        xs_assert(room, "more frames on a return ring than there are");
-        xs_spsc_flush(ring);
-        frame = next;
+static inline void give_back(struct xs_spsc *ring, const struct xs_mem *mem, uint32_t frame) {
+    xs_assert(mem->pkt[frame].owner != XS_FREE, "a frame was returned twice");
+    mem->pkt[frame].owner = XS_FREE;
+    xs_frame_close(mem, frame, 0);
+    bool room = xs_spsc_push(ring, frame);
+    xs_assert(room, "more frames on a return ring than there are");
+}
+
+uint64_t xs_pool_return(struct xs_pool *any, const struct xs_mem *mem, const uint32_t *frames, uint32_t n) {
+    struct xs_spsc *ring = any->pool[0]->from_reader;
+    uint64_t total = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        for (uint32_t frame = frames[i], next; frame != XS_NO_FRAME; frame = next, total++) {
+            next = mem->pkt[frame].frag;
+            struct xs_spsc *home = any->nhomes == 1 ? ring : any->pool[frame / any->per_home]->from_reader;
+            if (home != ring) {
+                xs_spsc_flush(ring);
+                ring = home;
+            }
+            give_back(ring, mem, frame);
+        }
     }
+    xs_spsc_flush(ring);
+    return total;
 }

@@ -63,7 +63,8 @@ void xs_pool_put_packet(struct xs_pool *pool, const struct xs_mem *mem, uint32_t
 /* Takes home what others have returned. Called at the start of each poll. */
 void xs_pool_drain(struct xs_pool *pool);
 
-/* From a Python reader, with the GIL held (which makes it the single producer): a packet goes home, whichever it is. */
-void xs_pool_return(struct xs_pool *any, const struct xs_mem *mem, uint32_t frame);
+/* From a Python reader, with the GIL held (which makes it the single producer): packets go home, whichever it is. Numbers that
+ * are XS_NO_FRAME are passed over. Returns how many frames these were. */
+uint64_t xs_pool_return(struct xs_pool *any, const struct xs_mem *mem, const uint32_t *frames, uint32_t n);
 
 #endif

@@ -18,6 +18,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct xs_ring {
     uint32_t prod; /* our own index, or the last seen one of the other side */
@@ -113,9 +114,17 @@ static inline uint32_t xs_spsc_pop(struct xs_spsc *r, uint32_t *out, uint32_t wa
         have = r->seen_prod - cons;
     }
     if (have > want) have = want;
-    for (uint32_t i = 0; i < have; i++) out[i] = r->slot[(cons + i) & r->mask];
+    uint32_t first = cons & r->mask, straight = r->mask + 1 - first;
+    if (straight > have) straight = have;
+    memcpy(out, &r->slot[first], straight * sizeof *out);
+    memcpy(out + straight, r->slot, (have - straight) * sizeof *out);
     if (have) atomic_store_explicit(&r->consumer, cons + have, memory_order_release);
     return have;
+}
+
+/* Consumer: what it has seen and not taken; there may be more. */
+static inline uint32_t xs_spsc_seen(struct xs_spsc *r) {
+    return r->seen_prod - atomic_load_explicit(&r->consumer, memory_order_relaxed);
 }
 
 /* Either side, or a bystander: how many are published and not taken. */

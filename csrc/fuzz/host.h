@@ -288,7 +288,7 @@ static void host_read(struct host *h) {
                 atomic_store(&inbox->frames_taken, atomic_load(&inbox->frames_taken) + 1);
             }
             must(!left, "a payload is as long as it says");
-            xs_pool_return(&h->worker->pool, &h->stack->mem, frame);
+            xs_pool_return(&h->worker->pool, &h->stack->mem, &frame, 1);
         }
         atomic_store(&s->released, s->feed[0].charged);
     }

@@ -30,7 +30,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define XS_STAGE_ABI 1u   /* bumped when a structure of this header changes */
+#define XS_STAGE_ABI 2u   /* bumped when a structure of this header changes */
 #define XS_BATCH_CAP 256u /* packets in a batch, emitted ones included */
 #define XS_WEIGHT 64u     /* packets taken from a ring, or from a caller, per batch: leaves room to emit */
 #define XS_NO_FRAME UINT32_MAX
@@ -153,9 +153,16 @@ struct xs_ledger {
     uint64_t delivered, sent, merged, punted, dropped;
 };
 
+/* Facts: what is known to hold for every packet of a batch, so that a stage need not look at each. napi says what it has
+ * seen; a stage that makes one untrue clears it; a batch that was put together anew, or that a hook has had, has none. */
+#define XS_ALL_PARSED 1u /* what napi.rx writes is written */
+#define XS_ALL_PLAIN 2u /* a UDP datagram as nearly all are, and its headers are right: stages/napi_plain.h */
+#define XS_ALL_TRIMMED 4u /* ends where its IP packet ends: no padding behind it */
+
 struct xs_batch {
-    uint32_t n;    /* packets; grows when a stage emits */
-    uint32_t node; /* which node of the walk is running */
+    uint32_t n;     /* packets; grows when a stage emits */
+    uint32_t node;  /* which node of the walk is running */
+    uint32_t facts; /* XS_ALL_* */
     const struct xs_mem *mem;
     struct xs_walk *walk;
     const struct xs_batch_ops *ops;
@@ -212,6 +219,9 @@ static inline void xs_own(const struct xs_mem *m, uint32_t frame, enum xs_owner 
     for (uint32_t packet = frame; packet != XS_NO_FRAME; packet = m->pkt[packet].seg)
         for (uint32_t f = packet; f != XS_NO_FRAME; f = m->pkt[f].frag) m->pkt[f].owner = (uint8_t)owner;
 }
+
+/* Every packet takes the same edge. */
+static inline void xs_next_all(struct xs_batch *b, uint8_t next) { __builtin_memset(b->next, next, b->n); }
 
 static inline void xs_drop(struct xs_batch *b, uint32_t i, enum xs_reason why) {
     b->next[i] = XS_DROP;

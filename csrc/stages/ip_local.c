@@ -2,6 +2,7 @@
  * Mirrors ip_local_deliver, ip_protocol_deliver_rcu, ip6_input, ip6_protocol_deliver_rcu. */
 #include "stages/ip.h"
 
+#include "base/likely.h"
 #include "wire/ipv4.h"
 #include "wire/ipv6.h"
 
@@ -49,11 +50,12 @@ static __attribute__((noinline)) void deliver_slowly(struct xs_batch *b, uint32_
 }
 
 void xs_ip_local(struct xs_ip *self, struct xs_batch *b) {
+    if (likely(b->facts & XS_ALL_PLAIN)) return xs_next_all(b, XS_IP_LOCAL_INPUT);
     const struct xs_config *config = xs_table(self->tables, config);
     const struct xs_pkt *pkt = b->mem->pkt;
     uint32_t n = b->n;
     for (uint32_t i = 0; i < n; i++) {
-        if (__builtin_expect(plain_udp(&pkt[b->frame[i]]), 1))
+        if (likely(plain_udp(&pkt[b->frame[i]])))
             b->next[i] = XS_IP_LOCAL_INPUT;
         else
             deliver_slowly(b, i, config);

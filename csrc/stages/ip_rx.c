@@ -1,11 +1,10 @@
 /* ip.rx: validates the IP header. Contract: xdpstack/stages/ip.py. Mirrors net/ipv4/ip_input.c, net/ipv6/ip6_input.c. */
 #include "stages/ip.h"
 
+#include "base/likely.h"
 #include "wire/eth.h"
 #include "wire/ipv4.h"
 #include "wire/ipv6.h"
-
-#define likely(x) __builtin_expect(!!(x), 1)
 
 /* Bytes of the packet before its IP header. */
 static inline uint32_t l2_bytes(const struct xs_pkt *p) { return (uint32_t)p->l3_off - p->data_off; }
@@ -172,7 +171,19 @@ static inline bool receive_plain(struct xs_pkt *p, const uint8_t *l3, const stru
     return true;
 }
 
+/* Plain packets need nothing but to end where their IP packet ends. */
+static void receive_all(struct xs_batch *b) {
+    xs_next_all(b, XS_IP_RX_PREROUTING);
+    if (likely(b->facts & XS_ALL_TRIMMED)) return;
+    for (uint32_t i = 0; i < b->n; i++) {
+        struct xs_pkt *p = xs_pkt(b, i);
+        p->pkt_len = p->len = (uint16_t)(p->payload_off + p->payload_len - p->data_off);
+    }
+    b->facts |= XS_ALL_TRIMMED;
+}
+
 void xs_ip_rx(struct xs_ip *self, struct xs_batch *b) {
+    if (likely(b->facts & XS_ALL_PLAIN)) return receive_all(b);
     const struct xs_config *config = xs_table(self->tables, config);
     const struct xs_mem mem = *b->mem; /* a copy: no store through `p` can change it, it stays in registers */
     uint32_t n = b->n;

@@ -4,12 +4,8 @@
 
 #include <errno.h>
 
-#include "wire/wire.h"
-
-#define ETH_BYTES 14u
-#define VLAN_BYTES 4u
-#define ETHERTYPE_VLAN 0x8100u
-#define ETHERTYPE_QINQ 0x88a8u
+#include "base/likely.h"
+#include "stages/napi_plain.h"
 
 /* ---- ports ---- */
 
@@ -89,50 +85,93 @@ static void join(struct xs_napi *self, struct xs_xsk *x, uint32_t frame, bool mo
     x->rx_head = XS_NO_FRAME;
 }
 
+/* What a poll makes of descriptors. */
+struct taken {
+    uint32_t n;       /* descriptors */
+    uint32_t bad;     /* of them, such as no sound kernel makes */
+    uint32_t padding; /* bytes behind the IP packets of plain ones */
+    uint64_t bytes;
+};
+
+static inline bool is_sound(const struct xs_mem *mem, const struct xdp_desc *d) {
+    uint32_t chunk = 1u << mem->frame_shift, off = (uint32_t)d->addr & (chunk - 1);
+    return d->addr < (uint64_t)mem->nframes << mem->frame_shift && (uint64_t)off + d->len <= chunk;
+}
+
+/* Takes descriptors of plain packets, until one is of another. A function of its own: what is copied for each packet is then
+ * copied, and not put together anew. */
+static __attribute__((noinline)) void take_plain(const struct xs_plain *plain, const struct xs_mem *memory,
+                                                 const struct xs_ring *rx, uint32_t most, uint32_t *frames,
+                                                 struct taken *out) {
+    const struct xs_mem mem = *memory; /* a copy: no store can change it, it stays in registers */
+    const struct xdp_desc *slots = rx->slots, *wrap = slots + rx->size, *d = &slots[rx->cons & rx->mask];
+    const uint64_t within = (1u << mem.frame_shift) - 1, end = (uint64_t)mem.nframes << mem.frame_shift;
+    const uint32_t room = (uint32_t)within + 1 - plain->off;
+    struct taken t = {0};
+    for (; t.n < most; t.n++) {
+        uint64_t addr = d->addr;
+        uint32_t len = d->len, frame = (uint32_t)(addr >> mem.frame_shift);
+        if (unlikely((addr & within) != plain->off || addr >= end || len > room ||
+                     d->options & XS_UAPI_XDP_PKT_CONTD))
+            break;
+        xs_frame_open(&mem, frame);
+        xs_frame_close(&mem, frame, plain->off + len);
+        if (unlikely(!xs_plain_fill(plain, &mem.pkt[frame], mem.data + addr, len, &t.padding))) break;
+        frames[t.n] = frame;
+        t.bytes += len;
+        if (unlikely(++d == wrap)) d = slots;
+    }
+    *out = t;
+}
+
+/* Takes one descriptor, whatever it is: what napi.rx does is left to it. */
+static void take(struct xs_napi *self, struct xs_xsk *x, const struct xs_pkt *fresh, const struct xdp_desc *d,
+                 struct xs_batch *b, struct taken *t) {
+    const struct xs_mem *mem = self->mem;
+    uint32_t frame = (uint32_t)(d->addr >> mem->frame_shift),
+             off = (uint32_t)d->addr & ((1u << mem->frame_shift) - 1);
+    t->n++;
+    if (unlikely(!is_sound(mem, d))) {
+        t->bad++; /* do not follow it out of the UMEM */
+        return;
+    }
+    xs_frame_open(mem, frame);
+    xs_frame_close(mem, frame, off + d->len);
+    struct xs_pkt *p = &mem->pkt[frame];
+    bool more = d->options & XS_UAPI_XDP_PKT_CONTD;
+    *p = *fresh;
+    p->pkt_len = d->len;
+    p->data_off = (uint16_t)off;
+    p->len = (uint16_t)d->len;
+    if (unlikely(more || x->rx_head != XS_NO_FRAME))
+        join(self, x, frame, more, b);
+    else
+        b->frame[b->n++] = frame;
+}
+
 uint32_t xs_napi_poll(struct xs_napi *self, uint32_t port, uint32_t budget, struct xs_batch *b) {
     struct xs_xsk *x = self->port[port].xsk;
-    uint32_t n = xs_ring_have(&x->rx, budget);
+    uint32_t n = xs_ring_have(&x->rx, budget), first = x->rx.cons, mask = x->rx.mask;
     if (!n) return 0;
-    const struct xs_mem *mem = self->mem;
     const struct xdp_desc *slots = x->rx.slots;
-    /* what the stores below cannot change, but the compiler cannot know that */
+    const struct xs_device_config *device = &xs_table(self->tables, config)->device[x->device];
     const struct xs_pkt fresh = {
         .device = x->device, .queue = x->queue, .frag = XS_NO_FRAME, .seg = XS_NO_FRAME, .owner = XS_WALKING};
-    struct xs_pkt *pkts = mem->pkt;
-    uint32_t first = x->rx.cons, mask = x->rx.mask, shift = mem->frame_shift, chunk = 1u << shift, got = b->n,
-             bad = 0;
-    uint64_t end = (uint64_t)mem->nframes << shift;
-    bool joining = x->rx_head != XS_NO_FRAME;
-    for (uint32_t i = 0; i < n; i++) {
-        const struct xdp_desc *d = &slots[(first + i) & mask];
-        uint64_t addr = d->addr;
-        uint32_t len = d->len, off = (uint32_t)addr & (chunk - 1), frame = (uint32_t)(addr >> shift);
-        if (__builtin_expect(addr >= end || len > chunk - off, 0)) {
-            bad++; /* never from a sound kernel: do not follow it out of the UMEM */
-            continue;
-        }
-        xs_frame_open(mem, frame);
-        xs_frame_close(mem, frame, off + len);
-        struct xs_pkt *p = &pkts[frame];
-        *p = fresh;
-        p->pkt_len = len;
-        p->data_off = (uint16_t)off;
-        p->len = (uint16_t)len;
-        bool more = d->options & XS_UAPI_XDP_PKT_CONTD;
-        if (__builtin_expect(more || joining, 0)) {
-            b->n = got;
-            join(self, x, frame, more, b);
-            got = b->n;
-            joining = more;
-        } else {
-            b->frame[got++] = frame;
-        }
+    struct taken t = {0};
+    if (likely(x->rx_head == XS_NO_FRAME)) {
+        struct xs_plain plain;
+        uint32_t off = (uint32_t)slots[first & mask].addr & ((1u << self->mem->frame_shift) - 1);
+        xs_plain_init(&plain, fresh, off, device->mac, !(device->flags & XS_DEV_IPV6_DISABLED));
+        take_plain(&plain, self->mem, &x->rx, n, b->frame, &t);
+        b->n = t.n;
     }
-    b->n = got;
+    if (likely(t.n == n)) b->facts = XS_ALL_PARSED | XS_ALL_PLAIN | (t.padding ? 0 : XS_ALL_TRIMMED);
+    while (t.n < n) take(self, x, &fresh, &slots[(first + t.n) & mask], b, &t);
+    self->polled_bytes = t.bytes;
     xs_ring_release(&x->rx, n);
-    x->rx_bad_descs += bad;
-    x->filled -= n - bad;
-    b->ledger->received += got;
+    x->rx_bad_descs += t.bad;
+    x->filled -= n - t.bad;
+    b->ledger->received += b->n;
     return n;
 }
 
@@ -178,29 +217,22 @@ static bool too_many_frags(const struct xs_batch *b, uint32_t frame) {
     return n > XS_FRAGS_MAX;
 }
 
-/* A MAC address as a number. Reads 8 bytes: of a frame that has an Ethernet header, of a device that has more behind it. */
-static inline uint64_t load_mac(const uint8_t *mac) {
-    uint64_t v;
-    memcpy(&v, mac, 8);
-    return v << 16;
-}
-
 /* Ethernet and VLAN headers into the descriptor; what is too short is flagged. eth_type_trans, skb_vlan_untag. */
 static inline void parse(const struct xs_batch *b, uint32_t i, uint64_t own, uint64_t *count) {
     struct xs_pkt *p = xs_pkt(b, i);
     uint32_t off = p->data_off, len = p->len;
     const uint8_t *eth = xs_data(b, i) + off;
-    if (__builtin_expect(len < ETH_BYTES, 0)) {
+    if (unlikely(len < XS_ETH_BYTES)) {
         p->flags |= XS_PKT_TRUNC;
         p->l3_off = (uint16_t)off;
         count[XS_NAPI_RX_TRUNCATED]++;
         return;
     }
-    uint16_t proto = xs_get16(eth + 12);
-    uint32_t header = ETH_BYTES;
-    if (__builtin_expect(proto == ETHERTYPE_VLAN || proto == ETHERTYPE_QINQ, 0)) {
+    uint16_t proto = xs_eth_type(eth);
+    uint32_t header = XS_ETH_BYTES;
+    if (unlikely(proto == XS_ETHERTYPE_VLAN || proto == XS_ETHERTYPE_QINQ)) {
         struct xs_meta *m = xs_meta(b, i);
-        if (len < header + VLAN_BYTES) {
+        if (len < header + XS_VLAN_BYTES) {
             p->flags |= XS_PKT_TRUNC;
             count[XS_NAPI_RX_TRUNCATED]++;
         } else { /* the outermost tag; a second one stays as the ethertype, for whoever handles QinQ */
@@ -208,13 +240,13 @@ static inline void parse(const struct xs_batch *b, uint32_t i, uint64_t own, uin
             m->vlan_proto = proto;
             m->vlan_tci = xs_get16(eth + header);
             proto = xs_get16(eth + header + 2);
-            header += VLAN_BYTES;
+            header += XS_VLAN_BYTES;
         }
     }
     p->l3_proto = proto;
     p->l3_off = (uint16_t)(off + header);
-    uint64_t dst = load_mac(eth);
-    if (__builtin_expect(dst == own, 1))
+    uint64_t dst = xs_plain_mac(eth);
+    if (likely(dst == own))
         p->pkt_type = XS_PACKET_HOST;
     else if (eth[0] & 1)
         p->pkt_type = dst == 0xffffffffffff0000ull ? XS_PACKET_BROADCAST : XS_PACKET_MULTICAST;
@@ -225,17 +257,22 @@ static inline void parse(const struct xs_batch *b, uint32_t i, uint64_t own, uin
 void xs_napi_rx(struct xs_napi *self, struct xs_batch *b) {
     const struct xs_config *config = xs_table(self->tables, config);
     uint64_t *count = b->count, bytes = 0, own = 0;
+    if (likely(b->facts & XS_ALL_PARSED)) { /* as it came from the ring, in this very poll */
+        xs_next_all(b, XS_NAPI_RX_RECEIVE);
+        count[XS_NAPI_RX_BYTES] += self->polled_bytes;
+        return;
+    }
     uint32_t device = XS_DEVICES_MAX; /* whose MAC `own` is: a batch is of one port, unless a hook mixed it */
     for (uint32_t i = 0; i < b->n; i++) {
         const struct xs_pkt *p = xs_pkt(b, i);
         if (p->device != device) {
             device = p->device;
-            own = load_mac(config->device[device].mac);
+            own = xs_plain_mac(config->device[device].mac);
         }
         parse(b, i, own, count);
         bytes += p->pkt_len;
         b->next[i] = XS_NAPI_RX_RECEIVE;
-        if (__builtin_expect(p->flags & XS_PKT_MULTI, 0) && too_many_frags(b, b->frame[i]))
+        if (unlikely(p->flags & XS_PKT_MULTI) && too_many_frags(b, b->frame[i]))
             xs_drop(b, i, XS_REASON_RX_TOO_MANY_FRAGS);
     }
     count[XS_NAPI_RX_BYTES] += bytes;

@@ -25,8 +25,9 @@ struct xs_napi {
     const struct xs_mem *mem;
     struct xs_pool *pool;
     const struct xs_tables *tables;
-    uint32_t nports;    /* ports[0..nports) may have a queue */
-    uint32_t next_port; /* round robin of polls */
+    uint32_t nports;       /* ports[0..nports) may have a queue */
+    uint32_t next_port;    /* round robin of polls */
+    uint64_t polled_bytes; /* of the batch that was polled last, when napi.rx need not count them */
     uint64_t
         starved; /* bit per port: its fill ring has less than half of what it should, for want of free frames */
     uint8_t tx_port[XS_DEVICES_MAX]

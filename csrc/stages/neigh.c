@@ -1,13 +1,12 @@
 /* neigh.tx: who is the next hop, and at which MAC? See neigh.h. Mirrors ip_finish_output2, ip6_finish_output2, neigh_output. */
 #include "stages/neigh.h"
 
+#include "base/likely.h"
 #include "tables/fib.h"
 #include "tables/neigh.h"
 #include "wire/eth.h"
 #include "wire/ipv4.h"
 #include "wire/ipv6.h"
-
-#define unlikely(x) __builtin_expect(!!(x), 0)
 
 static const uint8_t broadcast_mac[8] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
 

@@ -1,11 +1,9 @@
 /* routing.rx: where a received packet goes. See routing.h; the order of checks is the kernel's. */
 #include "stages/routing.h"
 
+#include "base/likely.h"
 #include "wire/ipv4.h"
 #include "wire/ipv6.h"
-
-#define likely(x) __builtin_expect(!!(x), 1)
-#define unlikely(x) __builtin_expect(!!(x), 0)
 
 static const struct xs_addr any4 = {0, XS_MAPPED};
 
@@ -192,26 +190,44 @@ static inline bool ordinary4(uint32_t src) {
 
 /* What is known of addresses from packets before, since the tables say the same of an address for the whole batch. */
 struct known {
-    struct xs_addr here; /* a destination that is here */
-    uint32_t foreign;    /* IPv4: a source that is none of this host's */
+    uint32_t device;     /* IPv4: by this device came ... */
+    uint64_t pair;       /* ... a packet for us from and to these addresses, as loaded */
+    uint32_t foreign;    /* IPv4: a source that is none of this host's; 0 = none known */
+    bool any_here;       /* there is a ... */
+    struct xs_addr here; /* ... destination that is here */
 };
 
-/* input4() and input6() would deliver the packet. */
-static inline bool for_us(const struct xs_fib *fib, const struct xs_device_config *device,
-                          const struct xs_pkt *p, const uint8_t *l3, struct known *known) {
-    bool ipv6 = p->flags & XS_PKT_IPV6;
-    struct xs_addr dst = ipv6 ? xs_addr_load(xs_ipv6_dst(l3)) : xs_addr_of4(xs_ipv4_dst(l3));
-    if (!xs_addr_equal(dst, known->here)) {
-        if (!xs_fib_is_here(fib, dst)) return false;
-        known->here = dst;
-    }
-    if (ipv6) return true;
+static inline bool is_here(const struct xs_fib *fib, struct xs_addr dst, struct known *known) {
+    if (known->any_here && xs_addr_equal(dst, known->here)) return true;
+    if (!xs_fib_is_here(fib, dst)) return false;
+    known->here = dst;
+    known->any_here = true;
+    return true;
+}
+
+/* input4() would deliver the packet. */
+static inline bool for_us4(const struct xs_fib *fib, const struct xs_device_config *device, const uint8_t *l3,
+                           struct known *known) {
     uint32_t src = xs_ipv4_src(l3);
     const struct xs_fib_family *f = &fib->family[0];
+    if (!is_here(fib, xs_addr_of4(xs_ipv4_dst(l3)), known)) return false;
     if (!ordinary4(src) || device->rp_filter || f->custom_local || f->custom_rules) return false;
     if (src == known->foreign || device->flags & XS_DEV_ACCEPT_LOCAL) return true;
     if (xs_fib_local(fib, xs_addr_of4(src))) return false;
     known->foreign = src;
+    return true;
+}
+
+/* input4() and input6() would deliver the packet. */
+static inline bool for_us(const struct xs_fib *fib, const struct xs_config *config, const struct xs_pkt *p,
+                          const uint8_t *l3, struct known *known) {
+    if (p->flags & XS_PKT_IPV6) return is_here(fib, xs_addr_load(xs_ipv6_dst(l3)), known);
+    uint64_t pair;
+    memcpy(&pair, l3 + XS_IPV4_SRC, sizeof pair);
+    if (pair == known->pair && p->device == known->device) return true;
+    if (!for_us4(fib, &config->device[p->device], l3, known)) return false;
+    known->pair = pair;
+    known->device = p->device;
     return true;
 }
 
@@ -236,43 +252,51 @@ static inline bool same_key(const struct previous *before, const struct xs_pkt *
            !memcmp(xs_ipv6_src(l3), xs_ipv6_src(before->l3), 32);
 }
 
-static __attribute__((noinline)) void decide(const struct xs_fib *fib, const struct xs_device_config *device,
-                                             const struct xs_pkt *p, const uint8_t *frame,
-                                             struct xs_routed *out) {
+static void decide(const struct xs_fib *fib, const struct xs_device_config *device, const struct xs_pkt *p,
+                   const uint8_t *frame, struct xs_routed *out) {
     struct xs_fib_key key;
     load_key(fib, p, frame, &key);
     *out = (struct xs_routed){0};
     xs_routing_input(fib, device, &key, out);
 }
 
+/* Whatever for_us() could not say. True when the decision was the one before's. */
+static __attribute__((noinline)) bool route(const struct xs_fib *fib, const struct xs_config *config,
+                                            struct xs_batch *b, uint32_t i, struct previous *before) {
+    struct xs_pkt *p = xs_pkt(b, i);
+    const uint8_t *frame = xs_data(b, i), *l3 = frame + p->l3_off;
+    bool same = same_key(before, p, l3);
+    if (!same) {
+        decide(fib, &config->device[p->device], p, frame, &before->route);
+        before->l3 = l3;
+        before->p = fib->family[!!(p->flags & XS_PKT_IPV6)].needs_ports ? NULL : p;
+    }
+    p->flags |= before->route.flags;
+    p->nexthop = before->route.nexthop;
+    b->next[i] = before->route.next;
+    b->reason[i] = before->route.reason;
+    return same;
+}
+
 void xs_routing_rx(struct xs_routing *self, struct xs_batch *b) {
     const struct xs_fib *fib = xs_table(self->tables, fib);
     const struct xs_config *config = xs_table(self->tables, config);
+    const struct xs_mem mem = *b->mem; /* a copy: no store through `p` can change it, it stays in registers */
     struct previous before = {0};
-    struct known known = {0};
+    struct known known = {.device = XS_DEVICES_MAX};
     uint64_t same = 0;
-    for (uint32_t i = 0; i < b->n; i++) {
-        struct xs_pkt *p = xs_pkt(b, i);
-        const uint8_t *l3 = xs_data(b, i) + p->l3_off;
-        const struct xs_device_config *device = &config->device[p->device];
+    uint32_t n = b->n;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t frame = b->frame[i];
+        struct xs_pkt *p = &mem.pkt[frame];
         p->flags &= (uint16_t)~XS_PKT_ROUTED;
-        if (same_key(&before, p, l3)) {
-            same++;
-        } else if (likely(for_us(fib, device, p, l3, &known))) {
+        if (likely(for_us(fib, config, p, xs_frame_data(&mem, frame) + p->l3_off, &known))) {
             p->flags |= XS_PKT_ROUTED_LOCAL;
             p->nexthop = XS_NEXTHOP_NONE;
             b->next[i] = XS_ROUTING_RX_LOCAL;
-            b->reason[i] = 0;
-            continue;
         } else {
-            decide(fib, device, p, xs_data(b, i), &before.route);
-            before.l3 = l3;
-            before.p = fib->family[!!(p->flags & XS_PKT_IPV6)].needs_ports ? NULL : p;
+            same += route(fib, config, b, i, &before);
         }
-        p->flags |= before.route.flags;
-        p->nexthop = before.route.nexthop;
-        b->next[i] = before.route.next;
-        b->reason[i] = before.route.reason;
     }
     b->count[XS_ROUTING_RX_SAME] += same;
 }

@@ -14,9 +14,9 @@
  */
 #include "stages/routing.h"
 
-#include <netinet/in.h>
+#include "base/likely.h"
 
-#define unlikely(x) __builtin_expect(!!(x), 0)
+#include <netinet/in.h>
 
 /* The errno of each reason, as a sender is told it: xdpstack/routing/reasons.py. */
 static enum xs_reason refused(uint32_t verdict) {

@@ -3,10 +3,9 @@
 #ifndef XS_STAGES_UDP_LOOK_H
 #define XS_STAGES_UDP_LOOK_H
 
+#include "base/likely.h"
 #include "stages/udp.h"
 #include "wire/udp.h"
-
-#define unlikely(x) __builtin_expect(!!(x), 0)
 
 /* Given to inline functions alone, so that it stays in registers. */
 struct look {

@@ -58,9 +58,8 @@ static inline bool has_header(const struct xs_pkt *p) {
     return p->len >= before_header(p) + XS_UDP_HEADER_BYTES;
 }
 
-/* Checks length and checksum, and sets ports, payload and csum. Returns 0 or why the packet is dropped. */
-static inline __attribute__((always_inline)) uint16_t
-check(const struct xs_batch *b, struct look *k, const struct xs_config *config, struct sums *sums) {
+/* Checks the length, and sets ports and payload. */
+static inline uint16_t check_header(struct look *k) {
     struct xs_pkt *p = k->p;
     if (unlikely(!has_header(p))) return XS_REASON_PKT_TOO_SMALL;
     /* up to the end of the IP packet: ip.rx trimmed what is behind */
@@ -73,6 +72,20 @@ check(const struct xs_batch *b, struct look *k, const struct xs_config *config, 
     p->dport = xs_udp_dport(k->uh);
     p->payload_off = p->l4_off + XS_UDP_HEADER_BYTES;
     p->payload_len = (uint16_t)(k->ulen - XS_UDP_HEADER_BYTES);
+    return 0;
+}
+
+/* Header and checksum. Returns 0 or why the packet is dropped. */
+static inline __attribute__((always_inline)) uint16_t check(const struct xs_batch *b, struct look *k,
+                                                            bool plain, const struct xs_config *config,
+                                                            struct sums *sums) {
+    struct xs_pkt *p = k->p;
+    if (plain) {
+        k->ulen = p->payload_len + XS_UDP_HEADER_BYTES;
+    } else {
+        uint16_t why = check_header(k);
+        if (unlikely(why)) return why;
+    }
     if (p->csum == XS_CSUM_NONE && xs_udp_csum(k->uh)) {
         p->csum = checksum(b, k, config->device[p->device].flags & XS_DEV_PARTIAL_CSUM);
         sums->partial += p->csum == XS_CSUM_PARTIAL;
@@ -132,6 +145,13 @@ void xs_udp_deliver(struct xs_udp *self, struct xs_batch *b, uint32_t i, struct 
     b->count[XS_UDP_RX_BYTES] += sums.bytes;
 }
 
+/* Where the packet before was looked for: the next one is often for the same key. */
+struct search {
+    const struct xs_socket_table *table;
+    const struct xs_socket_slot *slot;
+    uint32_t hash;
+};
+
 /* When the key's own slot does not say at once. */
 static __attribute__((noinline)) struct xs_socket *choose(const struct xs_batch *b, uint32_t i, uint32_t hash,
                                                           const struct xs_socket_table *t) {
@@ -141,15 +161,17 @@ static __attribute__((noinline)) struct xs_socket *choose(const struct xs_batch 
 }
 
 static inline __attribute__((always_inline)) void deliver_to_one(struct xs_udp *self, struct xs_batch *b,
-                                                                 const struct look *k,
-                                                                 const struct xs_socket_table *t,
+                                                                 const struct look *k, struct search *search,
                                                                  struct sums *sums) {
     uint64_t high, low;
     destination(k, &high, &low);
-    uint32_t hash = xs_socket_hash(t, high, low, k->p->dport);
-    const struct xs_socket_slot *slot = &t->slot[hash];
-    struct xs_socket *s = slot->only;
-    if (unlikely(!s || !xs_socket_slot_is(slot, high, low, k->p->dport))) s = choose(b, k->i, hash, t);
+    if (!xs_socket_slot_is(search->slot, high, low, k->p->dport)) {
+        search->hash = xs_socket_hash(search->table, high, low, k->p->dport);
+        search->slot = &search->table->slot[search->hash];
+    }
+    struct xs_socket *s = search->slot->only;
+    if (unlikely(!s || !xs_socket_slot_is(search->slot, high, low, k->p->dport)))
+        s = choose(b, k->i, search->hash, search->table);
     if (unlikely(!s)) {
         xs_drop(b, k->i, XS_REASON_NO_SOCKET);
         return;
@@ -174,37 +196,47 @@ static void fetch_slots(const struct xs_batch *b, const struct xs_socket_table *
     }
 }
 
-/* One packet. Compiled once for each family, so that neither asks at every step which it is. */
+/* One packet. Compiled once for each family, and for plain packets (XS_ALL_PLAIN), so that nothing is asked at every step. */
 static inline __attribute__((always_inline)) void receive(struct xs_udp *self, struct xs_batch *b,
                                                           const struct xs_mem *mem, uint32_t i, bool ipv6,
-                                                          const struct xs_socket_table *t,
+                                                          bool plain, struct search *search,
                                                           const struct xs_config *config, struct sums *sums) {
     struct look k = look_at(mem, b, i, ipv6);
-    uint16_t why = check(b, &k, config, sums);
+    uint16_t why = check(b, &k, plain, config, sums);
     if (unlikely(why))
         xs_drop(b, i, why);
     else if (unlikely(k.p->flags & (XS_PKT_ROUTED_BROADCAST | XS_PKT_ROUTED_MULTICAST)))
-        xs_udp_deliver_to_all(self, b, i, t);
+        xs_udp_deliver_to_all(self, b, i, search->table);
     else
-        deliver_to_one(self, b, &k, t, sums);
+        deliver_to_one(self, b, &k, search, sums);
+}
+
+static inline __attribute__((always_inline)) void receive_all(struct xs_udp *self, struct xs_batch *b,
+                                                              bool plain, const struct xs_socket_table *t,
+                                                              struct sums *sums) {
+    const struct xs_config *config = xs_table(self->tables, config);
+    const struct xs_mem mem = *b->mem;
+    struct search search = {.table = t, .slot = &t->slot[0]};
+    uint32_t n = b->n; /* clones are appended behind */
+    for (uint32_t i = 0; i < n; i++) {
+        if (mem.pkt[b->frame[i]].flags & XS_PKT_IPV6)
+            receive(self, b, &mem, i, true, plain, &search, config, sums);
+        else
+            receive(self, b, &mem, i, false, plain, &search, config, sums);
+    }
 }
 
 void xs_udp_rx(struct xs_udp *self, struct xs_batch *b) {
     const struct xs_socket_table *t = xs_table(self->tables, sockets);
-    const struct xs_config *config = xs_table(self->tables, config);
-    const struct xs_mem mem = *b->mem;
     struct sums sums = {0};
-    uint32_t n = b->n; /* clones are appended behind */
     if (!t) t = &xs_no_sockets;
     self->busy = true;
-    memset(b->next, XS_KEPT, n);
+    xs_next_all(b, XS_KEPT);
     if (t->mask >= MANY_SLOTS) fetch_slots(b, t);
-    for (uint32_t i = 0; i < n; i++) {
-        if (mem.pkt[b->frame[i]].flags & XS_PKT_IPV6)
-            receive(self, b, &mem, i, true, t, config, &sums);
-        else
-            receive(self, b, &mem, i, false, t, config, &sums);
-    }
+    if (likely(b->facts & XS_ALL_PLAIN))
+        receive_all(self, b, true, t, &sums);
+    else
+        receive_all(self, b, false, t, &sums);
     b->ledger->delivered += sums.delivered;
     b->count[XS_UDP_RX_BYTES] += sums.bytes;
     b->count[XS_UDP_RX_PARTIAL] += sums.partial;

@@ -29,8 +29,8 @@
 
 struct xs_device_config {
     uint32_t ifindex;
-    uint32_t mtu; /* bytes of the IP packet */
-    uint32_t flags;   /* XS_DEV_* */
+    uint32_t mtu;      /* bytes of the IP packet */
+    uint32_t flags;    /* XS_DEV_* */
     uint8_t rp_filter; /* 0 off, 1 strict, 2 loose: the larger of all and this device */
     uint8_t nqueues;
     uint8_t mac[6];

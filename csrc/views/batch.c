@@ -21,9 +21,10 @@ static struct batch *new_batch(struct socket_view *v, uint32_t n) {
     b->port = (uint16_t *)(b->scope + n);
     b->slow = (uint8_t *)(b->port + n);
     b->device = b->slow + n;
-    b->n = 0;
-    b->released = b->all_home = 0;
+    b->n = b->nviews = 0;
+    b->released = b->all_home = b->described = 0;
     b->family = v->socket->family;
+    b->stamped = (xs_socket_flags(v->socket) & XS_SOCKET_STAMP) != 0;
     b->stack = v->stack;
     b->forks = v->forks;
     b->keep = v->keep;
@@ -34,16 +35,29 @@ static struct batch *new_batch(struct socket_view *v, uint32_t n) {
     return NULL;
 }
 
-static void fill(struct batch *b, bool stamped) {
+/* The frames are the reader's. */
+static void lend(struct batch *b, const uint32_t *frames, uint32_t n) {
+    struct xs_pkt *pkt = b->stack->mem.pkt;
+    b->n = n;
+    memcpy(b->frame, frames, n * sizeof *frames);
+    memset(b->views, 0, n * sizeof *b->views);
+    for (uint32_t i = 0; i < n; i++) {
+        struct xs_pkt *p = &pkt[frames[i]];
+        b->length[i] = p->payload_len;
+        p->owner = XS_LENT;
+        for (uint32_t f = p->frag; f != XS_NO_FRAME; f = pkt[f].frag) pkt[f].owner = XS_LENT;
+    }
+}
+
+void views_describe(struct batch *b) {
     const struct xs_mem *mem = &b->stack->mem;
+    if (b->described) return;
+    b->described = 1;
     for (uint32_t i = 0; i < b->n; i++) {
         uint32_t frame = b->frame[i];
-        struct xs_pkt *p = &mem->pkt[frame];
-        for (uint32_t f = frame; f != XS_NO_FRAME; f = mem->pkt[f].frag) mem->pkt[f].owner = XS_LENT;
-        b->views[i] = 0;
-        b->length[i] = p->payload_len;
+        const struct xs_pkt *p = &mem->pkt[frame];
         b->slow[i] = (p->flags & XS_PKT_SLOW) != 0;
-        b->stamp[i] = stamped ? mem->meta[frame].stamp_ns : 0;
+        b->stamp[i] = b->stamped ? mem->meta[frame].stamp_ns : 0;
         b->device[i] = p->device;
         if (b->family) {
             views_peer_of(mem, frame, b->source + 16 * i, &b->port[i], &b->scope[i]);
@@ -77,24 +91,26 @@ PyObject *views_recv_batch(PyObject *self, PyObject *const *args, Py_ssize_t n) 
     got += views_pop_many(v, frames + 1, (uint32_t)most - 1);
     struct batch *b = new_batch(v, got);
     if (!b) {
-        for (uint32_t i = 0; i < got; i++) views_give_back(v->stack, frames[i]);
+        views_give_back(v->stack, frames, got);
         return NULL;
     }
-    b->n = got;
-    memcpy(b->frame, frames, got * sizeof frames[0]);
-    fill(b, xs_socket_flags(v->socket) & XS_SOCKET_STAMP);
+    lend(b, frames, got);
     return (PyObject *)b;
 }
 
 /* ---- lending ---- */
 
+/* All frames go home but those of which a view is alive. */
 static void return_unseen(struct batch *b) {
     if (b->all_home || b->forks != views_forks) return; /* in a child the frames are not ours */
-    b->all_home = 1;
+    if (!b->nviews) {
+        b->all_home = 1;
+        views_give_back(b->stack, b->frame, b->n);
+        return;
+    }
     for (uint32_t i = 0; i < b->n; i++) {
-        if (b->views[i]) b->all_home = 0;
-        if (b->views[i] || b->frame[i] == XS_NO_FRAME) continue;
-        views_give_back(b->stack, b->frame[i]);
+        if (b->views[i]) continue;
+        views_give_back(b->stack, &b->frame[i], 1);
         b->frame[i] = XS_NO_FRAME;
     }
 }
@@ -117,7 +133,7 @@ static void batch_dealloc(PyObject *self) {
     Py_DECREF(type);
 }
 
-static bool usable(const struct batch *b) {
+bool views_usable(const struct batch *b) {
     if (b->released)
         PyErr_SetString(views_closed_error, "the batch was released");
     else if (b->forks != views_forks)
@@ -140,7 +156,7 @@ static PyObject *bytes_of(const struct batch *b, uint32_t i) {
 
 /* The index that a method was called with, as a sequence has it: negative counts from the end. -1 with an exception. */
 static Py_ssize_t index_of(const struct batch *b, PyObject *number) {
-    if (!usable(b)) return -1;
+    if (!views_usable(b)) return -1;
     Py_ssize_t i = PyNumber_AsSsize_t(number, PyExc_IndexError);
     if (i == -1 && PyErr_Occurred()) return -1;
     if (i < 0) i += b->n;
@@ -156,7 +172,7 @@ static PyObject *batch_payload(PyObject *self, PyObject *number) {
 }
 
 static PyObject *list_of(struct batch *b, PyObject *(*make)(struct batch *, uint32_t)) {
-    if (!usable(b)) return NULL;
+    if (!views_usable(b)) return NULL;
     PyObject *list = PyList_New(b->n);
     for (uint32_t i = 0; list && i < b->n; i++) {
         PyObject *item = make(b, i);
@@ -182,6 +198,7 @@ static PyObject *batch_views(PyObject *self, PyObject *unused) {
 }
 
 static PyObject *address_of(struct batch *b, uint32_t i, struct known_address *known) {
+    views_describe(b);
     return views_address(known, b->family, b->source + 16 * i, b->port[i], b->scope[i]);
 }
 
@@ -195,7 +212,7 @@ static PyObject *batch_address(PyObject *self, PyObject *number) {
 
 static PyObject *batch_addresses(PyObject *self, PyObject *unused) {
     struct batch *b = (struct batch *)self;
-    if (!usable(b)) return NULL;
+    if (!views_usable(b)) return NULL;
     struct known_address known = {0};
     PyObject *list = PyList_New(b->n);
     for (uint32_t i = 0; list && i < b->n; i++) {
@@ -213,20 +230,26 @@ static PyObject *batch_released(PyObject *self, void *unused) {
     return PyBool_FromLong(((struct batch *)self)->released);
 }
 
-/* Columns stay readable after release(): they are memory of the batch, not of the frames. */
+/* A column that was asked for stays readable after release(): it is memory of the batch, not of the frames. */
 #define COLUMN(name, format, size, width)                          \
     static PyObject *column_##name(PyObject *self, void *unused) { \
         struct batch *b = (struct batch *)self;                    \
+        if (!views_usable(b)) return NULL;                         \
+        views_describe(b);                                         \
         return views_column(b, b->name, format, size, width);      \
     }
 COLUMN(source, "B", 1, 16)
 COLUMN(destination, "B", 1, 16)
 COLUMN(port, "H", 2, 1)
 COLUMN(scope, "I", 4, 1)
-COLUMN(length, "I", 4, 1)
 COLUMN(stamp, "Q", 8, 1)
 COLUMN(slow, "?", 1, 1)
 COLUMN(device, "B", 1, 1)
+
+static PyObject *column_length(PyObject *self, void *unused) {
+    struct batch *b = (struct batch *)self;
+    return views_usable(b) ? views_column(b, b->length, "I", 4, 1) : NULL;
+}
 
 static PyMethodDef methods[] = {
     {"release", batch_release, METH_NOARGS, NULL},     {"payload", batch_payload, METH_O, NULL},

@@ -88,6 +88,7 @@ PyObject *views_view(struct batch *b, uint32_t i) {
             p->data = xs_frame_data(mem, frame) + mem->pkt[frame].payload_off;
             p->bytes = b->length[i];
             b->views[i]++;
+            b->nviews++;
         }
         under = (PyObject *)p;
     }
@@ -109,8 +110,9 @@ static void payload_dealloc(PyObject *self) {
     struct payload *p = (struct payload *)self;
     PyTypeObject *type = Py_TYPE(self);
     struct batch *b = p->batch;
+    b->nviews--;
     if (--b->views[p->index] == 0 && b->released && b->forks == views_forks) {
-        views_give_back(b->stack, b->frame[p->index]);
+        views_give_back(b->stack, &b->frame[p->index], 1);
         b->frame[p->index] = XS_NO_FRAME;
     }
     Py_DECREF(b);

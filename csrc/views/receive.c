@@ -6,22 +6,24 @@
 
 /* ---- memory goes back as udp_rmem_release() gives it back: semantics.ReceiveQueue.take() ---- */
 
-/* What has come since is taken over: it counts as the reader's, as after skb_queue_splice_tail_init(). */
-static void take_over(struct xs_spsc *ring) {
-    ring->seen_prod = atomic_load_explicit(&ring->producer, memory_order_acquire);
-}
-
-static inline bool read_all(struct xs_spsc *ring) {
-    return ring->seen_prod == atomic_load_explicit(&ring->consumer, memory_order_relaxed);
-}
-
-static void released(struct xs_socket *s, struct xs_spsc *ring, uint32_t truesize) {
-    s->deficit += truesize;
-    if (!read_all(ring) && s->deficit < atomic_load_explicit(&s->rcvbuf, memory_order_relaxed) >> 2) return;
-    uint64_t before = atomic_load_explicit(&s->released, memory_order_relaxed);
-    atomic_store_explicit(&s->released, before + s->deficit, memory_order_release);
-    s->deficit = 0;
-    take_over(ring);
+/* The datagrams in `frames` were taken. What they were charged is released in lumps: when it is a quarter of the receive buffer,
+ * or when all is read that was there when the reader last looked. Whenever it is, what has come since is taken over: it counts
+ * as the reader's, as after skb_queue_splice_tail_init(). */
+static void release(struct xs_socket *s, struct xs_spsc *ring, const struct xs_mem *mem,
+                    const uint32_t *frames, uint32_t n) {
+    uint64_t lump = atomic_load_explicit(&s->rcvbuf, memory_order_relaxed) >> 2, deficit = s->deficit,
+             released = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        deficit += mem->pkt[frames[i]].nexthop;
+        if (deficit < lump && (i + 1 < n || xs_spsc_seen(ring))) continue;
+        released += deficit;
+        deficit = 0;
+        ring->seen_prod = atomic_load_explicit(&ring->producer, memory_order_acquire);
+    }
+    s->deficit = deficit;
+    if (!released) return;
+    released += atomic_load_explicit(&s->released, memory_order_relaxed);
+    atomic_store_explicit(&s->released, released, memory_order_release);
 }
 
 /* ---- the queue ---- */
@@ -38,22 +40,37 @@ uint32_t views_pop_many(struct socket_view *v, uint32_t *frames, uint32_t most) 
     uint32_t n = 0;
     for (uint32_t k = 0; k < s->nfeeds && n < most; k++) {
         struct xs_spsc *ring = xs_feed_ring(&s->feed[s->next_feed]);
-        while (n < most && xs_spsc_pop(ring, &frames[n], 1)) released(s, ring, mem->pkt[frames[n++]].nexthop);
+        uint32_t got;
+        do {
+            uint32_t seen = xs_spsc_seen(ring), want = seen && seen < most - n ? seen : most - n;
+            got = xs_spsc_pop(ring, frames + n, want);
+            release(s, ring, mem, frames + n, got);
+            n += got;
+        } while (got && n < most);
         if (++s->next_feed == s->nfeeds) s->next_feed = 0;
     }
     return n;
 }
 
-/* A packet goes home, and the worker that queued it may queue another in its place. */
-void views_give_back(struct xs_stack *stack, uint32_t frame) {
+static void count_taken(struct xs_stack *stack, uint8_t worker, uint64_t frames) {
+    struct xs_inbox *inbox = &stack->worker[worker]->inbox;
+    uint64_t before = atomic_load_explicit(&inbox->frames_taken, memory_order_relaxed);
+    atomic_store_explicit(&inbox->frames_taken, before + frames, memory_order_relaxed);
+}
+
+/* Packets go home, and the workers that queued them may queue others in their place. */
+void views_give_back(struct xs_stack *stack, const uint32_t *frames, uint32_t n) {
     const struct xs_mem *mem = &stack->mem;
-    struct xs_inbox *inbox = &stack->worker[mem->pkt[frame].owner_device]->inbox;
-    uint64_t n = 1;
-    for (uint32_t f = mem->pkt[frame].frag; f != XS_NO_FRAME; f = mem->pkt[f].frag) n++;
-    xs_pool_return(&stack->worker[0]->pool, mem, frame);
-    atomic_store_explicit(&inbox->frames_taken,
-                          atomic_load_explicit(&inbox->frames_taken, memory_order_relaxed) + n,
-                          memory_order_relaxed);
+    struct xs_pool *any = &stack->worker[0]->pool;
+    if (stack->nworkers == 1) {
+        count_taken(stack, 0, xs_pool_return(any, mem, frames, n));
+        return;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        if (frames[i] == XS_NO_FRAME) continue;
+        uint8_t worker = mem->pkt[frames[i]].owner_device;
+        count_taken(stack, worker, xs_pool_return(any, mem, &frames[i], 1));
+    }
 }
 
 /* The next datagram; XS_NO_FRAME with no exception when there is none, or with one: an ICMP error, closed, forked. */
@@ -160,7 +177,7 @@ PyObject *views_recv(PyObject *self, PyObject *const *args, Py_ssize_t n) {
     uint32_t frame = views_next(v);
     if (frame == XS_NO_FRAME) return nothing();
     PyObject *bytes = payload_bytes(&v->stack->mem, frame, size);
-    views_give_back(v->stack, frame);
+    views_give_back(v->stack, &frame, 1);
     return bytes;
 }
 
@@ -172,7 +189,7 @@ PyObject *views_recvfrom(PyObject *self, PyObject *const *args, Py_ssize_t n) {
     if (frame == XS_NO_FRAME) return nothing();
     PyObject *bytes = payload_bytes(&v->stack->mem, frame, size);
     PyObject *peer = bytes ? peer_object(v, frame) : NULL;
-    views_give_back(v->stack, frame);
+    views_give_back(v->stack, &frame, 1);
     PyObject *pair = peer ? PyTuple_New(2) : NULL;
     if (!pair) {
         Py_XDECREF(bytes);
@@ -209,7 +226,7 @@ PyObject *views_recvfrom_into(PyObject *self, PyObject *const *args, Py_ssize_t 
             if (bytes > size) bytes = (uint32_t)size;
             views_copy_payload(mem, frame, room.buf, bytes);
             PyObject *peer = peer_object(v, frame);
-            views_give_back(v->stack, frame);
+            views_give_back(v->stack, &frame, 1);
             if (peer) result = Py_BuildValue("(nN)", (Py_ssize_t)bytes, peer);
         }
     }
@@ -222,6 +239,6 @@ PyObject *views_drain(PyObject *self, PyObject *unused) {
     struct socket_view *v = (struct socket_view *)self;
     unsigned long n = 0;
     if (!v->socket) return PyLong_FromUnsignedLong(0);
-    for (uint32_t frame; (frame = views_pop(v)) != XS_NO_FRAME; n++) views_give_back(v->stack, frame);
+    for (uint32_t frame; (frame = views_pop(v)) != XS_NO_FRAME; n++) views_give_back(v->stack, &frame, 1);
     return PyLong_FromUnsignedLong(n);
 }

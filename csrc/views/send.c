@@ -310,12 +310,14 @@ PyObject *views_sendto(PyObject *self, PyObject *const *args, Py_ssize_t n) {
 static int address_for(struct socket_view *v, PyObject *addresses, Py_ssize_t i, struct outgoing *o) {
     if (Py_IsNone(addresses)) return peer_address(v, o);
     if (Py_IS_TYPE(addresses, views_batch_type)) {
-        const struct batch *b = (struct batch *)addresses;
+        struct batch *b = (struct batch *)addresses;
         if (i >= (Py_ssize_t)b->n || b->family != v->socket->family) {
             PyErr_SetString(PyExc_ValueError,
                             "the batch that is answered has fewer datagrams, or is of another family");
             return -1;
         }
+        if (!views_usable(b)) return -1;
+        views_describe(b);
         set_address(o, b->source + 16 * i, b->port[i], b->scope[i]);
         return 0;
     }

@@ -41,14 +41,17 @@ struct socket_view {
     bool parked;        /* a Python hook had packets after the last send */
 };
 
-/* What the columns of a batch hold. */
+/* Datagrams that were taken out at once. Their columns are filled when one is first asked for, while the frames are lent. */
 struct batch {
     PyObject_HEAD struct xs_stack *stack;
     PyObject *keep;
     uint64_t forks; /* as in struct socket_view */
     uint8_t family;
     uint8_t released;
-    uint8_t all_home; /* no frame is lent any more */
+    uint8_t all_home;  /* no frame is lent any more */
+    uint8_t described; /* all columns are filled: before, `length` alone */
+    uint8_t stamped;   /* the frames have time stamps */
+    uint32_t nviews;   /* live Payloads, of all */
     uint32_t n;
     uint32_t *frame; /* XS_NO_FRAME once it has gone home */
     uint32_t *views; /* live Payloads of each */
@@ -97,7 +100,11 @@ void views_forget(struct known_address *known);
 /* receive.c */
 uint32_t views_pop(struct socket_view *v);
 uint32_t views_pop_many(struct socket_view *v, uint32_t *frames, uint32_t most);
-void views_give_back(struct xs_stack *stack, uint32_t frame);
+void views_give_back(struct xs_stack *stack, const uint32_t *frames, uint32_t n);
+/* False, with ClosedError, when the batch was released. */
+bool views_usable(const struct batch *b);
+/* Fills the columns of a batch that was not released. */
+void views_describe(struct batch *b);
 void views_peer_of(const struct xs_mem *mem, uint32_t frame, uint8_t address[16], uint16_t *port,
                    uint32_t *scope);
 void views_our_address(const struct xs_mem *mem, uint32_t frame, uint8_t address[16]);
