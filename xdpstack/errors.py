@@ -182,10 +182,13 @@ def naming_what_ran_out(action: str) -> Iterator[None]:
     except RuntimeError as error:
         if "start new thread" not in str(error):
             raise
-        cause = "This process gets no further thread: RLIMIT_NPROC, pids.max of its cgroup, or no memory for its stack."
-        raise OutOfMemory(
-            f"cannot {action}: no thread can be started", cause, "ulimit -u; cat /proc/self/cgroup"
-        ) from error
+        raise no_thread(action) from error
+
+
+def no_thread(action: str) -> OutOfMemory:
+    """For EAGAIN of pthread_create(3), which says no more than that."""
+    cause = "This process gets no further thread: RLIMIT_NPROC, pids.max of its cgroup, or no memory for its stack."
+    return OutOfMemory(f"cannot {action}: no thread can be started", cause, "ulimit -u; pids.max of /proc/self/cgroup")
 
 
 def _too_many_open_files(action: str, number: int) -> TooManyOpenFiles:

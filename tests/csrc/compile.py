@@ -21,8 +21,14 @@ def load(source: str) -> ctypes.CDLL:
     """tests/csrc/SOURCE as a loaded library; compiled once a run."""
     folder = Path(tempfile.mkdtemp(prefix="xdpstack-tests-"))
     try:
-        target = str(folder / "library.so")
-        subprocess.run([*CC, *FLAGS, *DEFINES, *INCLUDES, str(ROOT / "tests/csrc" / source), "-o", target], check=True)
-        return ctypes.CDLL(target)
+        return ctypes.CDLL(str(library(source, folder)))
     finally:
         shutil.rmtree(folder)  # a loaded library needs its file no more
+
+
+def library(source: str, folder: Path) -> Path:
+    """tests/csrc/SOURCE as a library in `folder`."""
+    target = folder / Path(source).with_suffix(".so").name
+    words = [*CC, *FLAGS, *DEFINES, *INCLUDES, str(ROOT / "tests/csrc" / source), "-o", str(target)]
+    subprocess.run(words, check=True)
+    return target

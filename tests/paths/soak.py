@@ -66,24 +66,25 @@ def exists(kind: str, number: int) -> bool:
 def soak(near: End, far: Namespace, rounds: int) -> Soaked:
     """Open, echo, close; each time nothing is left of it. The kernel's objects are looked for in the end."""
     out = Soaked()
-    seen: set[tuple[str, int]] = set()
+    there: set[tuple[str, int]] = set()
     with kernel_udp(far, to=OURS[0]) as client:
         for number in range(rounds):
             with opened(near) as stack, stack.udp(("::", PORT)) as sock:
                 sock.settimeout(PATIENCE)
                 for _ in range(DATAGRAMS):
                     exchange(sock, client, bytes(100))
-                seen |= set(bpf_objects())
+                new = set(bpf_objects())
             check_closed(stack._core)
             del stack, sock
+            out.made += len(new)
+            there = {each for each in there | new if exists(*each)}  # they go some time after the last descriptor
             if number == 0:
                 before = held()
             check_left(before)
             out.memory.append(memory_bytes())
-    out.made = len(seen)
-    with contextlib.suppress(AssertionError):  # freed some time after the last descriptor
-        until(lambda: not any(exists(*each) for each in seen))
-    out.objects = [f"{kind} {number}" for kind, number in sorted(seen) if exists(kind, number)]
+    with contextlib.suppress(AssertionError):
+        until(lambda: not any(exists(*each) for each in there))
+    out.objects = [f"{kind} {number}" for kind, number in sorted(there) if exists(kind, number)]
     return out
 
 

@@ -25,11 +25,13 @@ class BpfObject:
     """An ELF file of BPF programs, opened; `load` brings it into the kernel. Close it, or use it as a context manager."""
 
     def __init__(self, name: str, elf: bytes) -> None:
-        """Parse. Raises XdpstackError with what libbpf says of a file that is not one."""
+        """Parse. Raises OutOfMemory, or XdpstackError with what libbpf says of a file that is not one."""
         self._object = ffi.NULL
         pointer = ffi.new("struct bpf_object **")
         with collected_log() as log:
             result = lib.xs_bpf_open(name.encode(), elf, len(elf), pointer)
+        if result == -errno.ENOMEM:
+            raise _no_memory(name, log())
         if result < 0:
             raise XdpstackError(f"{name}: not a BPF object that libbpf can open: {os.strerror(-result)}", log())
         self.name = name
@@ -62,9 +64,7 @@ class BpfObject:
         if result == -errno.EPERM:
             raise privileges.missing("load an XDP program", ("CAP_BPF", "CAP_NET_ADMIN"))
         if result == -errno.ENOMEM:
-            raise OutOfMemory(
-                f"no memory for the BPF object {self.name}", said(), "Free memory, or make its tables smaller."
-            )
+            raise _no_memory(self.name, said())
         for each, log in logs.items() if result not in (-errno.EMFILE, -errno.ENFILE) else ():
             if verifier := ffi.string(log).decode(errors="replace").strip():
                 last = [line for line in verifier.splitlines() if not line.startswith(("processed ", "verification "))][
@@ -175,6 +175,11 @@ class BpfMap:
         if len(value) != self.value_bytes:
             raise ValueError(f"values of {self.name} have {self.value_bytes} bytes, not {len(value)}")
         return value
+
+
+def _no_memory(name: str, said: str) -> OutOfMemory:
+    cause = said or "libbpf could not allocate its own copy of it."
+    return OutOfMemory(f"no memory for the BPF object {name}", cause, "Free memory, or make its tables smaller.")
 
 
 @contextmanager

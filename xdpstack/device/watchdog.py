@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from typing import Any
 
 from xdpstack.device.deadman import Deadman
+from xdpstack.errors import no_thread
 from xdpstack.native import check, ffi, lib
 from xdpstack.native.core import Core
 
@@ -25,12 +27,15 @@ class WatchdogCounters:
 class Watchdog:
     """Puts off the deadlines of the programs given to it, while the workers of `core` make progress.
 
-    Not for a forked child, where it does nothing. Raises OSError when no thread can be had.
+    Not for a forked child, where it does nothing. Raises OutOfMemory when no thread can be had.
     """
 
     def __init__(self, core: Core, window_seconds: float = WINDOW_SECONDS) -> None:
         out = ffi.new("struct xs_watchdog **")
-        check(lib.xs_watchdog_start(core.pointer, int(window_seconds * 1e9), out), "start the watchdog")
+        result = lib.xs_watchdog_start(core.pointer, int(window_seconds * 1e9), out)
+        if result == -errno.EAGAIN:
+            raise no_thread("start the watchdog")
+        check(result, "start the watchdog")
         self._pointer = out[0]
         self._core = core  # the thread looks at it
         self.window_seconds = window_seconds
