@@ -12,7 +12,6 @@ import json
 import sys
 from dataclasses import asdict, dataclass
 
-import xdpstack
 from tests.paths.left import check_left, held
 from tests.paths.soak import existing
 from tests.paths.world import opened
@@ -26,7 +25,6 @@ class Attempt:
     call: str
     kind: str = ""
     said: str = ""
-    ours: bool = False
 
 
 def attempts(end: End) -> list[Attempt]:
@@ -42,7 +40,6 @@ def attempts(end: End) -> list[Attempt]:
             stack = opened(end)
         except Exception as error:
             attempt.kind, attempt.said = type(error).__name__, str(error)
-            attempt.ours = isinstance(error, xdpstack.XdpstackError)
         else:
             fired = preloaded.failing_calls_fired()
             preloaded.failing_calls_arm(0)

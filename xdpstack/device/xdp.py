@@ -327,7 +327,7 @@ class _MapWriter:
         self._maps[table].update(entries)
 
     def delete(self, table: str, keys: Collection[bytes]) -> None:
-        if table == "xs_ports":  # an array: what is zero is not there
+        if table in ("xs_ports", "xs_device"):  # arrays: what is zero is not there
             self._maps[table].update(dict.fromkeys(keys, bytes(self._maps[table].value_bytes)))
         else:
             self._maps[table].delete(keys)
