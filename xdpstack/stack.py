@@ -117,19 +117,20 @@ class Stack:
         come by; `vlan` the VLAN they are tagged with. `broadcast` takes broadcast and multicast too, and allows to send
         there. A kernel socket reserves the port and takes what is not lifted (fragments, clients on this host);
         `reserve=False` does without. `recverr` raises every ICMP error, as IP_RECVERR does. Raises AddressNotAvailable
-        (with those there are), AddressInUse, ConfigurationError.
+        (with those there are), AddressInUse, OutOfMemory, TooManyOpenFiles, ConfigurationError.
         """
-        return self.sockets.open(
-            address,
-            family=family,
-            device=device,
-            vlan=vlan,
-            v6only=v6only,
-            reserve=reserve,
-            reuse_address=reuse_address,
-            recverr=recverr,
-            broadcast=broadcast,
-        )
+        with naming_what_ran_out(f"open a socket at {address}"):
+            return self.sockets.open(
+                address,
+                family=family,
+                device=device,
+                vlan=vlan,
+                v6only=v6only,
+                reserve=reserve,
+                reuse_address=reuse_address,
+                recverr=recverr,
+                broadcast=broadcast,
+            )
 
     def frames(self, claim: Claim | None = None) -> Frames:
         """Whole frames: those that `claim` lifts in, any out. `claim` None: only sending.
@@ -137,7 +138,8 @@ class Stack:
         Raises ClaimTaken when they are claimed already, ConfigurationError for what cannot be.
         """
         self.check()
-        return self._frames.open(claim)
+        with naming_what_ran_out("open a queue of frames"):
+            return self._frames.open(claim)
 
     # ---- what sockets ask of their stack (xdpstack/udp/host.py) ----
 

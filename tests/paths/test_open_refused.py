@@ -6,16 +6,16 @@ import json
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
 import xdpstack
 from tests.paths.left import check_left, held, nothing_left
-from tests.paths.world import FAR, NEAR, MakeNetns, MakeVeth, opened
+from tests.paths.world import FAR, NEAR, PORT, MakeNetns, MakeVeth, opened
 from xdpstack.testing.veth import End, Veth
 from xdpstack.testing.wait import until
 
@@ -231,22 +231,39 @@ def test_huge_pages_that_are_not_there(pair: Veth) -> None:
     assert "sysctl vm.nr_hugepages=1025" in said
 
 
-def test_too_few_file_descriptors(pair: Veth) -> None:
-    """With one more at each attempt, until it opens: whatever gets none, nothing is left, and all say the same."""
+def starved(attempt: Callable[[], Closes], *without_program: End) -> None:
+    """With one file descriptor more each time, until an attempt comes off: what fails leaves nothing, and all say the same."""
     before = held()
     for limit in [number for number in range(3, 4096) if number not in before.descriptors][:60]:
         with limited(resource.RLIMIT_NOFILE, limit):
             try:
-                opened(pair.near).close()
-                break
+                attempt().close()
+                return
             except xdpstack.TooManyOpenFiles as error:
                 said = str(error)
         check_left(before)
+        assert not any(end.has_xdp() for end in without_program)
         assert f"lets this process have {limit} file descriptors" in said
-        assert not pair.near.has_xdp()
-    else:
-        raise AssertionError("60 more descriptors are not enough")
-    assert not pair.near.has_xdp()
+    raise AssertionError("60 more descriptors are not enough")
+
+
+def test_too_few_file_descriptors(pair: Veth) -> None:
+    starved(lambda: opened(pair.near), pair.near)
+
+
+@pytest.mark.parametrize("address", ["::", "10.0.0.1"])
+def test_too_few_file_descriptors_for_a_socket(pair: Veth, address: str) -> None:
+    with opened(pair.near) as stack:
+        stack.udp((address, PORT)).close()
+        starved(lambda: stack.udp((address, PORT)))
+        starved(lambda: stack.frames(xdpstack.EthertypeClaim(0x88B5)))
+        assert stack.sockets.sockets == ()
+
+
+class Closes(Protocol):
+    """A stack, a socket."""
+
+    def close(self) -> None: ...
 
 
 @contextmanager

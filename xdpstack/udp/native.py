@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from typing import Any
 
 from xdpstack.errors import OutOfMemory
-from xdpstack.native import ffi, lib
+from xdpstack.native import check, ffi, lib
 from xdpstack.native.core import Core
 from xdpstack.udp.bpf import Instruction
 from xdpstack.udp.semantics import Bound, Family, table
@@ -36,8 +37,13 @@ def create_queue(core: Core, index: int, rcvbuf: int) -> Any:
 
 def _create(core: Core, values: dict[str, Any]) -> Any:
     out = ffi.new("struct xs_socket **")
-    if lib.xs_socket_create(core.pointer, ffi.new("struct xs_socket_options *", values), out) < 0:
-        raise OutOfMemory(f"no memory for the queue of a socket with a receive buffer of {values['rcvbuf']} bytes")
+    result = lib.xs_socket_create(core.pointer, ffi.new("struct xs_socket_options *", values), out)
+    if result == -errno.ENOMEM:
+        raise OutOfMemory(
+            f"no memory for the queue of a socket with a receive buffer of {values['rcvbuf']} bytes",
+            fix="Ask for a smaller receive buffer (SO_RCVBUF); see `free -m`.",
+        )
+    check(result, "make the queue of a socket")
     return ffi.gc(out[0], lib.xs_socket_free)
 
 
