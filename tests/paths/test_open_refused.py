@@ -232,7 +232,7 @@ def test_huge_pages_that_are_not_there(pair: Veth) -> None:
 
 
 def starved(attempt: Callable[[], Closes], *without_program: End) -> None:
-    """With one file descriptor more each time, until an attempt comes off: what fails leaves nothing, and all say the same."""
+    """With one file descriptor more each time, until it opens: what fails leaves nothing, and all say the same."""
     before = held()
     for limit in [number for number in range(3, 4096) if number not in before.descriptors][:60]:
         with limited(resource.RLIMIT_NOFILE, limit):
