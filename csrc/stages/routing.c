@@ -132,8 +132,13 @@ static void input6(const struct xs_fib *fib, const struct xs_device_config *devi
         return xs_routed_drop(out,
                               xs_addr_is_any(key->dst) ? XS_REASON_IP_INADDRERRORS : XS_REASON_IP_INNOROUTES);
     }
-    if (likely(found.route->type == XS_ROUTE_LOCAL || found.route->type == XS_ROUTE_ANYCAST))
-        return deliver(out, XS_PKT_ROUTED_LOCAL);
+    if (likely(found.route->type == XS_ROUTE_LOCAL || found.route->type == XS_ROUTE_ANYCAST)) {
+        /* a group that is one of the host's addresses, too (autojoin): ip6_protocol_deliver_rcu asks who joined */
+        if (likely(!xs_ip6_is_multicast(key->dst))) return deliver(out, XS_PKT_ROUTED_LOCAL);
+        if (!xs_fib_joined(fib, key->dst, device->ifindex))
+            return xs_routed_drop(out, XS_REASON_IP_INADDRERRORS);
+        return deliver(out, XS_PKT_ROUTED_MULTICAST);
+    }
     if (found.route->multicast) { /* ip6_mc_input */
         if (!xs_fib_joined(fib, key->dst, device->ifindex)) return xs_routed_drop(out, XS_REASON_NOT_MEMBER);
         return deliver(out, XS_PKT_ROUTED_MULTICAST);

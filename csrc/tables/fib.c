@@ -201,12 +201,14 @@ static void find_plain(struct xs_fib_family *f, const struct xs_fib_table *table
 }
 
 /* Everything to this host prefix is local: the first table that is asked says so whatever the packet's TOS and device. An
- * address that means something on one link only, or 127.0.0.0/8, which a device may refuse, is no such one. */
+ * address that means something on one link only, that is a group's, or that a device may refuse (127.0.0.0/8, 0.0.0.0/8),
+ * is no such one. */
 static bool all_is_local(const struct xs_fib *fib, const struct xs_fib_slot *s, bool ipv6) {
     if (!s->nroutes || s->length != 128 || s->has_sources) return false;
+    uint32_t dst = xs_addr_to4(s->prefix);
     if (ipv6 ? xs_ip6_is_link_local(s->prefix) || xs_ip6_is_loopback(s->prefix) ||
                    xs_ip6_is_multicast(s->prefix)
-             : s->prefix.lo >> 24 == (XS_MAPPED >> 24 | 127))
+             : xs_addr4_is_loopback(dst) || !(dst >> 24) || xs_addr4_is_multicast(dst))
         return false;
     const struct xs_fib_route *r = &fib->route[s->route];
     for (uint32_t i = 0; i < (ipv6 ? s->nroutes : 1u); i++)

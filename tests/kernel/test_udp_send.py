@@ -353,7 +353,7 @@ def test_what_is_sent(lab: Lab) -> None:
     rng = effort.rng("send")
     wrong = []
     count = effort.cases(500)
-    end = time.monotonic() + 15 * effort.TIMES
+    end = time.monotonic() + 10 * effort.TIMES
     done = 0
     for _ in range(count):
         one = case(rng, lab)

@@ -221,13 +221,13 @@ def input_ipv6(tables: Tables, flow: Flow, device: Device) -> Verdict:
     if found.error:
         return discard(flow, found)
     assert found.entry is not None
-    kind = found.entry.route.type
-    if kind in (RTN_LOCAL, RTN_ANYCAST):
+    own = found.entry.route.type in (RTN_LOCAL, RTN_ANYCAST)
+    if own and not is_multicast(flow.destination):
         return local("local", tables, found, AF_INET6)
-    if is_multicast(found.entry.route.destination.address):
+    if own or is_multicast(found.entry.route.destination.address):  # own: autojoin, see ip6_protocol_deliver_rcu
         if (device.index, flow.destination) in tables.groups:
             return local("multicast", tables, found, AF_INET6)
-        return drop("NOT_MEMBER", errno.EINVAL, found=found)
+        return drop("IP_INADDRERRORS" if own else "NOT_MEMBER", errno.EINVAL, found=found)
     return forward_ipv6(tables, flow, device, found)
 
 

@@ -135,9 +135,8 @@ class UdpLayer:
         self.host.check()
         kind = choose_family(address, family)
         wanted = resolve(address, kind, passive=True)
-        scoped = is_scoped(packed(wanted, kind))
-        index = self._device(device, wanted[3] if scoped else 0)
-        scope = self.host.devices[index].ifindex if scoped and index is not None else 0
+        index = self._device(device, wanted[3] if is_scoped(packed(wanted, kind)) else 0)
+        ifindex = 0 if index is None else self.host.devices[index].ifindex
         with self._lock:
             kernel = None
             if reserve:
@@ -153,7 +152,7 @@ class UdpLayer:
                 )
             try:
                 bound = self._bound(wanted, kind, kernel, index, v6only, reuse_address)
-                return self._open(bound, kernel, scope, vlan, broadcast, recverr)
+                return self._open(bound, kernel, ifindex, vlan, broadcast, recverr)
             except BaseException:
                 if kernel is not None:
                     kernel.close()
@@ -185,20 +184,20 @@ class UdpLayer:
         return bound
 
     def _device(self, name: str | None, scope: int) -> int | None:
-        """The stack index of the device a socket is bound to, by name or by the scope of a link-local address."""
+        """The stack index of the device a socket is bound to: by the scope of a link-local address, or else by name."""
         if name is None and not scope:
             return None
         for device in self.host.devices:
-            if device.name == name or (name is None and device.ifindex == scope):
+            if device.ifindex == scope or (not scope and device.name == name):
                 return device.index
         have = ", ".join(device.name for device in self.host.devices)
-        raise ConfigurationError(f"device {name or scope} is not of this stack", fix=f"It has: {have}.")
+        raise ConfigurationError(f"device {scope or name} is not of this stack", fix=f"It has: {have}.")
 
     def _open(
         self,
         bound: Bound,
         kernel: socket.socket | None,
-        scope: int,
+        ifindex: int,
         vlan: int | None,
         broadcast: bool,
         recverr: bool,
@@ -215,7 +214,7 @@ class UdpLayer:
             (lib.XS_SOCKET_RECVERR if recverr else 0) | (lib.XS_SOCKET_V6ONLY if bound.v6only else 0),
             0,
         )
-        made = UdpSocket(self, bound, pointer, kernel, scope)
+        made = UdpSocket(self, bound, pointer, kernel, ifindex)
         native.set_sending(pointer, discover=effects.discovery(made))
         self._sockets.insert(0, made)
         self._next_index += 1
@@ -282,6 +281,7 @@ class UdpLayer:
         index = devices.get(ifindex, native.OTHER_DEVICE)
         native.set_sending(one.pointer, device=native.ANY_DEVICE if index is None else index)
         one.bound = replace(one.bound, device=index)
+        one.ifindex = ifindex
 
     def _route(self, one: UdpSocket, peer: Address) -> tuple[bytes, Address]:
         """Our address towards `peer`, and the peer as the kernel understood it."""

@@ -24,7 +24,7 @@ from xdpstack.batch import Batch
 from xdpstack.errors import ClosedError, SendBatchError
 from xdpstack.native import ffi, lib, views
 from xdpstack.udp import bpf, effects, options
-from xdpstack.udp.address import Address, resolve, unpacked
+from xdpstack.udp.address import Address, is_scoped, resolve, unpacked
 from xdpstack.udp.errors import SocketError
 from xdpstack.udp.semantics import Bound
 
@@ -41,17 +41,18 @@ class UdpSocket:
     """One UDP socket of a stack. Made by `stack.udp()`; a context manager; any thread may use it.
 
     `family`, `type` and `proto` are as Python's; `reserved` says whether a kernel socket backs it. `bound` is what the
-    lookup knows of it. `pointer` (the C socket) and `shadow` (the kernel socket) are for the layer.
+    lookup knows of it. `pointer` (the C socket), `shadow` (the kernel socket) and `ifindex` (of its device, or 0) are the
+    layer's.
     """
 
-    def __init__(self, layer: UdpLayer, bound: Bound, pointer: Any, shadow: socket.socket | None, scope: int) -> None:
+    def __init__(self, layer: UdpLayer, bound: Bound, pointer: Any, shadow: socket.socket | None, ifindex: int) -> None:
         core = layer.host.core
         self._layer = layer
         self._waiting = layer.waiting
         self.host = layer.host
         self.pointer = pointer
         self.shadow = shadow
-        self._scope = scope
+        self.ifindex = ifindex
         self._peer: Address | None = None
         self._timeout: float | None = None
         self._epoll: select.epoll | None = None
@@ -83,7 +84,8 @@ class UdpSocket:
 
     def getsockname(self) -> Address:
         """Our address: (host, port), or for IPv6 (host, port, flowinfo, scope_id)."""
-        return unpacked(self.bound.address, self.bound.port, self.bound.family, self._scope)
+        scope = self.ifindex if is_scoped(self.bound.address) else 0
+        return unpacked(self.bound.address, self.bound.port, self.bound.family, scope)
 
     def getpeername(self) -> Address:
         """The address given to `connect()`; OSError(ENOTCONN) when there is none."""
