@@ -83,7 +83,11 @@ int xs_stack_create(const struct xs_stack_options *o, struct xs_stack **out) {
 
 void xs_stack_close(struct xs_stack *s) {
     if (xs_stack_forked(s)) return;
-    for (uint32_t i = 0; i < s->nworkers; i++) xs_worker_close(s->worker[i]);
+    for (uint32_t i = 0; i < s->nworkers; i++) {
+        xs_worker_hold(s->worker[i]); /* a poll that began before is over */
+        xs_worker_close(s->worker[i]);
+        xs_worker_unhold(s->worker[i]);
+    }
     if (s->event_fd >= 0) close(s->event_fd);
     s->event_fd = -1;
 }

@@ -233,7 +233,10 @@ struct xs_batch *xs_walk_begin(struct xs_walk *w, uint64_t now_ns) {
     return b;
 }
 
-void xs_walk_run(struct xs_walk *w, uint32_t entry) { walk_on(w, entry, &w->batch); }
+void xs_walk_run(struct xs_walk *w, uint32_t entry) {
+    xs_assert(entry < w->nnodes, "packets that enter a walk which is not wired");
+    walk_on(w, entry, &w->batch);
+}
 
 void xs_walk_tick(struct xs_walk *w, uint64_t now_ns) {
     for (uint32_t at = 0; at < w->nnodes; at++) {

@@ -302,6 +302,10 @@ void xs_worker_unhold(struct xs_worker *w) { xs_worker_leave(w); }
 
 int xs_worker_reset_nodes(struct xs_worker *w) {
     if (w->walk.parked) return -EBUSY;
+    if (w->walk.trace) { /* what is recorded names nodes by number: no more of it */
+        w->walk.trace->want = 0;
+        w->walk.trace->cap = w->walk.trace->n;
+    }
     w->walk.nnodes = 0;
     w->rx_entry = w->tx_entry = w->frames_tx_entry = XS_EDGE_NONE;
     return 0;

@@ -1,10 +1,14 @@
 """Whole frames in and out, over memory devices."""
 
+import sys
+import threading
+
 import pytest
 
 import xdpstack
 from xdpstack.errors import ClosedError, ConfigurationError
 from xdpstack.testing import MemoryStack, memory_stack
+from xdpstack.testing.wait import until
 
 CLAIM = xdpstack.PrefixClaim("10.9.0.0/16")
 FRAME = bytes.fromhex("020000000001 020000000099 0800") + bytes(60)
@@ -112,3 +116,21 @@ def test_a_full_queue_drops_with_the_kernels_reason(stack: MemoryStack) -> None:
         dropped = stack.reasons()
         assert sum(dropped.get(reason, 0) for reason in ("SOCKET_RCVBUFF", "PROTO_MEM")) > 0
     assert stack.ledger().missing == 0
+
+
+def test_a_thread_that_waits_for_frames_is_told_of_the_end(stack: MemoryStack) -> None:
+    ended: list[type[BaseException]] = []
+
+    def wait() -> None:
+        try:
+            frames.recv_batch()
+        except ClosedError as error:
+            ended.append(type(error))
+
+    frames = stack.frames(CLAIM)
+    thread = threading.Thread(target=wait)
+    thread.start()
+    until(lambda: sys._current_frames()[thread.ident or 0].f_code.co_name == "recv_batch")
+    frames.close()
+    thread.join(10)
+    assert ended == [ClosedError]

@@ -176,14 +176,19 @@ class Frames:
             raise ClosedError("these frames were closed")
 
     def close(self) -> None:
-        """Claim out, queue emptied. Idempotent."""
+        """Claim out, queue emptied. Idempotent. Frames of a claim raise ConfigurationError inside of a hook."""
+        if self.claim is not None:
+            self._stack.walk.refuse_inside_hook()
         with self._lock:
             if self._closed:
                 return
             self._closed = True
-        self._queues.forget(self)
-        self._view.drain()
-        self._view.close()
+        try:
+            self._queues.forget(self)
+        finally:
+            lib.xs_socket_close(self.pointer)  # whoever waits for frames is told
+            self._view.drain()
+            self._view.close()
 
     def __enter__(self) -> Self:
         return self
@@ -200,13 +205,16 @@ class FrameQueues:
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
         self._all: list[Frames] = []
+        # not control's lock: what changes the path waits for hooks to end, and these may wait for control
+        self._lock = threading.RLock()
 
     def open(self, claim: Claim | None) -> Frames:
         """See Stack.frames(). What is lifted before the workers know the reader goes on along the path, as if unread."""
-        with self.stack.control.lock:
+        if claim is None:
+            return Frames(self, claim, 0)
+        self.stack.walk.refuse_inside_hook()
+        with self._lock:
             made = Frames(self, claim, len(self._all))
-            if claim is None:
-                return made
             self._all.append(made)
             try:
                 made.ids = self.stack.claim(claim)
@@ -218,13 +226,15 @@ class FrameQueues:
 
     def forget(self, frames: Frames) -> None:
         """The claim out, then its frames are nobody's. Nothing to do for one that only sends."""
-        with self.stack.control.lock:
+        with self._lock:
             if frames not in self._all:
                 return
-            if frames.ids and frames.claim is not None:
-                self.stack.unclaim(frames.claim)
             self._all.remove(frames)
-            self._publish()
+            try:
+                if frames.ids and frames.claim is not None:
+                    self.stack.unclaim(frames.claim)
+            finally:
+                self._publish()
 
     def close(self) -> None:
         """Close them all."""
@@ -233,11 +243,7 @@ class FrameQueues:
 
     def _publish(self) -> None:
         """taps.rx is on the path while somebody reads frames."""
-        walk = self.stack.walk
-        present = walk.present | {"taps.rx"} if self._all else walk.present - {"taps.rx"}
-        if present != walk.present:
-            walk.present = present
-            walk.wire()
+        self.stack.walk.include("taps.rx", present=bool(self._all))
         entries = [(number, device, each) for each in self._all for device, number in enumerate(each.ids)]
         table = ffi.new("struct xs_frame_claim[]", max(1, len(entries)))
         for row, (number, device, each) in zip(table, entries, strict=False):

@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -33,14 +35,16 @@ from xdpstack.walk import CStage, Hook, Walk, reasons
 STAGE_ABI = 2
 #: Counters and edges a stage definition has room for (struct xs_stage_def).
 _EDGES, _COUNTERS = 8, 16
+#: Transport headers that begin with the ports.
+_WITH_PORTS = {socket.IPPROTO_UDP, socket.IPPROTO_TCP, socket.IPPROTO_SCTP, socket.IPPROTO_UDPLITE}
 
 
 class Packet:
     """One packet of a HookBatch. Valid until the hook returns.
 
     Fields of the descriptor are attributes (host order): `pkt_len` (bytes, from the Ethernet header on), `l3_proto`
-    (ethertype), `l4_proto`, `sport`, `dport`, `mark`, `device`, `queue`, `flags`, `pkt_type`, `hash`, `priority`; those
-    that a stage has not set yet are 0. `mark` and `priority` can be written.
+    (ethertype), `l4_proto`, `mark`, `device`, `queue`, `flags`, `pkt_type`, `hash`, `priority`; those that a stage has not
+    set yet are 0. `mark` and `priority` can be written.
     """
 
     __slots__ = ("_batch", "_index", "_pkt")
@@ -84,6 +88,26 @@ class Packet:
             if pkt.frag == lib.XS_NO_FRAME:
                 return b"".join(parts)
             pkt = self._batch.pkts + pkt.frag
+
+    @property
+    def sport(self) -> int:
+        """The source port; 0 for a fragment, for what has none, and on receive before ip.rx, which finds the header."""
+        return self._port(0)
+
+    @property
+    def dport(self) -> int:
+        """The destination port, likewise."""
+        return self._port(1)
+
+    def _port(self, which: int) -> int:
+        self._batch.check()
+        pkt = self._pkt
+        if pkt.l4_off == 0:  # a sender's: udp.tx is still to make the header of them
+            return int(pkt.dport if which else pkt.sport)
+        at = pkt.l4_off - pkt.data_off + 2 * which
+        if pkt.l4_proto not in _WITH_PORTS or pkt.flags & lib.XS_PKT_FRAGMENT or at + 2 > pkt.len:
+            return 0
+        return int.from_bytes(self.data[at : at + 2])
 
     @property
     def l3_offset(self) -> int:
@@ -185,11 +209,17 @@ def run_hooks(walk: Walk, worker: Any, core: Core) -> None:
     """Run the Python hooks for which `worker` has parked packets, the earliest on the path first, until none is left.
 
     One thread at a time does so. A hook that raises loses its batch (HOOK_EXCEPTION); the first exception is raised when all
-    have run. Called by a hook that sends, it leaves out the hooks that are running: what they have is not parked for others.
+    have run. Called by a hook that sends, it leaves out the hooks that are running: what they have is not parked for others;
+    and it does not wait for a thread that runs hooks of another worker, which may be waiting for this one.
     """
     failure: BaseException | None = None
     turn = walk.turns[walk.workers.index(worker)]
-    with turn.lock:
+    me = threading.get_ident()
+    inside = any(each.thread == me for each in walk.turns)
+    if not turn.lock.acquire(blocking=not inside):
+        return
+    outer, turn.thread = turn.thread, me
+    try:
         by_node = {hook.node: hook for hook in walk.hooks if hook.parks}
         while parked := lib.xs_worker_parked(worker) & ~turn.busy:
             bit = parked & -parked
@@ -200,6 +230,9 @@ def run_hooks(walk: Walk, worker: Any, core: Core) -> None:
                 failure = failure or error
             finally:
                 turn.busy &= ~bit
+    finally:
+        turn.thread = outer
+        turn.lock.release()
     if failure is not None:
         raise failure
 

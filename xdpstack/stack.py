@@ -64,10 +64,12 @@ class Stack:
         self._closed = False
         self._backend = backend
         self._core = core
+        self._closing = False
         self._stopping = threading.Event()
-        self._drivers = 0
+        self._driving: list[int] = []  # threads in run()
+        self._left = threading.Condition()  # one of them left
         self._frames = FrameQueues(self)
-        self.walk = Walk(core.workers, set(c_stages()) - {"taps.rx"})
+        self.walk = Walk(core.workers, set(c_stages()) - {"taps.rx"}, run_parked=self._run_parked_quietly)
         self.walk.wire()
         self._server: Server | None = None
         devices, mirror = backend.open(core)
@@ -151,7 +153,7 @@ class Stack:
     @property
     def driven(self) -> bool:
         """Whether somebody is in `run()`: then a socket that waits does not have to poll."""
-        return self._drivers > 0
+        return bool(self._driving)
 
     @property
     def hooked(self) -> bool:
@@ -218,13 +220,24 @@ class Stack:
         if lib.xs_worker_parked(worker):
             run_hooks(self.walk, worker, self._core)
 
+    def _run_parked_quietly(self, worker: Any) -> None:
+        """For a change of the path, which is not to fail by what hooks raise."""
+        try:
+            self.run_parked(worker)
+        except Exception:
+            log.exception("a hook failed on the last packets before the path changed")
+
     def run(self, seconds: float | None = None) -> None:
-        """Drive the stack until `stop()` is called from elsewhere, or for `seconds`."""
+        """Drive the stack until `stop()` is called from elsewhere, or for `seconds`. It may be called again.
+
+        A `stop()` that came before makes it return at once. Raises what a hook raised, after its packets were dropped.
+        """
         self.check()
         deadline = None if seconds is None else time.monotonic() + seconds
-        self._drivers += 1
+        with self._left:
+            self._driving.append(threading.get_ident())
         try:
-            while not self._stopping.is_set() and not self._closed:
+            while not self._stopping.is_set() and not self._closing:
                 left = 0.1 if deadline is None else min(0.1, deadline - time.monotonic())
                 if left <= 0:
                     return
@@ -233,10 +246,20 @@ class Stack:
                     if check(parked, "run"):
                         self.run_parked(worker)
         finally:
-            self._drivers -= 1
+            with self._left:
+                self._driving.remove(threading.get_ident())
+                if not self._driving:
+                    self._stopping.clear()
+                self._left.notify_all()
+
+    def _wait_for_drivers(self) -> None:
+        """Until no other thread is in run(): it uses what is closed next."""
+        me = threading.get_ident()
+        with self._left:
+            self._left.wait_for(lambda: all(thread == me for thread in self._driving))
 
     def stop(self) -> None:
-        """Make `run()` return. Any thread, signal handlers included."""
+        """Make `run()` return, in every thread that is in it. Any thread, signal handlers included."""
         self._stopping.set()
         self.control.wake_workers()
 
@@ -255,18 +278,21 @@ class Stack:
 
         It runs before the row's own stage; of several on a row, the lowest priority first. `edges` are further ways out
         by name, each to a row; the first edge, "accept", always goes on as if the hook were not there. A C stage's own
-        edge names beyond its first must all be given. Raises ConfigurationError when the row takes no hooks.
+        edge names beyond its first must all be given. Packets see the path with the hook or without it, never a part of the
+        change. Raises ConfigurationError: the row takes no hooks, an edge leads nowhere, or a hook called this.
         """
         self.check()
         made = make_hook(row, stage, name, priority, edges or {})
-        with self.control.lock:
-            self.walk.add_hook(made)
+        self.walk.add_hook(made)
         return made
 
     def unhook(self, hook: Hook) -> None:
-        """Take a custom stage out again."""
-        with self.control.lock:
-            self.walk.remove_hook(hook)
+        """Take a custom stage out again, when it has seen all packets that it was to see.
+
+        What a C stage holds it must have let go before. Raises ConfigurationError: it is not there, or a hook called this.
+        """
+        self.check()
+        self.walk.remove_hook(hook)
 
     # ---- what can be seen ----
 
@@ -350,29 +376,30 @@ class Stack:
             )
 
     def close(self) -> None:
-        """Give everything back, in the order that loses nothing: claims, frames under way, program, sockets. Idempotent."""
-        if self._closed or os.getpid() != self._pid:
-            return
-        self.stop()
-        with ExitStack() as last_first:  # each step is taken, also after one that failed
-            last_first.callback(lib.xs_stack_close, self._core.pointer)
-            last_first.callback(self.control.mirror.close)
-            last_first.callback(drop_held, self._core, self.neigh)
-            last_first.callback(self._backend.close)
-            if self._server is not None:
-                last_first.callback(self._server.close)
-            last_first.callback(self.control.stop)
-            last_first.callback(self._end)
-            last_first.callback(self._backend.withdraw)
-            last_first.callback(self.sockets.close)
-            last_first.callback(self._frames.close)
+        """Give everything back, in the order that loses nothing: claims, frames under way, program, sockets. Idempotent.
 
-    def _end(self) -> None:
-        """What is under way comes to an end; from here on calls raise ClosedError."""
-        try:
-            drain(self._core, self.poll)
-        finally:
-            self._closed = True
+        Threads in `run()` return first. When something fails, the rest is given back all the same before it is raised.
+        Raises ConfigurationError inside of a hook: call `stop()` there.
+        """
+        if self._closing or os.getpid() != self._pid:
+            return
+        self.walk.refuse_inside_hook()
+        self._closing = True
+        with ExitStack() as steps:  # the last one first
+            steps.callback(lib.xs_stack_close, self._core.pointer)
+            steps.callback(self.control.mirror.close)
+            steps.callback(drop_held, self._core, self.neigh)
+            steps.callback(self._backend.close)
+            if self._server is not None:
+                steps.callback(self._server.close)
+            steps.callback(self.control.stop)
+            steps.callback(setattr, self, "_closed", True)
+            steps.callback(drain, self._core, self.poll)
+            steps.callback(self._backend.withdraw)
+            steps.callback(self.sockets.close)
+            steps.callback(self._frames.close)
+            steps.callback(self._wait_for_drivers)
+            steps.callback(self.control.wake_workers)
 
     def __enter__(self) -> Self:
         return self

@@ -53,6 +53,12 @@ static struct xs_xsk *queue_of(const struct xs_worker *w, long device) {
 static int transmit(struct socket_view *v, struct xs_worker *w, const Py_buffer *data, uint32_t n,
                     uint8_t device) {
     if (!views_enter(v, w)) return -1;
+    if (w->frames_tx_entry == XS_EDGE_NONE) {
+        xs_worker_leave(w);
+        errno = ENETDOWN;
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
     xs_pool_drain(&w->pool);
     for (uint32_t port = 0; port < w->napi.nports; port++)
         if (w->napi.port[port].xsk) xs_napi_complete(&w->napi, port);
@@ -100,7 +106,7 @@ PyObject *views_send_frames(PyObject *self, PyObject *const *args, Py_ssize_t n)
         w = v->stack->worker[i];
         x = queue_of(w, device);
     }
-    if (!x || w->frames_tx_entry == XS_EDGE_NONE) {
+    if (!x) {
         errno = ENETDOWN;
         return PyErr_SetFromErrno(PyExc_OSError);
     }

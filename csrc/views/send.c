@@ -184,11 +184,12 @@ static bool transmit(struct socket_view *v, struct outgoing *out, uint32_t n) {
     struct xs_socket *s = v->socket;
     struct xs_worker *w = v->stack->worker[s->index % v->stack->nworkers];
     const struct xs_mem *mem = w->walk.mem;
+    if (!views_enter(v, w)) return false;
     if (w->tx_entry == XS_EDGE_NONE) {
+        xs_worker_leave(w);
         for (uint32_t i = 0; i < n; i++) out[i].error = ENETDOWN;
         return true;
     }
-    if (!views_enter(v, w)) return false;
     uint32_t room = room_for(v, w, n), walked = 0;
     struct xs_batch *b = xs_walk_begin(&w->walk, xs_stack_now_ns(v->stack));
     for (uint32_t i = 0; i < n; i++) {

@@ -385,6 +385,11 @@ def test_names_are_looked_up(host: ByHandHost, sock: UdpSocket) -> None:
     assert bytes(host.take_sent()[0][2].dst) == packed("127.0.0.1")
 
 
+def test_names_are_looked_up_with_flags_too(host: ByHandHost, sock: UdpSocket) -> None:
+    assert sock.sendto(b"x", socket.MSG_DONTWAIT, ("localhost", 9)) == 1
+    assert [bytes(meta.dst[12:16]) for _, _, meta in host.take_sent()] == [b"\x7f\0\0\1"]
+
+
 def test_too_long_without_a_kernel_says_why(host: ByHandHost, sock: UdpSocket) -> None:
     for size in (1921, 65507, 65508, 100000):
         with pytest.raises(OSError) as caught:  # noqa: PT011

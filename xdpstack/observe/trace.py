@@ -49,9 +49,14 @@ class Walked:
 
 
 def start(walk: Walk, packets: int) -> None:
-    """Mark the next `packets` packets of every worker. Raises OSError(EINVAL) beyond 4,096."""
-    for worker in walk.workers:
-        check(lib.xs_worker_trace_start(worker, packets), "start the trace")
+    """Mark the next `packets` packets of every worker. Raises OSError(EINVAL) beyond 4,096.
+
+    When the path changes, as a hook comes or goes, recording ends.
+    """
+    with walk.looking:
+        for worker in walk.workers:
+            check(lib.xs_worker_trace_start(worker, packets), "start the trace")
+        walk.traced = walk.nodes
 
 
 def stop(walk: Walk) -> None:
@@ -76,7 +81,7 @@ def read(walk: Walk) -> list[Walked]:
             start_at += n
         for number, steps in raw.items():
             head, length = heads.get(number, (b"", 0))
-            walked.append(Walked(number, head, length, tuple(_step(walk.nodes, *s) for s in steps)))
+            walked.append(Walked(number, head, length, tuple(_step(walk.traced, *s) for s in steps)))
     return walked
 
 

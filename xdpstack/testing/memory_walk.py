@@ -89,7 +89,9 @@ class MemoryWalk:
         self.queues: dict[str, list[MemoryQueue]] = {}
         self.clock = ManualClock(self.core, self._service)
         self.caught: Mapping[str, list[Caught]] = defaultdict(list)
-        self.walk = Walk(self.core.workers, set(c_stages()) if present is None else set(present))
+        self.walk = Walk(
+            self.core.workers, set(c_stages()) if present is None else set(present), run_parked=self.run_hooks
+        )
         self.closed = False
         for row in catch:
             self.walk.hooks.append(Hook(row, f"catch {row}", self._catcher(row), {}, priority=2**31))

@@ -166,11 +166,11 @@ class UdpSocket:
         try:
             sent = None if flags else view.sendto(data, address)
         except LookupError:  # not a numeric host
-            assert address is not None
-            address = resolve(address, self.bound.family)
             sent = None
         if sent is None:
             self._check(flags)
+            if address is not None:
+                address = resolve(address, self.bound.family)
             sent = self._waiting_for_room(partial(view.sendto, data, address), flags)
         if view.parked:
             self.host.run_all_parked()
