@@ -4,16 +4,22 @@ import ipaddress
 import itertools
 import os
 import random
+import struct
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
 
-from xdpstack.netlink import Address, packed
+from xdpstack.netlink import Address, packed, run_in
+from xdpstack.netlink.channel import message, open_socket
 from xdpstack.netlink.ip import ANY
+from xdpstack.netlink.uapi import NLM_F_REQUEST
 from xdpstack.routing.flow import Flow
 from xdpstack.routing.tables import Tables
 
 COUNT = itertools.count()
+RTM_NEWRULE, NLM_F_ACK, NLM_F_CREATE, FR_ACT_TO_TBL = 32, 4, 0x400, 1
+FRA_PRIORITY, FRA_TABLE, FRA_SPORT_RANGE, FRA_DPORT_RANGE, FRA_DSCP = 6, 15, 23, 24, 25
+FRA_FLOWLABEL, FRA_FLOWLABEL_MASK, FRA_SPORT_MASK, FRA_DPORT_MASK, FRA_DSCP_MASK = 26, 27, 28, 29, 30
 PREFERENCES = ["pref high", "pref medium", "pref low"]
 TO_ALL = {packed(each) for each in ("255.255.255.255", "224.0.0.1", "224.0.0.5", "224.1.1.1", "239.1.1.1")}
 
@@ -179,6 +185,47 @@ class World:
             words.append(r.choice(["blackhole", "unreachable", "prohibit"]))
         return f"rule add {' '.join(words)} priority {r.choice([0, 1, 1, 100, 200, 300, 400, 40000])}"
 
+    def newer_rules(self) -> list[bytes]:
+        """RTM_NEWRULE with selectors that ip(8) does not know everywhere: DSCP, masks of ports, flow labels."""
+        r, made = self.rng, []
+        for sequence in range(r.randrange(2, 7)):
+            six = r.random() < 0.5
+            selectors = [
+                (FRA_PRIORITY, struct.pack("=I", r.choice([50, 150, 250, 350]))),
+                (FRA_TABLE, struct.pack("=I", r.choice([100, 101, 102, 254]))),
+            ]
+            if r.random() < 0.6:
+                selectors.append((FRA_DSCP, bytes([r.choice([2, 4, 12, 46])])))
+                selectors += [(FRA_DSCP_MASK, bytes([r.choice([0x3F, 0x06, 0x0C])]))] if r.random() < 0.4 else []
+                mask = next((value[0] for kind, value in selectors if kind == FRA_DSCP_MASK), 0x3F)
+                at = next(i for i, (kind, _) in enumerate(selectors) if kind == FRA_DSCP)
+                selectors[at] = (FRA_DSCP, bytes([selectors[at][1][0] & mask]))
+            for kind, mask_kind, ports in (
+                (FRA_SPORT_RANGE, FRA_SPORT_MASK, (1000, 2000)),
+                (FRA_DPORT_RANGE, FRA_DPORT_MASK, (53, 80)),
+            ):
+                if r.random() < 0.3:
+                    mask = r.choice([0xFFF0, 0x00FF, 0x0001])
+                    port = r.choice(ports) & mask
+                    selectors.append((kind, struct.pack("=HH", port, port)))
+                    selectors.append((mask_kind, struct.pack("=H", mask)))
+            if six and r.random() < 0.3:
+                selectors.append((FRA_FLOWLABEL, struct.pack(">I", 0)))
+                selectors.append((FRA_FLOWLABEL_MASK, struct.pack(">I", 0xFF)))
+            head = struct.pack("=8BI", 10 if six else 2, 0, 0, 0, 0, 0, 0, FR_ACT_TO_TBL, 2 if r.random() < 0.2 else 0)
+            body = head + b"".join(
+                struct.pack("=HH", len(value) + 4, kind) + value + bytes(-len(value) % 4) for kind, value in selectors
+            )
+            made.append(message(RTM_NEWRULE, NLM_F_REQUEST | NLM_F_CREATE | NLM_F_ACK, sequence, body))
+        return made
+
+    def add_newer_rules(self) -> None:
+        """Kernels before 6.15 refuse some of them."""
+        with run_in(self.name, open_socket) as netlink:
+            for request in self.newer_rules():
+                netlink.send(request)
+                netlink.recv(1 << 12)
+
     def populate(self, rules: bool) -> None:
         r = self.rng
         switches = []
@@ -228,6 +275,7 @@ class World:
         if rules:
             self.ip(*(self.rule(six=False) for _ in range(r.randrange(3, 14))))
             self.ip(*(self.rule(six=True) for _ in range(r.randrange(3, 14))), options=("-6",))
+            self.add_newer_rules()
             if r.random() < 0.15:
                 self.ip("rule del priority 0")
 

@@ -18,6 +18,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.kernel import effort
 from tests.kernel.route_oracle import Answer, Oracle
 from tests.kernel.route_world import World
 from xdpstack.netlink import Mirror, packed, run_in, text
@@ -164,17 +165,17 @@ def check(made: World, mirror: Mirror, tables: Tables, flows: list[Flow]) -> Non
     assert not wrong, f"{len(wrong)} of {len(flows)}; the first: {explain(made, mirror, *wrong[0])}"
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", effort.seeds(0, 6))
 def test_lookups_with_the_default_rules(seed: int) -> None:
     compare(seed, rules=False, count=1500)
 
 
-@pytest.mark.parametrize("seed", range(100, 112))
+@pytest.mark.parametrize("seed", effort.seeds(100, 12))
 def test_lookups_with_policy_rules(seed: int) -> None:
     compare(seed, rules=True, count=1500)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", effort.seeds(0, 6))
 def test_source_specific_routes(seed: int) -> None:
     """Few prefixes, nested, most of their routes for a source prefix; every source to every destination."""
     rng = random.Random(seed)
