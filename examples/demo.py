@@ -88,7 +88,7 @@ def main() -> int:
     python = sys.executable
     ours, ours6 = (address.partition("/")[0] for address in OURS)
     with lab() as (here, peer), process(here, python, str(HERE / "udp_echo.py"), "veth0", str(PORT)) as server:
-        print(line(server))
+        print(line(server), flush=True)
         words = [python, str(HERE / "udp_client.py"), str(PORT), str(COUNT), ours, ours6]
         pid = str(server.pid)
         tracing = [python, "-m", "xdpstack", "trace", "--packets", "1", "--pid", pid]
