@@ -41,6 +41,7 @@ int xs_worker_init(struct xs_worker *w, struct xs_stack *s, uint32_t index) {
                              .pool = &w->pool,
                              .tables = &s->tables,
                              .inbox = &w->inbox,
+                             .paths = &w->paths,
                              .manual_clock = s->manual_clock,
                              .shadow_epoll = -1};
     rc = xs_ip_init(&w->ip, &s->tables, &w->pool, index ? &s->worker[0]->ip : NULL);
@@ -48,6 +49,7 @@ int xs_worker_init(struct xs_worker *w, struct xs_stack *s, uint32_t index) {
         xs_worker_deinit(w);
         return rc;
     }
+    w->ip.paths = &w->paths;
     w->routing = (struct xs_routing){.tables = &s->tables, .user = (uint32_t)getuid()};
     w->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     w->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);

@@ -19,6 +19,7 @@
 #include "stages/taps.h"
 #include "stages/udp.h"
 #include "tables/config.h"
+#include "tables/path_mtu.h"
 #include "walk.h"
 
 struct xs_stack;
@@ -48,6 +49,7 @@ struct xs_worker {
     struct xs_udp udp;
     struct xs_taps taps;
     struct xs_neigh neigh;
+    struct xs_path_mtus paths; /* udp learns them, ip heeds them */
 };
 
 int xs_worker_init(struct xs_worker *w, struct xs_stack *stack, uint32_t index);

@@ -15,6 +15,7 @@
 #include "base/pool.h"
 #include "include/xdpstack_stage.h"
 #include "tables/config.h"
+#include "tables/path_mtu.h"
 
 #define XS_IP_IDENTS 1024u /* counters of IPv4 ids; a pair of addresses has one of them. A power of two */
 
@@ -28,8 +29,9 @@ struct xs_ip_ident {
 struct xs_ip {
     const struct xs_tables *tables;
     struct xs_pool *pool; /* takes frames that trimming cut off a packet */
-    uint64_t secret[2];   /* of flow labels and of which counter an id comes from: the same in all workers */
-    uint64_t random;      /* state of the generator of jumps */
+    const struct xs_path_mtus *paths;
+    uint64_t secret[2]; /* of flow labels and of which counter an id comes from: the same in all workers */
+    uint64_t random;    /* state of the generator of jumps */
     struct xs_ip_ident ident[XS_IP_IDENTS];
 };
 

@@ -10,6 +10,8 @@
 #include "wire/ipv4.h"
 #include "wire/ipv6.h"
 
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
 /* ---- numbers that nobody outside can guess ---- */
 
 /* SipHash-1-3 (Aumasson, Bernstein) of `n` words: keyed, so that an observer of flow labels and ids learns no more. */
@@ -158,6 +160,8 @@ void xs_ip_tx(struct xs_ip *self, struct xs_batch *b) {
         uint32_t frame = b->frame[i];
         const struct xs_pkt *p = &mem.pkt[frame];
         struct way way = way_of(fib, &config->device[p->device], p->nexthop);
+        if (unlikely(self->paths->any))
+            way.mtu = xs_path_mtu_bound(self->paths, xs_addr_load(mem.meta[frame].dst), way.mtu, b->now_ns);
         bool ipv6 = p->flags & XS_PKT_IPV6;
         if (p->pkt_len + (ipv6 ? XS_IPV6_BYTES : XS_IPV4_BYTES) > way.mtu) {
             xs_drop(b, i, XS_REASON_TX_SLOW); /* the shadow socket fragments it, or has the error for it */

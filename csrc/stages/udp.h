@@ -21,8 +21,9 @@ struct xs_udp {
     struct xs_pool *pool;
     const struct xs_tables *tables;
     struct xs_inbox *inbox;
-    bool manual_clock;        /* the clock of batches is the time: no offset */
-    uint64_t stamp_offset_ns; /* CLOCK_REALTIME less the clock of batches */
+    struct xs_path_mtus *paths; /* ICMP errors tell of them */
+    bool manual_clock;          /* the clock of batches is the time: no offset */
+    uint64_t stamp_offset_ns;   /* CLOCK_REALTIME less the clock of batches */
     uint64_t stamp_checked_ns;
     int shadow_epoll;   /* the shadow sockets that this worker reads; -1 = none so far */
     int worker_epoll;   /* what the worker sleeps on, so that shadows wake it */

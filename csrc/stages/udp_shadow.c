@@ -9,6 +9,8 @@
  */
 #include "stages/udp.h"
 
+#include "tables/path_mtu.h"
+
 #include <errno.h>
 #include <linux/errqueue.h>
 #include <netinet/icmp6.h>
@@ -183,9 +185,15 @@ static bool is_hard(const struct sock_extended_err *e) {
            !((1u << e->ee_code) & (1u << 0 | 1u << 1 | 1u << 5 | 1u << 11 | 1u << 12));
 }
 
-static void note_error(struct xs_socket *s, const struct sock_extended_err *e,
-                       const struct sockaddr_storage *to) {
+static void note_error(struct xs_udp *self, uint64_t now_ns, struct xs_socket *s,
+                       const struct sock_extended_err *e, const struct sockaddr_storage *to) {
     struct xs_socket_error_ring *r = &s->errors;
+    if (e->ee_errno == EMSGSIZE && e->ee_info && e->ee_origin != SO_EE_ORIGIN_LOCAL) {
+        uint8_t dst[16];
+        uint32_t ignored;
+        address_of(to, dst, &ignored);
+        xs_path_mtu_learn(self->paths, xs_addr_load(dst), e->ee_info, now_ns);
+    }
     uint32_t at = atomic_load_explicit(&r->producer, memory_order_relaxed), scope;
     if (at - atomic_load_explicit(&r->consumer, memory_order_acquire) == XS_SOCKET_ERRORS) {
         atomic_fetch_add_explicit(&r->lost, 1, memory_order_relaxed);
@@ -210,7 +218,7 @@ static void note_error(struct xs_socket *s, const struct sock_extended_err *e,
     xs_socket_wake(s);
 }
 
-static void read_errors(struct xs_batch *b, struct xs_socket *s) {
+static void read_errors(struct xs_udp *self, struct xs_batch *b, struct xs_socket *s) {
     for (uint32_t i = 0; i < XS_SOCKET_ERRORS; i++) {
         uint8_t ignored[8];
         struct sockaddr_storage to;
@@ -229,7 +237,7 @@ static void read_errors(struct xs_batch *b, struct xs_socket *s) {
         for (struct cmsghdr *c = CMSG_FIRSTHDR(&h); c; c = CMSG_NXTHDR(&h, c)) {
             if ((c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_RECVERR) ||
                 (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_RECVERR)) {
-                note_error(s, (const void *)CMSG_DATA(c), &to);
+                note_error(self, b->now_ns, s, (const void *)CMSG_DATA(c), &to);
                 b->count[XS_UDP_RX_ICMP_ERRORS]++;
             }
         }
@@ -258,7 +266,7 @@ void xs_udp_shadow_tick(struct xs_udp *self, struct xs_batch *b) {
     uint32_t total = 0;
     for (int i = 0; i < n; i++) {
         struct xs_socket *s = ready[i].data.ptr;
-        if (ready[i].events & EPOLLERR) read_errors(b, s);
+        if (ready[i].events & EPOLLERR) read_errors(self, b, s);
         uint32_t most = READ_MAX - total < READ_EACH ? READ_MAX - total : READ_EACH;
         if (ready[i].events & EPOLLIN) total += read_some(self, b, s, most);
     }

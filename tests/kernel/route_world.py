@@ -31,6 +31,7 @@ class World:
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
+        self.origins: set[tuple[str, str, str]] = set()
         self.name = f"mirror-k-{os.getpid()}-{next(COUNT)}"
         subprocess.run(["ip", "netns", "add", self.name], check=True, timeout=30)
         self.sysctl("net.ipv6.conf.default.accept_dad=0")  # the link-local addresses are there at once
@@ -122,6 +123,9 @@ class World:
         verb = r.choice(["add", "append", "replace"])
         prefix, table, metric = self.six_prefix(), self.table(), self.metric()
         origin = f"from {self.prefix(self.six(), [32, 48, 64])}" if r.random() < 0.12 else ""
+        # Nothing twice: an add that Linux refuses can leave its tree with a node that no packet finds any more.
+        origin = "" if (prefix, origin, table) in self.origins else origin
+        self.origins.add((prefix, origin, table))
         source = f"src {r.choice(self.own6)}" if self.own6 and r.random() < 0.2 else ""
         preference = r.choice(["", "", "", "pref high", "pref low"])
         tail = f"{origin} table {table} {metric}"

@@ -19,6 +19,7 @@ import pytest
 
 from tests.kernel import effort
 from tests.paths.world import SMALL
+from tests.stages.packets import csum, ethernet, ipv4, ipv6, udp
 from xdpstack import open as open_stack
 from xdpstack.stack import Stack
 from xdpstack.testing.veth import Veth
@@ -347,6 +348,68 @@ def sent_by(lab: Lab, one: Case, sock: Any, port: int, like: list[Any] | None) -
         want = len(like[len(told)]) if like else 0
         told.append(sorted(comparable(*packet, True) for packet in lab.packets(port, want)))
     return told
+
+
+@pytest.mark.parametrize("discover", [1, 2, 3, 5])
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_path_mtu_that_icmp_tells_of(lab: Lab, family: int, discover: int) -> None:
+    """The same before and after the message. Each socket has a peer of its own: Linux keeps what it learns for all."""
+    told = []
+    for who, port in enumerate((KERNEL_PORT, OUR_PORT)):
+        last = 2 * (10 * family + discover) + who
+        host = f"10.7.2.{last}" if family == 4 else f"fd00:7:2::{last:x}"
+        bind = ("10.0.0.1", port) if family == 4 else ("fd00::1", port, 0, 0)
+        kind = socket.AF_INET if family == 4 else socket.AF_INET6
+        near = lab.pair.near.netns
+        sock: Any = near.call(lambda: socket.socket(kind, socket.SOCK_DGRAM)) if not who else lab.stack.udp(bind)  # noqa: B023
+        with sock:
+            sock.setsockopt(IP if family == 4 else IP6, IP_MTU_DISCOVER if family == 4 else IPV6_MTU_DISCOVER, discover)
+            if not who:
+                sock.bind(bind)
+            sock.setblocking(False)
+            found = [sizes(lab, sock, port, host)]
+            icmp = too_big(bind[0], host, port, 1290)
+            lab.pair.far.netns.call(lambda: send_frame("far0", lab.pair, icmp))  # noqa: B023
+            outcome(lambda: sock.recvfrom(1))  # noqa: B023  # drives ours; the kernel's has no error to tell
+            outcome(lambda: sock.recvfrom(1))  # noqa: B023
+            found.append(sizes(lab, sock, port, host))
+        told.append(found)
+    assert told[0] == told[1]
+    assert (told[0][0] == told[0][1]) == (discover in (3, 5))
+
+
+def sizes(lab: Lab, sock: Any, port: int, host: str) -> list[Any]:
+    """What becomes of datagrams around the path's MTU: the answer, and the lengths of the packets."""
+    found: list[Any] = []
+    for size in (1000, 1242, 1243, 1262, 1263, 1400):
+        answer = outcome(lambda: sock.sendto(bytes(size), (host, TO)))  # noqa: B023
+        packets = lab.packets(port, 1 if answer[0] == "said" else 0)
+        time.sleep(0)
+        found.append((answer, sorted(len(packet) for _, packet in packets + lab.packets(port))))
+    return found
+
+
+def too_big(here: str, host: str, port: int, mtu: int) -> bytes:
+    """What a router between says of a datagram from `here` to `host`: an IP packet."""
+    four = ":" not in host
+    src, dst = (socket.inet_pton(socket.AF_INET if four else socket.AF_INET6, each) for each in (here, host))
+    datagram = udp(bytes(1400), port, TO)
+    if four:
+        inner = ipv4(datagram, src=src, dst=dst, frag=0x4000)[:48]
+        body = struct.pack(">BBHHH", 3, 4, 0, 0, mtu) + inner
+        body = body[:2] + csum(body).to_bytes(2, "big") + body[4:]
+        return ipv4(body, proto=1, src=socket.inet_aton("10.0.0.2"), dst=src)
+    router = socket.inet_pton(socket.AF_INET6, "fd00::2")
+    body = struct.pack(">BBHI", 2, 0, 0, mtu) + ipv6(datagram, src=src, dst=dst)[:1200]
+    pseudo = router + src + struct.pack(">II", len(body), 58)
+    body = body[:2] + csum(pseudo + body).to_bytes(2, "big") + body[4:]
+    return ipv6(body, 58, src=router, dst=src)
+
+
+def send_frame(device: str, pair: Veth, packet: bytes) -> None:
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+        wire.bind((device, 0))
+        wire.send(ethernet(packet, dst=bytes.fromhex(pair.near.mac.replace(":", ""))))
 
 
 def test_what_is_sent(lab: Lab) -> None:

@@ -83,7 +83,8 @@ Writes: data_off, len, pkt_len, l3_off, l3_proto.
 Next:
     output: the header is there.
 Drops:
-    TX_SLOW: larger than the MTU of the route or of the device. The shadow socket fragments it, or has the error for it.
+    TX_SLOW: larger than the MTU of the path as ICMP told of it, of the route or of the device. The shadow socket fragments
+        it, or has the error for it.
 Holds: nothing.
 State: the device table, published by the stack; next hops, by routing; a table of id counters and a secret, the
     worker's own.
@@ -93,6 +94,8 @@ Differs from Linux:
       IP_PMTUDISC_DO and IP_PMTUDISC_PROBE they are 0, as those of other sockets are.
     - A route's MTU larger than the device's (Linux would hand the packet to the device) is the kernel's to deal with.
     - IPv6 always has a flow label of its own flow (net.ipv6.auto_flowlabels 1, flowlabel_state_ranges 0).
-    - Path MTUs that were learned are not known here yet.
+    - Path MTUs are learned from the ICMP errors that the worker's own sockets get, and kept for ten minutes whatever
+      net.ipv4.route.mtu_expires says; of destinations that share a slot, the last. Sockets with IP_PMTUDISC_DONT get no
+      such errors, and send what is larger without DF, for routers to fragment.
     - No options are sent.
 """
