@@ -274,3 +274,49 @@ def test_sockets_get_the_same(twins: Twins) -> None:
                             raise AssertionError(f"after {packets} packets:\n" + "\n".join(told))
             delivered += stack.ledger().delivered
     assert delivered > packets / 20, "the frames do not reach what they are to test"
+
+
+#: What Linux counts in /proc/net/snmp and snmp6, and the drops of ours that are the same.
+CLASSES = {
+    ("Udp.InErrors", "Udp6.InErrors"): ("udp.rx.drop.PKT_TOO_SMALL", "udp.rx.drop.UDP_CSUM"),
+    ("Udp.InCsumErrors", "Udp6.InCsumErrors"): ("udp.rx.drop.UDP_CSUM",),
+    ("Udp.NoPorts", "Udp6.NoPorts", "Udp.IgnoredMulti", "Udp6.IgnoredMulti"): ("udp.rx.drop.NO_SOCKET",),
+    ("Udp.RcvbufErrors", "Udp6.RcvbufErrors"): ("udp.rx.drop.SOCKET_RCVBUFF",),
+    ("Ip.InUnknownProtos", "Ip6.InUnknownProtos"): ("ip.local.drop.IP_NOPROTO",),
+}
+HEADERS = ("ip.rx.drop.IP_CSUM", "ip.rx.drop.IP_INHDR", "ip.rx.drop.UNHANDLED_PROTO", "ip.local.drop.IP_INHDR",
+           "ip.local.drop.UNHANDLED_PROTO")  # fmt: skip
+
+
+def test_counters_add_up(twins: Twins) -> None:
+    """What the kernel of our twin counts and what we drop are together what Linux counts.
+
+    One socket a family: of a wrong checksum in a datagram to several, Linux counts each copy.
+    """
+    rng = effort.rng("counters")
+    bent = corpus(rng)
+    twins.switches({f"ipv4 {device}": dict.fromkeys(SWITCHES, 0) for device in ("all", *DEVICES)})
+    twins.switches({f"ipv6 {device}": {"drop_unicast_in_l2_multicast": 0} for device in DEVICES})
+    sockets = [Wanted(4, ("0.0.0.0", 7)), Wanted(6, ("::", 7, 0, 0), v6only=True)]
+    with twins.opened() as stack, twins.sockets(stack, sockets) as pair:
+        hosts = (twins.linux, twins.ours)
+        before = [host.snmp() for host in hosts]
+        for _ in range(effort.cases(8)):
+            chunk = [frame for _ in range(CHUNK) for frame in frames(rng, bent)]
+            assert twins.differences(pair, chunk) == []
+        theirs, kernels = ({k: v - b[k] for k, v in host.snmp().items()} for host, b in zip(hosts, before, strict=True))
+        ours = stack.counters()
+
+    def missing(*names: str) -> int:
+        return sum(theirs[name] - kernels.get(name, 0) for name in names)
+
+    def dropped(*names: str) -> int:
+        return sum(ours.get(name, 0) for name in names)
+
+    assert {names: missing(*names) for names in CLASSES} == {names: dropped(*drops) for names, drops in CLASSES.items()}
+    # of extension headers that are refused, Linux counts some as wrong headers
+    headers = missing("Ip.InHdrErrors", "Ip6.InHdrErrors")
+    assert (
+        dropped(*HEADERS) <= headers <= dropped(*HEADERS, "ip.rx.drop.IPV6_BAD_EXTHDR", "ip.local.drop.IPV6_BAD_EXTHDR")
+    )
+    assert dropped("udp.rx.drop.UDP_CSUM") > 10
