@@ -266,8 +266,19 @@ int xs_walk_resume(struct xs_walk *w, uint32_t at, const uint8_t *next, const ui
         b->next[i] = next[i];
         b->reason[i] = reason[i];
     }
+    b->count = node->counter;
+    if (node->resumed) node->resumed(node->self, b);
     if (w->trace) record(w, at, b);
     scatter(w, at, b);
     walk_pending(w, b);
     return (int)n;
+}
+
+bool xs_walk_is_parked(const struct xs_walk *w, uint32_t frame) {
+    for (uint64_t left = w->parked; left; left &= left - 1) {
+        const struct xs_pending *q = &w->node[__builtin_ctzll(left)].parked;
+        for (uint32_t i = 0; i < q->n; i++)
+            if (q->frame[i] == frame) return true;
+    }
+    return false;
 }

@@ -44,6 +44,8 @@ struct xs_node {
     uint64_t drops[XS_REASONS];
     struct xs_pending pending; /* packets that go through this node later in the walk */
     struct xs_pending parked;  /* Python hook: packets that wait for it between walks, oldest first */
+    xs_stage_fn
+        *resumed; /* Python engine of a row: what C does of its work once Python has decided; or NULL */
 };
 
 /* One step of one traced packet. */
@@ -93,6 +95,9 @@ void xs_walk_tick(struct xs_walk *w, uint64_t now_ns);
  * parked since Python looked: those stay. Returns n, or -EINVAL when so many are not parked there. */
 int xs_walk_resume(struct xs_walk *w, uint32_t at, const uint8_t *next, const uint16_t *reason, uint32_t n,
                    uint64_t now_ns);
+
+/* Whether the packet waits for a Python hook. Looks at all that does: for packets that Python has to do with anyway. */
+bool xs_walk_is_parked(const struct xs_walk *w, uint32_t frame);
 
 /* Drops one packet outside a stage (teardown): counted at `node`. */
 void xs_walk_drop(struct xs_walk *w, uint32_t node, uint32_t frame, enum xs_reason why);

@@ -334,29 +334,6 @@ static const char *const reason_text[] = {
 const char *xs_reason_name(uint32_t reason) { return reason < XS_REASONS ? reason_name[reason] : NULL; }
 const char *xs_reason_text(uint32_t reason) { return reason < XS_REASONS ? reason_text[reason] : NULL; }
 
-/* ---- Python hooks ---- */
-
-uint64_t xs_worker_parked(struct xs_worker *w) { return w->walk.parked; }
-
-int xs_worker_parked_frames(struct xs_worker *w, uint32_t at, uint32_t *frames, uint32_t cap) {
-    if (at >= w->walk.nnodes) return -EINVAL;
-    const struct xs_pending *q = &w->walk.node[at].parked;
-    uint32_t n = q->n < cap ? q->n : cap;
-    memcpy(frames, q->frame, n * sizeof *frames);
-    return (int)n;
-}
-
-int xs_worker_resume(struct xs_worker *w, uint32_t at, const uint8_t *next, const uint16_t *reason,
-                     uint32_t n) {
-    if (!xs_worker_enter(w)) return -EBUSY;
-    int rc = xs_walk_resume(&w->walk, at, next, reason, n, xs_stack_now_ns(w->stack));
-    xs_inbox_flush(
-        &w->inbox); /* as at the end of a poll: what the hook let through is there for its reader now */
-    xs_worker_finish(w);
-    xs_worker_leave(w);
-    return rc;
-}
-
 /* ---- counters ---- */
 
 void xs_worker_ledger(struct xs_worker *w, struct xs_ledger_values *out) {

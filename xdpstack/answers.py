@@ -18,7 +18,13 @@ def answers(stack: Stack) -> dict[str, Callable[..., Any]]:
         "counters": stack.counters,
         "reasons": lambda: {name: (count, reason_text(name)) for name, count in stack.reasons().items()},
         "nodes": lambda: [
-            {"name": node.name, "row": node.hook.row if node.hook else "", "edges": node.edges, "targets": node.targets}
+            {
+                "name": node.name,
+                "row": node.hook.row if node.hook and not node.hook.engine else "",
+                "engine": node.hook.engine if node.hook else "",
+                "edges": node.edges,
+                "targets": node.targets,
+            }
             for node in stack.walk.nodes
         ],
         "info": lambda: _info(stack),

@@ -21,7 +21,7 @@ import errno
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from xdpstack.errors import ClosedError, ConfigurationError
 from xdpstack.native import check, ffi, lib
 from xdpstack.native.core import Core
 from xdpstack.path import BY_NAME
-from xdpstack.walk import CStage, Hook, Walk, reasons
+from xdpstack.walk import CStage, Hook, Outcome, Turn, Walk, reasons
 
 #: Bumped with XS_STAGE_ABI of xdpstack_stage.h.
 STAGE_ABI = 2
@@ -48,11 +48,15 @@ class Packet:
     """
 
     __slots__ = ("_batch", "_index", "_pkt")
+    _batch: HookBatch
+    _index: int
+    _pkt: Any
 
     def __init__(self, batch: HookBatch, index: int) -> None:
-        self._batch = batch
-        self._index = index
-        self._pkt = batch.pkts + batch.frames[index]
+        put = object.__setattr__  # past our own, which is there for what users write
+        put(self, "_batch", batch)
+        put(self, "_index", index)
+        put(self, "_pkt", batch.pkts + batch.frames[index])
 
     def __getattr__(self, name: str) -> int:
         self._batch.check()
@@ -126,9 +130,9 @@ class Packet:
 class HookBatch:
     """The packets parked for one Python hook: a sequence of Packet. Raises ClosedError once the hook has returned."""
 
-    def __init__(self, hook: Hook, worker: Any, core: Core) -> None:
-        frames = ffi.new("uint32_t[]", lib.XS_BATCH_CAP)
-        n = lib.xs_worker_parked_frames(worker, hook.node, frames, lib.XS_BATCH_CAP)
+    def __init__(self, hook: Hook, worker: Any, core: Core, most: int = lib.XS_BATCH_CAP) -> None:
+        frames = ffi.new("uint32_t[]", most)
+        n = lib.xs_worker_parked_frames(worker, hook.node, frames, most)
         self.frames: list[int] = list(frames[0:n])
         self.pkts = core.packets
         self._core = core
@@ -184,6 +188,10 @@ class HookBatch:
             return bytes([lib.XS_DROP]) * len(self), [reasons().index("HOOK_EXCEPTION")] * len(self)
         return bytes(self._next), self._reason
 
+    def deliveries(self) -> Sequence[tuple[int, int, int]]:
+        """Which packets go onto the queues of sockets: struct xs_delivery, by packet. What a hook has none of."""
+        return ()
+
 
 def make_hook(
     row: str,
@@ -225,7 +233,7 @@ def run_hooks(walk: Walk, worker: Any, core: Core) -> None:
             bit = parked & -parked
             turn.busy |= bit
             try:
-                _run_hook(by_node[bit.bit_length() - 1], worker, core)
+                _run_hook(by_node[bit.bit_length() - 1], worker, core, turn)
             except BaseException as error:
                 failure = failure or error
             finally:
@@ -237,18 +245,31 @@ def run_hooks(walk: Walk, worker: Any, core: Core) -> None:
         raise failure
 
 
-def _run_hook(hook: Hook, worker: Any, core: Core) -> None:
-    batch = HookBatch(hook, worker, core)
+def _run_hook(hook: Hook, worker: Any, core: Core, turn: Turn) -> None:
+    batch: HookBatch = (hook.batch or HookBatch)(hook, worker, core)
     failed = True
     try:
         assert not isinstance(hook.stage, CStage)
         hook.stage(batch)
         failed = False
     finally:
-        taken, why = batch.finish(failed)
-        while (result := lib.xs_worker_resume(worker, hook.node, taken, why, len(batch))) == -errno.EBUSY:
-            time.sleep(0)  # another thread is in a poll, which is short
-        check(result, f"resume {hook.name}")
+        _give_back(batch, failed, hook, worker, turn)
+
+
+def _give_back(batch: HookBatch, failed: bool, hook: Hook, worker: Any, turn: Turn) -> None:
+    """The walk resumes with the packets of a batch; what became of those that are followed is noted."""
+    taken, why = batch.finish(failed)
+    given = [] if failed else batch.deliveries()
+    deliveries = ffi.new("struct xs_delivery[]", given) if given else ffi.NULL
+    outcomes = ffi.new("struct xs_outcome[]", len(batch)) if turn.followed else ffi.NULL
+    arguments = (worker, hook.node, taken, why, len(batch), deliveries, len(given), outcomes)
+    while (result := lib.xs_worker_resume_decided(*arguments)) == -errno.EBUSY:
+        time.sleep(0)  # another thread is in a poll, which is short
+    check(result, f"resume {hook.name}")
+    if turn.followed:
+        for frame, outcome in zip(batch.frames, outcomes, strict=True):
+            if not outcome.parked:
+                turn.note(frame, Outcome(outcome.reason, outcome.device))
 
 
 class _StageDef(ctypes.Structure):

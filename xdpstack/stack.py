@@ -27,6 +27,8 @@ from xdpstack.device.device import KernelBackend
 from xdpstack.device.interface import Options
 from xdpstack.device.watchdog import WINDOW_SECONDS
 from xdpstack.device.xdp import Mode
+from xdpstack.engines import NATIVE, Engine, checked, stand_ins
+from xdpstack.engines import text as text_of
 from xdpstack.errors import ClosedError, ForkedError, naming_what_ran_out
 from xdpstack.frames import FrameQueues, Frames
 from xdpstack.hook import HookBatch, make_hook, run_hooks
@@ -37,11 +39,13 @@ from xdpstack.netlink.uapi import RTN_BROADCAST
 from xdpstack.observe import trace
 from xdpstack.observe.server import Server
 from xdpstack.routing.ask import source_address
+from xdpstack.routing.layer import RoutingLayer
 from xdpstack.routing.native import NativeRouting
 from xdpstack.stages.neigh import Neigh
 from xdpstack.udp.address import Address
 from xdpstack.udp.layer import UdpLayer
 from xdpstack.udp.socket import UdpSocket
+from xdpstack.udp.stepwise import Stepwise
 from xdpstack.walk import CStage, Hook, Walk, c_stages
 
 log = logging.getLogger("xdpstack")
@@ -59,7 +63,10 @@ class Stack:
     time; another that comes meanwhile does not wait for it but for its packets.
     """
 
-    def __init__(self, backend: Backend, core: Core, observable: bool = False) -> None:
+    def __init__(
+        self, backend: Backend, core: Core, observable: bool = False, engines: Mapping[str, Engine] | None = None
+    ) -> None:
+        self.engines = checked(engines)
         self._pid = os.getpid()
         self._closed = False
         self._backend = backend
@@ -70,6 +77,12 @@ class Stack:
         self._left = threading.Condition()  # one of them left
         self._frames = FrameQueues(self)
         self.walk = Walk(core.workers, set(c_stages()) - {"taps.rx"}, run_parked=self._run_parked_quietly)
+        self.routing = NativeRouting(core.pointer)
+        layer = RoutingLayer(forwards=False)
+        in_python = any(engine != NATIVE for engine in self.engines.values())
+        self.sockets = UdpLayer(self, self._stepwise if in_python else None)
+        for hook in stand_ins(self.engines, self, layer, self.routing, self.sockets):
+            self.walk.replace_row(hook)
         self.walk.wire()
         self._server: Server | None = None
         devices, mirror = backend.open(core)
@@ -78,15 +91,20 @@ class Stack:
             undo.callback(backend.close)
             numbers = {device.ifindex: device.index for device in devices}
             self.neigh = Neigh(core, numbers)
-            self.routing = NativeRouting(core.pointer)
-            self.sockets = UdpLayer(self)
-            publish = (lambda snapshot: self.routing.publish(snapshot, numbers), self.neigh.publish)
+            layer.publishers.append(lambda snapshot, tables: self.routing.publish(snapshot, numbers, tables))
+            route: Callable[[Snapshot], object] = layer.apply
+            if self.engines["routing"] == NATIVE:
+                route = lambda snapshot: self.routing.publish(snapshot, numbers)  # noqa: E731  # compiles what it needs
+            publish = (route, self.neigh.publish)
             self.control = Control(core, backend, devices, mirror, publish)
             undo.pop_all()
             undo.callback(self.close)
             self.control.publish()
             self._start_control(observable)
             undo.pop_all()
+
+    def _stepwise(self, index: int, view: Any) -> Stepwise:
+        return Stepwise(view, self.walk, self._core, index % len(self._core.workers))
 
     def _start_control(self, observable: bool) -> None:
         self.control.listen(self.neigh.fileno(), lambda: self.neigh.handle_events(self.control.mirror))
@@ -341,6 +359,7 @@ class Stack:
             "devices": devices,
             "frames_total": self._core.frames,
             "frame_bytes": self._core.frame_bytes,
+            "engines": {layer: text_of(engine) for layer, engine in self.engines.items()},
             **self._backend.info(),
         }
 
@@ -422,6 +441,7 @@ def open(  # noqa: A001  # the word that users expect, as in socket.open or tarf
     huge_pages: bool = False,
     deadman_seconds: float = WINDOW_SECONDS,
     observable: bool = True,
+    engines: Mapping[str, Engine] | None = None,
 ) -> Stack:
     """Open a stack over network interfaces, in the caller's network namespace or in `netns`.
 
@@ -430,7 +450,8 @@ def open(  # noqa: A001  # the word that users expect, as in socket.open or tarf
     "native" or "generic" demand it. `zero_copy`: True demands it, False refuses it, None takes what there is. `rx_ring` and
     `tx_ring` are slots; `frames` of `frame_bytes` each (2048 or 4096) are the memory. `transmit_only`: no program is
     attached, and nothing received. Packets that wait for longer than `deadman_seconds` without progress go to the kernel.
-    `observable`: answer `xdpstack show` and `xdpstack trace`.
+    `observable`: answer `xdpstack show` and `xdpstack trace`. `engines`: what runs a layer, "routing" or "udp": "native"
+    (C, the default), "python" (its plain definition), or an object with `process(batch)` in its place; see docs/engines.md.
 
     Raises PrivilegeError, NamespaceError, NoSuchInterface, InterfaceDown, ProgramAttached, QueueTaken, ModeRefused,
     MtuTooLarge, OutOfMemory, TooManyOpenFiles or ConfigurationError; then nothing is left behind.
@@ -440,7 +461,7 @@ def open(  # noqa: A001  # the word that users expect, as in socket.open or tarf
     with naming_what_ran_out(f"open {', '.join(interfaces)}"):
         core = Core(frames=frames, frame_bytes=frame_bytes, huge_pages=huge_pages)
         try:
-            return Stack(backend, core, observable=observable)
+            return Stack(backend, core, observable=observable, engines=engines)
         except BaseException:
             core.destroy()  # else they would be there for as long as somebody keeps the exception
             raise

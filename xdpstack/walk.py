@@ -7,9 +7,10 @@ the path; hooks come just before the row they are hooked on, lowest priority fir
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from xdpstack.errors import ConfigurationError
@@ -38,6 +39,7 @@ def _names(read: Callable[[int, int], Any], index: int, most: int) -> tuple[str,
     return tuple(name for name in names if name is not None)
 
 
+@cache
 def reasons() -> tuple[str, ...]:
     """Names of the drop reasons, in the numbers' order."""
     names: list[str] = []
@@ -69,7 +71,9 @@ class Hook:
     """One custom stage on the path: a Python callable on a batch, or a CStage.
 
     `edges` are the edges by name, in the numbers' order; the first is the default one (the packet goes on as if the
-    hook were not there). `node` is its number in the walk while wired.
+    hook were not there). `node` is its number in the walk while wired. `batch` makes what a callable is given of a hook, a
+    worker and a core; None: a HookBatch. `engine` is set for what stands in the place of the row itself, under its name
+    (`Walk.replace_row`): what info() calls it.
     """
 
     row: str
@@ -78,6 +82,8 @@ class Hook:
     edges: Mapping[str, str]
     priority: int = 0
     node: int = -1
+    batch: Callable[[Any, Any, Any], Any] | None = None
+    engine: str = ""
 
     @property
     def parks(self) -> bool:
@@ -101,12 +107,38 @@ class Turn:
     """Whose turn it is to run the Python hooks of one worker: the thread's that has the lock.
 
     `busy` has a bit for each node whose hook is running: a hook may send, and so come by hooks itself. `thread` runs them,
-    by threading.get_ident().
+    by threading.get_ident(). `followed` is of senders that wait for the outcome of packets which Python has to do with, the
+    innermost last: by frame, what became of it (None: not known yet).
     """
 
     lock: threading.RLock = field(default_factory=threading.RLock)
     busy: int = 0
     thread: int | None = None
+    followed: list[dict[int, Outcome | None]] = field(default_factory=list)
+
+    @contextmanager
+    def following(self, frames: Iterable[int]) -> Iterator[dict[int, Outcome | None]]:
+        """Have the outcomes of the packets in `frames` noted while the hooks run inside. The caller has the lock."""
+        self.followed.append(dict.fromkeys(frames))
+        try:
+            yield self.followed[-1]
+        finally:
+            self.followed.pop()
+
+    def note(self, frame: int, outcome: Outcome) -> None:
+        """A walk of the packet is over; a frame whose outcome is known is another packet's by now."""
+        for senders in reversed(self.followed):
+            if senders.get(frame, outcome) is None:
+                senders[frame] = outcome
+                return
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a packet: the number of the reason why it was dropped (0: it was not), the device it left by."""
+
+    reason: int
+    device: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +183,14 @@ class Walk:
         """Build the nodes of every worker from `present` and `hooks`. Raises as `add_hook()` does."""
         with self._all_turns():
             self._rewire(set(self.present), list(self.hooks))
+
+    def replace_row(self, hook: Hook) -> None:
+        """Have `hook`, a Python one with the name and edges of its row, do the row's work instead of the C stage.
+
+        In counters, traces and drop reasons it is the row. Before the first `wire()` only.
+        """
+        self.present = self.present - {hook.row}
+        self.hooks = [*self.hooks, hook]
 
     def add_hook(self, hook: Hook) -> None:
         """Put `hook` on its row. Packets see the path with it or without it; on failure nothing is changed.
@@ -252,6 +292,9 @@ class Walk:
         hook = node.hook
         if hook is None:
             return int(lib.xs_worker_add_stage(worker, node.name.encode()))
+        if hook.engine:
+            hook.node = int(lib.xs_worker_add_engine(worker, node.name.encode()))
+            return hook.node
         addresses = [ffi.NULL] * 3
         if isinstance(hook.stage, CStage):
             addresses = [ffi.cast("void *", a) for a in (hook.stage.function, hook.stage.tick, hook.stage.state)]
@@ -294,14 +337,14 @@ class Walk:
 
 
 def _node(name: str, hook: Hook | None, stages: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]) -> Node:
-    if hook is not None:
+    if hook is not None and not hook.engine:
         if len(hook.edges) > MOST_EDGES:
             raise ConfigurationError(f"hook {name} has {len(hook.edges)} edges: {MOST_EDGES} is the most")
         return Node(name, tuple(hook.edges), hook.stage.counters if isinstance(hook.stage, CStage) else (), hook=hook)
     edges, counters = stages[name]
     if tuple(BY_NAME[name].edges) != edges:
         raise ConfigurationError(f"{name}: edges {edges} in C, {tuple(BY_NAME[name].edges)} in the path table")
-    return Node(name, edges, counters)
+    return Node(name, edges, counters, hook=hook)
 
 
 def _chain(present: set[str], hooks: Sequence[Hook]) -> Chain:

@@ -16,6 +16,7 @@
 #include "ffi/20_libbpf.cdef.h"
 #include "ffi/40_fake.cdef.h"
 #include "base/events.h" /* and through it ffi/51_neigh.cdef.h */
+#include "ffi/62_engine.cdef.h"
 #include "ffi/70_frames.cdef.h"
 #include "include/xdpstack_stage.h"
 #include "tables/config.h"

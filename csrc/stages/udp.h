@@ -13,6 +13,8 @@
 #include "tables/inbox.h"
 #include "tables/sockets.h"
 
+#include "ffi/62_engine.cdef.h"
+
 #define XS_UDP_HEADER_BYTES 8u
 #define XS_UDP_MAX_BYTES 65507u /* largest payload: 65535 - 20 (IPv4 header) - 8 */
 
@@ -29,6 +31,9 @@ struct xs_udp {
     int worker_epoll;   /* what the worker sleeps on, so that shadows wake it */
     bool busy;          /* datagrams came since the last tick */
     uint64_t looked_ns; /* when the shadows were last looked at */
+    const struct xs_delivery
+        *decided; /* Python engine: to which sockets the packets go that are resumed now */
+    uint32_t ndecided;
 };
 
 enum xs_udp_rx_counter {
@@ -46,6 +51,9 @@ enum xs_udp_tx_counter { XS_UDP_TX_BYTES };
 void xs_udp_rx(struct xs_udp *self, struct xs_batch *b);
 void xs_udp_rx_tick(struct xs_udp *self, struct xs_batch *b);
 void xs_udp_tx(struct xs_udp *self, struct xs_batch *b);
+/* What is left of the two when Python has decided, udp_decided.c: queues, copies, counters. */
+void xs_udp_rx_decided(struct xs_udp *self, struct xs_batch *b);
+void xs_udp_tx_decided(struct xs_udp *self, struct xs_batch *b);
 
 extern const struct xs_stage_def xs_udp_rx_def, xs_udp_tx_def;
 

@@ -65,6 +65,12 @@ static inline struct xs_socket_key key_of(const struct look *k) {
 
 /* One packet to one of several sockets: queued, or dropped for want of room. udp_rx.c */
 void xs_udp_deliver(struct xs_udp *self, struct xs_batch *b, uint32_t i, struct xs_socket *s);
+/* The same when its filter has been run: payload_len is what that has left of `ulen` bytes. udp_rx.c */
+void xs_udp_deliver_filtered(struct xs_udp *self, struct xs_batch *b, uint32_t i, struct xs_socket *s,
+                             uint32_t ulen);
+/* A copy of a packet for one more socket: its index in the batch, or -1 when it was lost or dropped for want of frames, and
+ * counted. udp_many.c */
+int xs_udp_clone(struct xs_udp *self, struct xs_batch *b, uint32_t i);
 /* A broadcast or multicast packet to every socket that takes it. udp_many.c */
 void xs_udp_deliver_to_all(struct xs_udp *self, struct xs_batch *b, uint32_t i,
                            const struct xs_socket_table *t);

@@ -3,11 +3,11 @@
 
 /* Another socket wants the packet too: it gets a copy, as skb_clone() gives it one. The copy has all that the reader looks
  * at: the headers and the payload, over as many frames. */
-static void clone_for(struct xs_udp *self, struct xs_batch *b, uint32_t i, struct xs_socket *s) {
+int xs_udp_clone(struct xs_udp *self, struct xs_batch *b, uint32_t i) {
     int at = xs_emit(b, XS_KEPT);
     if (at < 0) {
         b->count[XS_UDP_RX_CLONES_LOST]++;
-        return;
+        return -1;
     }
     const struct xs_mem *mem = self->mem;
     uint32_t from = b->frame[i], to = b->frame[at];
@@ -22,11 +22,16 @@ static void clone_for(struct xs_udp *self, struct xs_batch *b, uint32_t i, struc
         to = p->frag = xs_pool_get(self->pool, mem);
         if (to == XS_NO_FRAME) {
             xs_drop(b, (uint32_t)at, XS_REASON_NOMEM);
-            return;
+            return -1;
         }
     }
-    xs_udp_deliver(self, b, (uint32_t)at, s);
     b->count[XS_UDP_RX_CLONES]++;
+    return at;
+}
+
+static void clone_for(struct xs_udp *self, struct xs_batch *b, uint32_t i, struct xs_socket *s) {
+    int at = xs_udp_clone(self, b, i);
+    if (at >= 0) xs_udp_deliver(self, b, (uint32_t)at, s);
 }
 
 /* IP_MULTICAST_ALL is on, so that no socket need have joined; but never on an IPv6 socket for an IPv4 group. */

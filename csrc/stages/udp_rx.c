@@ -145,6 +145,16 @@ void xs_udp_deliver(struct xs_udp *self, struct xs_batch *b, uint32_t i, struct 
     b->count[XS_UDP_RX_BYTES] += sums.bytes;
 }
 
+void xs_udp_deliver_filtered(struct xs_udp *self, struct xs_batch *b, uint32_t i, struct xs_socket *s,
+                             uint32_t ulen) {
+    struct look k = look_again(b, i);
+    k.ulen = ulen;
+    struct sums sums = {0};
+    deliver(self, b, &k, s, flags_of(s) & ~(uint32_t)XS_SOCKET_FILTER, &sums);
+    b->ledger->delivered += sums.delivered;
+    b->count[XS_UDP_RX_BYTES] += sums.bytes;
+}
+
 /* Where the packet before was looked for: the next one is often for the same key. */
 struct search {
     const struct xs_socket_table *table;

@@ -3,7 +3,7 @@
  * What the walk does not send itself (TX_SLOW: larger than the MTU, another device, this host) the shadow socket does, at
  * once and without blocking; so it does what is not ours to begin with (kernel_sends()). Errors are the kernel's: an errno
  * per drop reason, below. */
-#include "views/views.h"
+#include "views/send.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -12,16 +12,6 @@
 #include <sys/socket.h>
 
 #define HEADROOM 128u /* for the headers that the stages put before the payload */
-
-struct outgoing {
-    const uint8_t *data;
-    Py_ssize_t bytes;
-    uint8_t address[16]; /* a copy: while we wait for our turn, another thread may send to elsewhere */
-    uint32_t scope;
-    uint16_t port;
-    int error; /* errno, or 0; EAGAIN = not sent, later */
-    uint32_t frame;
-};
 
 /* What a caller of sendto(2) would be told. What is not here is lost without a word, as on a wire. */
 static int errno_of(uint16_t reason) {
@@ -42,11 +32,6 @@ static int errno_of(uint16_t reason) {
     case XS_REASON_NEIGH_CREATEFAIL: return ENOBUFS;
     default: return 0;
     }
-}
-
-static inline bool is_mapped(const uint8_t *address) {
-    static const uint8_t prefix[12] = {[10] = 0xff, [11] = 0xff};
-    return !memcmp(address, prefix, 12);
 }
 
 /* ---- the kernel's way ---- */
@@ -116,13 +101,13 @@ static inline int hops_for(const struct xs_socket_sending *how, const uint8_t *a
 static bool kernel_sends(const struct xs_worker *w, const struct xs_socket *s, const struct outgoing *o,
                          uint8_t *device) {
     const struct xs_socket_sending *how = &s->sending;
-    bool ipv4 = is_mapped(o->address);
+    bool ipv4 = views_is_mapped(o->address);
     if (HEADROOM + o->bytes > 1 << w->walk.mem->frame_shift) return true;
     if (!device_for(w, s, o, device)) return true;
     if (how->kernel_multicast && is_multicast(o->address, ipv4)) return true;
     if (!hops_for(how, o->address, ipv4)) return true;
     const uint8_t *own = is_any(s->address) ? how->source : s->address; /* bound, or connected */
-    return s->family == 6 && is_mapped(own) != ipv4 && !is_any(own);
+    return s->family == 6 && views_is_mapped(own) != ipv4 && !is_any(own);
 }
 
 /* ip_dont_fragment(), ip_sk_ignore_df() */
@@ -146,7 +131,7 @@ static uint32_t make_frame(struct xs_worker *w, const struct xs_socket *s, const
     p->data_off = p->payload_off = HEADROOM;
     p->len = p->payload_len = (uint16_t)o->bytes;
     p->pkt_len = (uint32_t)o->bytes;
-    bool ipv4 = is_mapped(o->address);
+    bool ipv4 = views_is_mapped(o->address);
     p->flags = ipv4 ? fragments(how->discover) : XS_PKT_IPV6;
     p->device = device;
     p->mark = how->mark;
@@ -179,8 +164,22 @@ static uint32_t room_for(struct socket_view *v, struct xs_worker *w, uint32_t n)
     return n;
 }
 
-/* Sends up to XS_WEIGHT datagrams and sets `error` of each. False with an exception: closed, and none was sent. */
-static bool transmit(struct socket_view *v, struct outgoing *out, uint32_t n) {
+/* Python has packets: which of ours are among them? What becomes of those is said later (views_settle()). */
+static void note_parked(struct socket_view *v, const struct xs_walk *walk, const struct outgoing *out,
+                        uint32_t n) {
+    v->nsent = n;
+    for (uint32_t i = 0; i < n; i++) {
+        bool waits = out[i].frame != XS_NO_FRAME && !out[i].error && xs_walk_is_parked(walk, out[i].frame);
+        v->under_way[i] = waits ? out[i].frame : XS_NO_FRAME;
+    }
+}
+
+void views_settle(struct socket_view *v, struct outgoing *out, uint32_t n, const uint16_t *reason) {
+    for (uint32_t i = 0; i < n; i++)
+        out[i].error = reason[i] == XS_REASON_TX_SLOW ? send_slow(v, &out[i]) : errno_of(reason[i]);
+}
+
+bool views_transmit(struct socket_view *v, struct outgoing *out, uint32_t n) {
     struct xs_socket *s = v->socket;
     struct xs_worker *w = v->stack->worker[s->index % v->stack->nworkers];
     const struct xs_mem *mem = w->walk.mem;
@@ -216,152 +215,10 @@ static bool transmit(struct socket_view *v, struct outgoing *out, uint32_t n) {
             v->tx_device = mem->pkt[out[i].frame].device;
     }
     v->parked = w->walk.parked;
+    if (v->parked) note_parked(v, &w->walk, out, n);
     xs_worker_finish(w);
     xs_worker_leave(w);
     for (uint32_t i = 0; i < n; i++)
         if (out[i].frame == XS_NO_FRAME && !out[i].error) out[i].error = send_slow(v, &out[i]);
     return true;
-}
-
-/* ---- arguments ---- */
-
-static PyObject *fail(int error, const char *text) {
-    errno = error;
-    if (!text) return PyErr_SetFromErrno(PyExc_OSError);
-    PyObject *e = PyObject_CallFunction(PyExc_OSError, "is", error, text);
-    if (e) PyErr_SetObject((PyObject *)Py_TYPE(e), e);
-    Py_XDECREF(e);
-    return NULL;
-}
-
-static PyObject *fail_sending(const struct socket_view *v, int error) {
-    if (v->socket->shadow_fd < 0 && error == EMSGSIZE)
-        return fail(
-            error,
-            "Message too long: it needs fragments, which the kernel makes, and the socket was opened with "
-            "reserve=False and has no kernel socket behind it");
-    if (v->socket->shadow_fd < 0 && error == ENETUNREACH)
-        return fail(
-            error,
-            "Network is unreachable: not through a device of this stack, and the socket was opened with "
-            "reserve=False and has no kernel socket behind it");
-    return fail(error, NULL);
-}
-
-static void set_address(struct outgoing *o, const uint8_t *address, uint16_t port, uint32_t scope) {
-    memcpy(o->address, address, sizeof o->address);
-    o->port = port;
-    o->scope = scope;
-}
-
-/* Where a datagram goes that is sent without an address; -1 with ENOTCONN or EDESTADDRREQ. */
-static int peer_address(struct socket_view *v, struct outgoing *o) {
-    struct xs_socket *s = v->socket;
-    if (!(xs_socket_flags(s) & XS_SOCKET_CONNECTED)) {
-        fail(EDESTADDRREQ, NULL);
-        return -1;
-    }
-    set_address(o, s->sending.peer, s->sending.peer_port, s->sending.peer_scope);
-    return 0;
-}
-
-static int sound(struct socket_view *v, struct outgoing *o) {
-    int error = 0;
-    if (!o->port) error = EINVAL;
-    if (v->socket->family == 6 && is_mapped(o->address) && xs_socket_flags(v->socket) & XS_SOCKET_V6ONLY)
-        error = ENETUNREACH;
-    if (o->bytes > 0xffff) error = EMSGSIZE;
-    if (!error) return 0;
-    fail(error, NULL);
-    return -1;
-}
-
-/* Where a datagram goes that is sent to `tuple`; -1 with an exception. */
-static int given_address(struct socket_view *v, PyObject *tuple, struct outgoing *o) {
-    if (views_parse_address(&v->to, v->socket->family, tuple)) return -1;
-    set_address(o, v->to.address, v->to.port, v->to.scope);
-    return 0;
-}
-
-/* sendto(data, address or None): bytes sent, or None when it would block. */
-PyObject *views_sendto(PyObject *self, PyObject *const *args, Py_ssize_t n) {
-    struct socket_view *v = (struct socket_view *)self;
-    struct xs_socket *s = views_socket(v);
-    if (!s) return NULL;
-    if (n != 2) {
-        PyErr_SetString(PyExc_TypeError, "takes the data and an address or None");
-        return NULL;
-    }
-    int pending = xs_socket_take_error(s);
-    if (pending) return fail(pending, NULL);
-    struct outgoing o = {0};
-    if (Py_IsNone(args[1]) ? peer_address(v, &o) : given_address(v, args[1], &o)) return NULL;
-    Py_buffer data;
-    if (PyObject_GetBuffer(args[0], &data, PyBUF_SIMPLE)) return NULL;
-    o.data = data.buf;
-    o.bytes = data.len;
-    bool done = !sound(v, &o) && transmit(v, &o, 1);
-    PyBuffer_Release(&data);
-    if (!done) return NULL;
-    if (o.error == EAGAIN) Py_RETURN_NONE;
-    return o.error ? fail_sending(v, o.error) : PyLong_FromSsize_t(o.bytes);
-}
-
-/* One datagram's address out of what send_batch() was given: None, one tuple, a list of tuples, or a Batch to answer. */
-static int address_for(struct socket_view *v, PyObject *addresses, Py_ssize_t i, struct outgoing *o) {
-    if (Py_IsNone(addresses)) return peer_address(v, o);
-    if (Py_IS_TYPE(addresses, views_batch_type)) {
-        struct batch *b = (struct batch *)addresses;
-        if (i >= (Py_ssize_t)b->n || b->family != v->socket->family) {
-            PyErr_SetString(PyExc_ValueError,
-                            "the batch that is answered has fewer datagrams, or is of another family");
-            return -1;
-        }
-        if (!views_usable(b)) return -1;
-        views_describe(b);
-        set_address(o, b->source + 16 * i, b->port[i], b->scope[i]);
-        return 0;
-    }
-    PyObject *tuple = PyList_Check(addresses) ? PyList_GetItem(addresses, i) : addresses;
-    return tuple ? given_address(v, tuple, o) : -1;
-}
-
-/* send_batch(payloads: list, addresses, start, errors: dict): from index `start` on, one walk's worth. Returns how many were
- * dealt with (0: it would block); errors[i] is set to the errno of those that could not be sent. */
-PyObject *views_send_batch(PyObject *self, PyObject *const *args, Py_ssize_t n) {
-    struct socket_view *v = (struct socket_view *)self;
-    if (!views_socket(v)) return NULL;
-    if (n != 4 || !PyList_Check(args[0]) || !PyDict_Check(args[3])) {
-        PyErr_SetString(PyExc_TypeError,
-                        "takes a list of payloads, addresses, the index to start at, a dict for errors");
-        return NULL;
-    }
-    Py_ssize_t start = PyLong_AsSsize_t(args[2]);
-    if (start < 0) return PyErr_Occurred() ? NULL : fail(EINVAL, NULL);
-    Py_ssize_t left = PyList_Size(args[0]) - start;
-    uint32_t want = left < 0 ? 0 : left > (Py_ssize_t)XS_WEIGHT ? XS_WEIGHT : (uint32_t)left;
-    struct outgoing out[XS_WEIGHT];
-    Py_buffer data[XS_WEIGHT];
-    uint32_t held = 0, ready = 0;
-    for (; ready < want; ready++) {
-        struct outgoing *o = &out[ready];
-        *o = (struct outgoing){0};
-        if (PyObject_GetBuffer(PyList_GetItem(args[0], start + ready), &data[held], PyBUF_SIMPLE)) break;
-        o->data = data[held].buf;
-        o->bytes = data[held++].len;
-        if (address_for(v, args[1], start + ready, o) || sound(v, o)) break;
-    }
-    bool done = ready == want && transmit(v, out, want);
-    for (uint32_t i = 0; i < held; i++) PyBuffer_Release(&data[i]);
-    if (!done) return NULL;
-    uint32_t dealt = 0;
-    for (; dealt < want && out[dealt].error != EAGAIN; dealt++) {
-        if (!out[dealt].error) continue;
-        PyObject *index = PyLong_FromSsize_t(start + dealt), *error = PyLong_FromLong(out[dealt].error);
-        int rc = index && error ? PyDict_SetItem(args[3], index, error) : -1;
-        Py_XDECREF(index);
-        Py_XDECREF(error);
-        if (rc) return NULL;
-    }
-    return PyLong_FromUnsignedLong(dealt);
 }

@@ -78,6 +78,31 @@ static PyObject *socket_parked(PyObject *self, void *unused) {
     return PyBool_FromLong(((struct socket_view *)self)->parked);
 }
 
+/* After a call that sent and left packets with Python: the frame of each datagram that is among them, else None. */
+static PyObject *socket_under_way(PyObject *self, void *unused) {
+    const struct socket_view *v = (const struct socket_view *)self;
+    PyObject *list = PyList_New(v->nsent);
+    for (uint32_t i = 0; list && i < v->nsent; i++) {
+        PyObject *frame =
+            v->under_way[i] == XS_NO_FRAME ? Py_NewRef(Py_None) : PyLong_FromUnsignedLong(v->under_way[i]);
+        if (frame && !PyList_SetItem(list, i, frame)) continue;
+        Py_CLEAR(list);
+    }
+    return list;
+}
+
+/* By which device the last packet left, once Python has found that out. */
+static int socket_set_tx_device(PyObject *self, PyObject *number, void *unused) {
+    unsigned long device = number ? PyLong_AsUnsignedLong(number) : XS_NO_DEVICE;
+    if (PyErr_Occurred()) return -1;
+    ((struct socket_view *)self)->tx_device = (uint32_t)device;
+    return 0;
+}
+
+static PyObject *socket_tx_device(PyObject *self, void *unused) {
+    return PyLong_FromUnsignedLong(((struct socket_view *)self)->tx_device);
+}
+
 #define FAST(name, function) \
     { name, (PyCFunction)(void (*)(void))function, METH_FASTCALL, NULL }
 static PyMethodDef methods[] = {
@@ -94,8 +119,11 @@ static PyMethodDef methods[] = {
     {0},
 };
 
-static PyGetSetDef properties[] = {
-    {"slow_sent", socket_slow_sent, NULL, NULL, NULL}, {"parked", socket_parked, NULL, NULL, NULL}, {0}};
+static PyGetSetDef properties[] = {{"slow_sent", socket_slow_sent, NULL, NULL, NULL},
+                                   {"parked", socket_parked, NULL, NULL, NULL},
+                                   {"under_way", socket_under_way, NULL, NULL, NULL},
+                                   {"tx_device", socket_tx_device, socket_set_tx_device, NULL, NULL},
+                                   {0}};
 
 static PyType_Slot slots[] = {
     {Py_tp_new, socket_new},

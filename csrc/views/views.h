@@ -4,7 +4,7 @@
  * a queue, or walk a batch to a ring. All that may wait is in the cffi module. Keeping the GIL also makes the caller the one
  * reader of every socket and the one producer of the rings by which frames go home.
  *
- *      Socket   one socket's receive queue and its way out      socket.c, receive.c, send.c, address.c
+ *      Socket   one socket's receive queue and its way out      socket.c, receive.c, send.c, send_calls.c, address.c
  *      (the same with whole frames                              frames.c)
  *      Batch    datagrams taken out at once: columns, payloads  batch.c
  *      Column   one column of a batch, by the buffer protocol   column.c
@@ -39,6 +39,8 @@ struct socket_view {
     uint32_t tx_device; /* by which the last packet left, for the question whether there is room */
     uint64_t slow;      /* datagrams sent by the shadow socket */
     bool parked;        /* a Python hook had packets after the last send */
+    /* Then: how many datagrams it was about, and of each the frame that waits for Python, or XS_NO_FRAME */
+    uint32_t nsent, under_way[XS_WEIGHT];
 };
 
 /* Datagrams that were taken out at once. Their columns are filled when one is first asked for, while the frames are lent. */
@@ -123,7 +125,7 @@ PyObject *views_column(struct batch *b, void *data, const char *format, Py_ssize
                        Py_ssize_t width);
 PyObject *views_view(struct batch *b, uint32_t i);
 
-/* send.c */
+/* send_calls.c */
 PyObject *views_sendto(PyObject *self, PyObject *const *args, Py_ssize_t n);
 PyObject *views_send_batch(PyObject *self, PyObject *const *args, Py_ssize_t n);
 PyObject *views_send_frames(PyObject *self, PyObject *const *args, Py_ssize_t n);

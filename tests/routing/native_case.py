@@ -10,8 +10,8 @@ from xdpstack.netlink import Snapshot
 from xdpstack.netlink.ip import ANY
 from xdpstack.netlink.uapi import AF_INET, AF_INET6
 from xdpstack.routing.flow import Flow, Verdict, is_loopback, is_multicast
+from xdpstack.routing.multipath import halves
 from xdpstack.routing.native import NativeRouting, device_flags
-from xdpstack.routing.native_tables import halves
 from xdpstack.routing.reasons import SEND_ERRNO
 from xdpstack.routing.semantics import find_device, route_input, route_output
 from xdpstack.routing.tables import Tables, compile_tables

@@ -16,7 +16,7 @@ SNAPSHOT = Snapshot.build([A0], [Address.parse("10.0.0.1/24", 2)], generation=5)
 
 def test_apply_puts_in_force_and_publishes() -> None:
     published: list[Tables] = []
-    layer = RoutingLayer([published.append])
+    layer = RoutingLayer([lambda _, tables: published.append(tables)])
     assert layer.tables.generation == 0
     assert layer.route_output(Flow(packed("10.0.0.9"))).reason == "IP_OUTNOROUTES"
     tables = layer.apply(SNAPSHOT)
@@ -26,16 +26,32 @@ def test_apply_puts_in_force_and_publishes() -> None:
     assert layer.route_output(Flow(packed("10.0.0.9"))).action == "output"
 
 
-def test_process_tells_directions_apart() -> None:
+def test_a_host_that_is_no_router() -> None:
+    switches = {"ipv4.ip_forward": 1, "ipv6.conf.all.forwarding": 1}
+    switched = Snapshot.build([A0], [Address.parse("10.0.0.1/24", 2)], sysctls=switches)
+    through = Flow(packed("10.0.0.8"), packed("10.0.0.9"), iif=2)
+    router, host = RoutingLayer(), RoutingLayer(forwards=False)
+    router.apply(switched)
+    host.apply(switched)
+    assert router.route_input(through).action == "forward"
+    assert host.route_input(through).reason == "IP_INADDRERRORS"
+
+
+def test_what_could_not_be_published_is_not_in_force() -> None:
+    def refuses(snapshot: Snapshot, tables: Tables) -> None:
+        raise MemoryError
+
     layer = RoutingLayer()
-    layer.apply(SNAPSHOT)
-    verdicts = layer.process([Flow(packed("10.0.0.9")), Flow(packed("10.0.0.1"), packed("10.0.0.9"), iif=2)])
-    assert [verdict.action for verdict in verdicts] == ["output", "local"]
+    before = layer.apply(SNAPSHOT)
+    layer.publishers.append(refuses)
+    with pytest.raises(MemoryError):
+        layer.apply(Snapshot.build([A0], generation=6))
+    assert layer.tables is before
 
 
 def test_vrfs_are_refused_and_change_nothing() -> None:
     published: list[Tables] = []
-    layer = RoutingLayer([published.append])
+    layer = RoutingLayer([lambda _, tables: published.append(tables)])
     before = layer.apply(SNAPSHOT)
     with pytest.raises(ConfigurationError, match="red"):
         layer.apply(Snapshot.build([A0, Link(9, "red", kind="vrf")]))

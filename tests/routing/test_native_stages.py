@@ -117,6 +117,7 @@ MARTIANS = [
     ("239.9.9.9", "10.0.0.9", "NOT_MEMBER"),
     ("ff02::9", "fe80::9", "NOT_MEMBER"),
     ("fe80::77", "fe80::9", "IP_INADDRERRORS"),
+    ("::", "fd00::9", "IP_INADDRERRORS"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""The examples of docs/testing.md run."""
+"""The examples of docs/testing.md and docs/engines.md run."""
 
 import os
 import re
@@ -11,14 +11,16 @@ from xdpstack.native import ffi
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_examples_run(pytester: pytest.Pytester) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/testing.md").read_text(), re.DOTALL)
-    assert len(blocks) >= 4
+@pytest.mark.parametrize("page, at_least", [("testing", 4), ("engines", 1)])
+def test_the_examples_run(pytester: pytest.Pytester, page: str, at_least: int) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / f"docs/{page}.md").read_text(), re.DOTALL)
+    blocks = [block for block in blocks if "xdpstack.open(" not in block]
+    assert len(blocks) >= at_least
     for number, block in enumerate(blocks):
         pytester.makepyfile(**{f"test_{number}": block})
     tests = sum(block.count("def test_") for block in blocks)
     result = pytester.runpytest_subprocess("-p", "xdpstack.testing.plugin")
-    left_out = 0 if os.geteuid() == 0 else 1
+    left_out = 0 if os.geteuid() == 0 else sum(block.count("@pytest.mark.root") for block in blocks)
     result.assert_outcomes(passed=tests - left_out, deselected=left_out)
 
 

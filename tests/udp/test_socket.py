@@ -24,7 +24,7 @@ from xdpstack.errors import (
     ConfigurationError,
     SendBatchError,
 )
-from xdpstack.udp.semantics import ANY, Datagram, ones_complement_sum, pseudo_header, truesize
+from xdpstack.udp.semantics import ANY, Datagram, ones_complement_sum, pseudo_header, receive, truesize
 from xdpstack.udp.socket import UdpSocket
 
 
@@ -550,7 +550,7 @@ def test_the_layer_says_what_becomes_of_a_datagram(host: ByHandHost) -> None:
         datagram(b"", port=8, source=PEER6, to=HERE6),
         datagram(b"four", port=8),
     ]
-    verdicts = host.udp.process(stream)
+    verdicts = [receive(one, host.udp.bounds) for one in stream]
     index = [one.bound.index for one in (exact, both, both, only6)]
     assert [verdict.sockets for verdict in verdicts] == [(n,) for n in index] + [()]
     assert verdicts[-1].reason == "NO_SOCKET"

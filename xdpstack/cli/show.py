@@ -49,6 +49,7 @@ def path(as_json: bool) -> None:
 def path_rows(counts: dict[str, int], nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows of the path table, with the hooks of a running stack in their places."""
     present = {node["name"] for node in nodes} if nodes else set(c_stages())
+    engines = {node["name"]: node.get("engine", "") for node in nodes}
     rows: list[dict[str, Any]] = []
     for row in PATH:
         for node in nodes:
@@ -68,7 +69,7 @@ def path_rows(counts: dict[str, int], nodes: list[dict[str, Any]]) -> list[dict[
         rows.append(
             {
                 "name": row.name,
-                "what": row.what,
+                "what": f"{row.what} (engine: {engines[row.name]})" if engines.get(row.name) else row.what,
                 "edges": dict(row.edges),
                 "mirrors": row.mirrors,
                 "present": here,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from xdpstack.native import ffi, lib
-from xdpstack.routing.native_tables import halves
+from xdpstack.routing.multipath import halves
 
 _NO_DEVICE = 255
 

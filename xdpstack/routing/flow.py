@@ -93,6 +93,9 @@ class Verdict:
     icmp: tuple[int, int] | None = None
     """"drop": type and code of the ICMP error that its sender is due, before rate limits; None for none."""
 
+    refused_at: int = 0
+    """"drop" of what this host sends: the device it would have left by, 0 if it did not come so far."""
+
     def __str__(self) -> str:
         if self.action == "drop":
             return f"drop {self.reason} errno {self.errno}"

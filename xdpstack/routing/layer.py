@@ -84,29 +84,40 @@ Differs from Linux:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from xdpstack.errors import ConfigurationError
 from xdpstack.netlink import Snapshot
+from xdpstack.netlink.uapi import FAMILIES
 from xdpstack.routing.flow import Flow, Verdict
+from xdpstack.routing.multipath import hash_fields
 from xdpstack.routing.semantics import route_input, route_output
-from xdpstack.routing.tables import Tables, compile_tables
+from xdpstack.routing.tables import Device, Tables, compile_tables
+
+if TYPE_CHECKING:
+    from xdpstack.routing.engine import RoutingBatch
 
 log = logging.getLogger("xdpstack.routing")
 
-Publisher = Callable[[Tables], None]
+#: Gets the tables, and the snapshot they were compiled from.
+Publisher = Callable[[Snapshot, Tables], object]
 
 
 class RoutingLayer:
     """The routing of one stack: the tables in force, and what decides by them.
 
     Control calls `apply` with each snapshot of the mirror; anybody may ask for a decision at any time. `publishers` get the
-    tables after they have become the layer's own: native.py is one, which hands them to the C stages.
+    tables before they become the layer's own, so that what is decided here can be done: native.py is one, which hands them
+    to the C stages. `forwards` False: the stack is a host and no router, whatever the host's switches say.
     """
 
-    def __init__(self, publishers: Iterable[Publisher] = ()) -> None:
+    def __init__(self, publishers: Iterable[Publisher] = (), forwards: bool = True) -> None:
         self.publishers = list(publishers)
+        self.forwards = forwards
+        self.hash_fields: Mapping[int, int] = {}
+        """By family what multipath hashes (XS_HASH_*); empty while no route has several paths."""
         self._tables = Tables()
         self._compiled: Snapshot | None = None
         self._warned: frozenset[str] = frozenset()
@@ -117,7 +128,7 @@ class RoutingLayer:
         return self._tables
 
     def apply(self, snapshot: Snapshot) -> Tables:
-        """Compile `snapshot` to tables, put them in force, publish them, and return them.
+        """Compile `snapshot` to tables, publish them, put them in force, and return them.
 
         What the tables hold and this stack cannot do is left to the kernel, and logged once: `left_to_kernel`.
 
@@ -135,10 +146,14 @@ class RoutingLayer:
             tables = replace(self._tables, generation=snapshot.generation, neighbours=snapshot.neighbours)
         else:
             tables = compile_tables(snapshot)
+            if not self.forwards:
+                tables = replace(tables, devices=without_forwarding(tables.devices))
             self._warn(tables)
-        self._compiled, self._tables = snapshot, tables
         for publish in self.publishers:
-            publish(tables)
+            publish(snapshot, tables)
+        several = any(len(entry.paths) > 1 for fib in tables.fibs.values() for entry in fib)
+        self.hash_fields = {f: hash_fields(snapshot.sysctls, f) for f in FAMILIES} if several else {}
+        self._compiled, self._tables = snapshot, tables
         return tables
 
     def route_input(self, flow: Flow) -> Verdict:
@@ -149,10 +164,11 @@ class RoutingLayer:
         """Where a packet of this host goes, and from which address."""
         return route_output(self._tables, flow)
 
-    def process(self, flows: Iterable[Flow]) -> list[Verdict]:
-        """The verdicts on a batch, by the tables in force when it began: `iif` says of each whether it came in."""
-        tables = self._tables
-        return [route_input(tables, flow) if flow.iif else route_output(tables, flow) for flow in flows]
+    def process(self, batch: RoutingBatch) -> None:
+        """Decide what nobody has decided yet of a batch of routing.rx or routing.tx, by the definition (semantics.py)."""
+        decide = route_input if batch.row == "routing.rx" else route_output
+        for packet in batch.undecided():
+            packet.decide(decide(batch.tables, packet.flow))
 
     def _warn(self, tables: Tables) -> None:
         """Log what is new in `left_to_kernel`."""
@@ -160,6 +176,14 @@ class RoutingLayer:
         for text in sorted(found - self._warned):
             log.warning("%s", text)
         self._warned = found
+
+
+def without_forwarding(devices: Mapping[int, Device]) -> dict[int, Device]:
+    """The devices of a host that is no router."""
+    return {
+        index: replace(device, forwarding=False, forwarding6=False, bc_forwarding=False)
+        for index, device in devices.items()
+    }
 
 
 def only_neighbours_differ(old: Snapshot, new: Snapshot) -> bool:

@@ -31,26 +31,13 @@ from xdpstack.netlink.uapi import (
 from xdpstack.routing.fib4 import select_default
 from xdpstack.routing.fib6 import PREFERENCE
 from xdpstack.routing.flow import Flow
+from xdpstack.routing.multipath import halves, hash_fields
 from xdpstack.routing.nexthops import NextHop, NextHopIds
 from xdpstack.routing.rules import DSCP_MASK, LEGACY_TOS_MASK, Result
 from xdpstack.routing.source import inet_select_addr
 from xdpstack.routing.tables import Entry, Path, Tables, matches_all
 
 MAPPED_BITS = 96
-MAPPED = 0xFFFF << 32
-
-#: What multipath hashes, by fib_multipath_hash_policy (0 addresses, 1 ports as well, 2 inner addresses: here the same as 0).
-LAYER3 = {AF_INET: lib.XS_HASH_SRC | lib.XS_HASH_DST,
-          AF_INET6: lib.XS_HASH_SRC | lib.XS_HASH_DST | lib.XS_HASH_FLOW_LABEL | lib.XS_HASH_PROTO}  # fmt: skip
-LAYER4 = lib.XS_HASH_SRC | lib.XS_HASH_DST | lib.XS_HASH_PROTO | lib.XS_HASH_SPORT | lib.XS_HASH_DPORT
-CUSTOM_POLICY = 3
-
-
-def halves(address: bytes) -> tuple[int, int]:
-    """Packed bytes as struct xs_addr: two 64-bit halves, IPv4 mapped."""
-    if len(address) == 4:
-        return 0, MAPPED | int.from_bytes(address)
-    return int.from_bytes(address[:8]), int.from_bytes(address[8:])
 
 
 def mask_halves(family: int, length: int) -> tuple[int, int]:
@@ -225,11 +212,7 @@ class Draft:
 
     def _family(self, family: int, table_index: dict[tuple[int, int], int]) -> dict[str, Any]:
         tables, sysctls = self.tables, self.snapshot.sysctls
-        name = "ipv4" if family == AF_INET else "ipv6"
-        policy = sysctls[f"{name}.fib_multipath_hash_policy"]
-        fields = LAYER3[family] if policy in (0, 2) else LAYER4
-        if policy == CUSTOM_POLICY:
-            fields = sysctls[f"{name}.fib_multipath_hash_fields"]
+        fields = hash_fields(sysctls, family)
         rules = tables.rules.get(family, ())
         position = {rule.priority: i for i, rule in reversed(list(enumerate(rules)))}
         by_port = any(rule.ip_protocol or rule.source_ports or rule.destination_ports for rule in rules)

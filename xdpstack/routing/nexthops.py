@@ -56,6 +56,11 @@ class NextHopIds:
                 self._slot_of[hop] = self._take(hop)
         return {hop: self.ids[self._slot_of[hop]] for hop in wanted}
 
+    def find(self, hop: NextHop) -> int | None:
+        """The id of a next hop, also of one that was retired not long ago; None: it has none."""
+        slot = self._slot_of.get(hop)
+        return None if slot is None else self.ids[slot]
+
     def _take(self, hop: NextHop) -> int:
         """A slot for `hop`: the one that has been retired longest if enough others are, else a new one."""
         if len(self._retired) > RETIRED_KEPT:

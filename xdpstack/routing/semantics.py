@@ -62,7 +62,8 @@ def route_input(tables: Tables, flow: Flow) -> Verdict:
     device = tables.devices.get(flow.iif)
     if device is None:
         return drop("DEVICE_GONE", errno.EINVAL)
-    flow = flow.but(oif=0, scope=RT_SCOPE_UNIVERSE, user=0)
+    if flow.oif or flow.user or flow.scope:  # RT_SCOPE_UNIVERSE is 0
+        flow = flow.but(oif=0, scope=RT_SCOPE_UNIVERSE, user=0)
     return input_ipv4(tables, flow, device) if flow.family == AF_INET else input_ipv6(tables, flow, device)
 
 
@@ -71,7 +72,8 @@ def route_output(tables: Tables, flow: Flow) -> Verdict:
 
     `flow.source` is the sender's address, or empty to have one chosen; the verdict has it. `flow.iif` is ignored.
     """
-    flow = flow.but(iif=0, source=b"" if flow.source == ANY[flow.family] else flow.source)
+    if flow.iif or flow.source == ANY[flow.family]:
+        flow = flow.but(iif=0, source=b"" if flow.source == ANY[flow.family] else flow.source)
     return output_ipv4(tables, flow) if flow.family == AF_INET else output_ipv6(tables, flow)
 
 
@@ -326,9 +328,9 @@ def make_output(tables: Tables, flow: Flow, found: Result | None, oif: int, to_s
     """The last checks, and the verdict (__mkroute_output). A multicast packet never goes through a default gateway."""
     device = tables.devices.get(oif)
     if device is None:
-        return unsendable(errno.ENODEV, "DEVICE_GONE")
+        return replace(unsendable(errno.ENODEV, "DEVICE_GONE"), refused_at=oif)
     if flow.source and is_loopback(flow.source) and not device.route_localnet and not device.link.is_loopback:
-        return unsendable(errno.EINVAL, "INVALID_ARG")
+        return replace(unsendable(errno.EINVAL, "INVALID_ARG"), refused_at=oif)
     source = flow.source or ANY[AF_INET]  # a host without addresses sends from none
     route = found.entry.route if found and found.entry else None
     kind = route.type if route else (RTN_LOCAL if to_self else RTN_UNICAST)
@@ -339,10 +341,8 @@ def make_output(tables: Tables, flow: Flow, found: Result | None, oif: int, to_s
         action, direct = "multicast", direct or (route is not None and route.destination.length < 4)
     elif is_zeronet(flow.destination):
         return unsendable(errno.EINVAL, "INVALID_ARG")
-    elif kind == RTN_BROADCAST:
-        action = "broadcast"
     else:
-        action = "local" if kind == RTN_LOCAL else "output"
+        action = {RTN_BROADCAST: "broadcast", RTN_LOCAL: "local"}.get(kind, "output")
     if direct or found is None:
         return Verdict(action, oif, source=source, mtu=device.mtu[AF_INET], route=route)
     return toward(action, tables, found, AF_INET, source=source)

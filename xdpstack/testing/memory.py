@@ -101,7 +101,7 @@ def memory_stack(
     `devices` are names, or MemoryDevice for more than the defaults; `links` further devices of the host that are not the
     stack's. Addresses, routes, rules and neighbours are in the words of iproute2, or values of xdpstack.netlink; what the
     kernel would add by itself is added. `sysctls` are over those of a fresh namespace, as `ipv4.ip_forward`. `frames` and
-    `frame_bytes` are per worker; other `options` are the Stack's. Raises ConfigurationError for what cannot be.
+    `frame_bytes` are per worker; other `options` are the Stack's (`engines`). Raises ConfigurationError for what cannot be.
     """
     core = Core(workers, frames, frame_bytes, manual_clock=True)
     given = Given(addresses or {}, routes, rules, neighbours, sysctls)

@@ -58,8 +58,9 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from xdpstack.errors import AddressInUse, ConfigurationError, ForkedError
 from xdpstack.native import check, lib
@@ -68,9 +69,12 @@ from xdpstack.udp.address import Address, bare, choose_family, is_any, is_scoped
 from xdpstack.udp.bpf import Instruction
 from xdpstack.udp.claims import Claims
 from xdpstack.udp.host import Host
-from xdpstack.udp.semantics import Bound, Datagram, Family, Verdict, is_multicast, receive
+from xdpstack.udp.semantics import Bound, Family, header, is_multicast, receive
 from xdpstack.udp.socket import UdpSocket
 from xdpstack.udp.waiting import BUDGET, Waiting
+
+if TYPE_CHECKING:
+    from xdpstack.udp.engine import UdpBatch
 
 log = logging.getLogger("xdpstack.udp")
 
@@ -81,11 +85,13 @@ class UdpLayer:
     """The UDP layer of one stack: its sockets, and what the workers know of them.
 
     `host` is the stack. Any thread may call anything. `unread_at_close` counts datagrams that were on the queue, or in the
-    kernel socket, of a socket that was closed. `waiting` is for sockets.
+    kernel socket, of a socket that was closed. `waiting` is for sockets. `sends_through` puts something between a socket and
+    its view (stepwise.py), where Python has a part in sending.
     """
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, sends_through: Callable[[int, Any], Any] | None = None) -> None:
         self.host = host
+        self.sends_through = sends_through
         self.unread_at_close = 0
         self._lock = threading.RLock()
         self._sockets: list[UdpSocket] = []  # newest first: the order of precedence
@@ -98,14 +104,22 @@ class UdpLayer:
         """The open sockets, newest first."""
         return tuple(self._sockets)
 
-    def process(self, datagrams: Iterable[Datagram]) -> list[Verdict]:
-        """What becomes of received datagrams, by the definition (semantics.py) and the sockets as they are now.
+    @property
+    def bounds(self) -> tuple[Bound, ...]:
+        """What the lookup knows of the open sockets, newest first. A socket's index is `one.bound.index`."""
+        return tuple(one.bound for one in list(self._sockets))
 
-        Nothing is queued, and receive buffers are not asked. A socket's index is `one.bound.index`.
-        """
-        with self._lock:
-            bounds = [one.bound for one in self._sockets]
-        return [receive(datagram, bounds) for datagram in datagrams]
+    def process(self, batch: UdpBatch) -> None:
+        """Decide what nobody has decided yet of a batch of udp.rx or udp.tx, by the definition (semantics.py)."""
+        for packet in batch.undecided():
+            if batch.row == "udp.rx":
+                packet.decide(receive(packet.datagram, batch.sockets))
+            else:
+                packet.prepend(header(packet.outgoing))
+
+    def view(self, index: int, view: Any) -> Any:
+        """What a socket sends and receives by; `index` is the socket's."""
+        return view if self.sends_through is None else self.sends_through(index, view)
 
     # ---- opening ----
 

@@ -1,4 +1,4 @@
-"""What UDP does with a received datagram, in plain Python: values in, verdict out.
+"""What UDP does with a datagram, in plain Python: values in, verdict (received) or header (sent) out.
 
 This is the definition. `csrc/stages/udp_rx.c` does the same fast, and property tests hold the two against each other and
 against Linux. Read `receive()` first: it is the order of the checks.
@@ -84,13 +84,27 @@ class Accepted:
 class Verdict:
     """Where a datagram goes: to the sockets of these indices, or nowhere for a `reason` (a name in csrc/reasons.def).
 
-    `payloads` is what each socket gets: the payload, or as much of it as the socket's filter left.
+    `payloads` is what each socket gets: the payload, or as much of it as the socket's filter left. `refused` are the sockets
+    that would have got it, but for their filters; with no others that is the reason.
     """
 
     sockets: tuple[int, ...] = ()
     payloads: tuple[bytes, ...] = ()
     reason: str | None = None
     accepted: Accepted | None = None
+    refused: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A datagram that is sent, before it has a header: addresses of 16 bytes, as everywhere here."""
+
+    family: Family
+    source: bytes
+    destination: bytes
+    source_port: int
+    destination_port: int
+    payload: bytes
 
 
 def receive(datagram: Datagram, sockets: Sequence[Bound]) -> Verdict:
@@ -163,10 +177,8 @@ def ones_complement_sum(data: bytes) -> int:
     """The 16-bit one's complement sum, not complemented (RFC 1071). An odd last byte is padded with zero."""
     if len(data) % 2:
         data += b"\0"
-    total = sum(int.from_bytes(data[i : i + 2]) for i in range(0, len(data), 2))
-    while total > 0xFFFF:
-        total = (total & 0xFFFF) + (total >> 16)
-    return total
+    number = int.from_bytes(data)  # its digits to the base 0x10000 are summed: that keeps it, modulo 0xffff
+    return number % 0xFFFF or (0xFFFF if number else 0)
 
 
 def _lacks_checksum(datagram: Datagram, accepted: Accepted, bound: Bound) -> bool:
@@ -254,9 +266,24 @@ def _filtered(datagram: Datagram, accepted: Accepted, takers: Sequence[Bound]) -
     seen = bpf.Seen(datagram.data[:length], datagram.headers, datagram.network, datagram.facts)
     kept = [(bound.index, bpf.run(bound.filter, seen) if bound.filter else length) for bound in takers]
     left = [(index, accepted.payload[: max(keep - HEADER_BYTES, 0)]) for index, keep in kept if keep]
+    refused = tuple(index for index, keep in kept if not keep)
     if not left:
-        return Verdict(reason="SOCKET_FILTER", accepted=accepted)
-    return Verdict(tuple(index for index, _ in left), tuple(payload for _, payload in left), accepted=accepted)
+        return Verdict(reason="SOCKET_FILTER", accepted=accepted, refused=refused)
+    sockets, payloads = zip(*left, strict=True)
+    return Verdict(sockets, payloads, accepted=accepted, refused=refused)
+
+
+# ---- sending ----
+
+
+def header(outgoing: Outgoing) -> bytes:
+    """The UDP header with its checksum, in network order (udp_send_skb(), udp_v6_send_skb())."""
+    length = HEADER_BYTES + len(outgoing.payload)
+    fields = (outgoing.source_port, outgoing.destination_port, length)
+    head = b"".join(value.to_bytes(2) for value in fields)
+    pseudo = pseudo_header(outgoing.family, outgoing.source, outgoing.destination, length)
+    checksum = 0xFFFF - ones_complement_sum(pseudo + head + b"\0\0" + outgoing.payload)
+    return head + (checksum or 0xFFFF).to_bytes(2)  # zero would mean that there is none (RFC 768)
 
 
 def is_multicast_v4(address: bytes) -> bool:

@@ -60,9 +60,10 @@ class UdpSocket:
         self._lock = threading.Lock()
         self._values: dict[tuple[int, int], int] = {}
         self._errors: deque[SocketError] = deque(maxlen=ERRORS_KEPT)
-        self._view = views.Socket(
+        view = views.Socket(
             int(ffi.cast("uintptr_t", pointer)), int(ffi.cast("uintptr_t", core.pointer)), (core.umem, pointer)
         )
+        self._view: views.Socket = layer.view(bound.index, view)
         self.bound = bound
 
     # ---- who it is ----
