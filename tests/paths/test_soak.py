@@ -22,7 +22,7 @@ ROUNDS = int(os.environ.get("XDPSTACK_SOAK_ROUNDS", "50"))
 #: then hold in place, or not.
 STEADY = {"MALLOC_MMAP_THRESHOLD_": str(128 << 10)}
 #: What the allocators may take more, once what is set up at the first times is there.
-GROWTH_BYTES = 512 << 10
+GROWTH_BYTES = 1 << 20
 
 
 def test_opening_and_closing_leaves_nothing(veth: MakeVeth) -> None:
