@@ -6,13 +6,14 @@ import gc
 import os
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from xdpstack.observe.server import DIRECTORY
 from xdpstack.testing.namespace import NAMED
 from xdpstack.testing.veth import End
+from xdpstack.testing.wait import until
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,9 @@ def _shared_mappings() -> Iterator[str]:
 
 
 def check_left(before: Held) -> None:
-    """What this process has now is what it had before."""
+    """What this process has now is what it had before. A thread is there for a moment after it was waited for."""
+    with suppress(AssertionError):
+        until(lambda: held() == before, seconds=5.0)
     after = held()
     for name in Held.__slots__:
         now, then = getattr(after, name), getattr(before, name)
