@@ -6,7 +6,7 @@
 
 static void drop_frame(struct xs_walk *w, struct xs_node *node, uint32_t frame, uint16_t why) {
     node->drops[why < XS_REASONS ? why : 0]++;
-    if (why == XS_REASON_TX_SLOW)
+    if (why == XS_REASON_TX_SLOW || why == XS_REASON_TX_FRAGMENT)
         w->ledger.punted++; /* not lost: whoever sent it hands it to the kernel */
     else
         w->ledger.dropped++;

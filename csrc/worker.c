@@ -322,17 +322,23 @@ const char *xs_stage_counter(uint32_t i, uint32_t counter) {
 }
 
 static const char *const reason_name[] = {
-#define XS_REASON(name, text) #name,
+#define XS_REASON(name, error, text) #name,
 #include "reasons.def"
 #undef XS_REASON
 };
 static const char *const reason_text[] = {
-#define XS_REASON(name, text) text,
+#define XS_REASON(name, error, text) text,
+#include "reasons.def"
+#undef XS_REASON
+};
+static const int reason_error[] = {
+#define XS_REASON(name, error, text) error,
 #include "reasons.def"
 #undef XS_REASON
 };
 const char *xs_reason_name(uint32_t reason) { return reason < XS_REASONS ? reason_name[reason] : NULL; }
 const char *xs_reason_text(uint32_t reason) { return reason < XS_REASONS ? reason_text[reason] : NULL; }
+int xs_reason_error(uint32_t reason) { return reason < XS_REASONS ? reason_error[reason] : 0; }
 
 /* ---- counters ---- */
 

@@ -61,6 +61,8 @@ const char *xs_stage_edge(uint32_t index, uint32_t edge);
 const char *xs_stage_counter(uint32_t index, uint32_t counter);
 const char *xs_reason_name(uint32_t reason);
 const char *xs_reason_text(uint32_t reason);
+/* The errno that a sender is told for it; 0: none. For TX_SLOW and TX_FRAGMENT: when there is no shadow socket. */
+int xs_reason_error(uint32_t reason);
 
 /* A queue of a device becomes one of this worker's, which may have several of each device. */
 int xs_worker_attach(struct xs_worker *worker, struct xs_xsk *xsk, uint32_t device);

@@ -180,7 +180,7 @@ struct xs_batch {
 
 /* Drop reasons: enum xs_reason { XS_REASON_NOT_SPECIFIED, XS_REASON_NO_SOCKET, ... } */
 enum xs_reason {
-#define XS_REASON(name, text) XS_REASON_##name,
+#define XS_REASON(name, error, text) XS_REASON_##name,
 #include "reasons.def"
 #undef XS_REASON
     XS_REASONS

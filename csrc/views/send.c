@@ -1,8 +1,8 @@
 /* Sending: datagrams become frames, walk from routing.tx to the ring, and what became of each is known when the walk returns.
  *
- * What the walk does not send itself (TX_SLOW: larger than the MTU, another device, this host) the shadow socket does, at
- * once and without blocking; so it does what is not ours to begin with (kernel_sends()). Errors are the kernel's: an errno
- * per drop reason, below. */
+ * What the walk does not send itself (TX_FRAGMENT: larger than the MTU; TX_SLOW: another device, this host) the shadow socket
+ * does, at once and without blocking; so it does what is not ours to begin with (kernel_sends()). Errors are the kernel's: an
+ * errno per drop reason (reasons.def). */
 #include "views/send.h"
 
 #include <arpa/inet.h>
@@ -11,28 +11,9 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define HEADROOM 128u /* for the headers that the stages put before the payload */
+#include "ffi/10_core.cdef.h"
 
-/* What a caller of sendto(2) would be told. What is not here is lost without a word, as on a wire. */
-static int errno_of(uint16_t reason) {
-    switch (reason) {
-    case 0: return 0;
-    case XS_REASON_IP_OUTNOROUTES: return ENETUNREACH;
-    case XS_REASON_ROUTE_UNREACHABLE: return EHOSTUNREACH;
-    case XS_REASON_ROUTE_PROHIBIT: return EACCES;
-    case XS_REASON_ROUTE_BLACKHOLE:
-    case XS_REASON_INVALID_ARG: return EINVAL;
-    case XS_REASON_NETFILTER_DROP: return EPERM;
-    case XS_REASON_XFRM_POLICY: return EPERM;
-    case XS_REASON_PKT_TOO_BIG: return EMSGSIZE;
-    case XS_REASON_DEVICE_GONE:
-    case XS_REASON_DEV_READY: return ENETDOWN;
-    case XS_REASON_IPV6DISABLED: return ENETUNREACH;
-    case XS_REASON_NOMEM:
-    case XS_REASON_NEIGH_CREATEFAIL: return ENOBUFS;
-    default: return 0;
-    }
-}
+#define HEADROOM 128u /* for the headers that the stages put before the payload */
 
 /* ---- the kernel's way ---- */
 
@@ -50,7 +31,7 @@ static int slow_once(int fd, const struct outgoing *o, uint8_t family) {
 
 static int send_slow(struct socket_view *v, const struct outgoing *o) {
     struct xs_socket *s = v->socket;
-    if (s->shadow_fd < 0) return o->bytes > 1400 ? EMSGSIZE : ENETUNREACH;
+    if (s->shadow_fd < 0) return xs_reason_error(o->reason);
     int error = slow_once(s->shadow_fd, o, s->family);
     /* a pending ICMP error of an earlier datagram comes first; it is also on the error queue, where it is reported from */
     if (error && error != EAGAIN) error = slow_once(s->shadow_fd, o, s->family);
@@ -96,13 +77,17 @@ static inline int hops_for(const struct xs_socket_sending *how, const uint8_t *a
     return ipv4 ? how->ttl : how->hops;
 }
 
+static inline bool fits_frame(const struct xs_mem *mem, const struct outgoing *o) {
+    return HEADROOM + o->bytes <= 1 << mem->frame_shift;
+}
+
 /* What the walk cannot express, or no frame holds: a device that is not ours; multicast by IP_MULTICAST_IF; hop limit 0; an
  * address of one family that sends to the other's, which is an error of its own each way. */
 static bool kernel_sends(const struct xs_worker *w, const struct xs_socket *s, const struct outgoing *o,
                          uint8_t *device) {
     const struct xs_socket_sending *how = &s->sending;
     bool ipv4 = views_is_mapped(o->address);
-    if (HEADROOM + o->bytes > 1 << w->walk.mem->frame_shift) return true;
+    if (!fits_frame(w->walk.mem, o)) return true;
     if (!device_for(w, s, o, device)) return true;
     if (how->kernel_multicast && is_multicast(o->address, ipv4)) return true;
     if (!hops_for(how, o->address, ipv4)) return true;
@@ -174,9 +159,17 @@ static void note_parked(struct socket_view *v, const struct xs_walk *walk, const
     }
 }
 
+/* Not refused: the shadow socket sends it. */
+static inline bool is_the_kernels(uint16_t reason) {
+    return reason == XS_REASON_TX_SLOW || reason == XS_REASON_TX_FRAGMENT;
+}
+
 void views_settle(struct socket_view *v, struct outgoing *out, uint32_t n, const uint16_t *reason) {
-    for (uint32_t i = 0; i < n; i++)
-        out[i].error = reason[i] == XS_REASON_TX_SLOW ? send_slow(v, &out[i]) : errno_of(reason[i]);
+    for (uint32_t i = 0; i < n; i++) {
+        if (out[i].error) continue;
+        out[i].reason = reason[i];
+        out[i].error = is_the_kernels(reason[i]) ? send_slow(v, &out[i]) : xs_reason_error(reason[i]);
+    }
 }
 
 bool views_transmit(struct socket_view *v, struct outgoing *out, uint32_t n) {
@@ -186,16 +179,20 @@ bool views_transmit(struct socket_view *v, struct outgoing *out, uint32_t n) {
     if (!views_enter(v, w)) return false;
     if (w->tx_entry == XS_EDGE_NONE) {
         xs_worker_leave(w);
-        for (uint32_t i = 0; i < n; i++) out[i].error = ENETDOWN;
+        for (uint32_t i = 0; i < n; i++)
+            if (!out[i].error) out[i].error = ENETDOWN;
         return true;
     }
     uint32_t room = room_for(v, w, n), walked = 0;
     struct xs_batch *b = xs_walk_begin(&w->walk, xs_stack_now_ns(v->stack));
     for (uint32_t i = 0; i < n; i++) {
         out[i].frame = XS_NO_FRAME;
-        out[i].error = 0;
+        if (out[i].error) continue; /* it is refused already */
         uint8_t device;
-        if (kernel_sends(w, s, &out[i], &device)) continue; /* below */
+        if (kernel_sends(w, s, &out[i], &device)) { /* below */
+            out[i].reason = fits_frame(mem, &out[i]) ? XS_REASON_TX_SLOW : XS_REASON_TX_FRAGMENT;
+            continue;
+        }
         if (walked < room) out[i].frame = make_frame(w, s, &out[i], device);
         if (out[i].frame == XS_NO_FRAME) {
             out[i].error = EAGAIN;
@@ -208,11 +205,13 @@ bool views_transmit(struct socket_view *v, struct outgoing *out, uint32_t n) {
     if (walked) xs_walk_run(&w->walk, w->tx_entry);
     for (uint32_t i = 0; i < n; i++) {
         if (out[i].frame == XS_NO_FRAME) continue;
-        uint16_t reason = mem->meta[out[i].frame].reason;
-        if (reason == XS_REASON_TX_SLOW)
+        uint16_t reason = out[i].reason = mem->meta[out[i].frame].reason;
+        if (is_the_kernels(reason)) {
             out[i].frame = XS_NO_FRAME;
-        else if (!(out[i].error = errno_of(reason)))
-            v->tx_device = mem->pkt[out[i].frame].device;
+            continue;
+        }
+        out[i].error = xs_reason_error(reason);
+        if (!reason || reason == XS_REASON_QDISC_DROP) v->tx_device = mem->pkt[out[i].frame].device;
     }
     v->parked = w->walk.parked;
     if (v->parked) note_parked(v, &w->walk, out, n);

@@ -12,7 +12,8 @@ struct outgoing {
     uint8_t address[16]; /* a copy: while we wait for our turn, another thread may send to elsewhere */
     uint32_t scope;
     uint16_t port;
-    int error; /* errno, or 0; EAGAIN = not sent, later */
+    int error;       /* errno, or 0; EAGAIN = not sent, later */
+    uint16_t reason; /* why the walk did not send it */
     uint32_t frame;
 };
 
@@ -21,7 +22,7 @@ static inline bool views_is_mapped(const uint8_t *address) {
     return !memcmp(address, prefix, 12);
 }
 
-/* Sends up to XS_WEIGHT datagrams and sets `error` of each. False with an exception: closed, and none was sent. */
+/* Sends up to XS_WEIGHT datagrams, but for those that have an error already, and sets `error` of each. False with an exception: closed, and none was sent. */
 bool views_transmit(struct socket_view *v, struct outgoing *out, uint32_t n);
 
 /* The end of datagrams that were under way, by the reasons why they were dropped (0: they were not). */

@@ -43,16 +43,13 @@ static int peer_address(struct socket_view *v, struct outgoing *o) {
     return 0;
 }
 
-static int sound(struct socket_view *v, struct outgoing *o) {
-    int error = 0;
-    if (!o->port) error = EINVAL;
+/* The errno of a datagram that need not walk to be refused, or 0. */
+static int refused(struct socket_view *v, const struct outgoing *o) {
+    if (o->bytes > 0xffff) return EMSGSIZE;
     if (v->socket->family == 6 && views_is_mapped(o->address) &&
         xs_socket_flags(v->socket) & XS_SOCKET_V6ONLY)
-        error = ENETUNREACH;
-    if (o->bytes > 0xffff) error = EMSGSIZE;
-    if (!error) return 0;
-    fail(error, NULL);
-    return -1;
+        return ENETUNREACH;
+    return o->port ? 0 : EINVAL;
 }
 
 /* Where a datagram goes that is sent to `tuple`; -1 with an exception. */
@@ -89,10 +86,11 @@ PyObject *views_sendto(PyObject *self, PyObject *const *args, Py_ssize_t n) {
     if (PyObject_GetBuffer(args[0], &data, PyBUF_SIMPLE)) return NULL;
     o.data = data.buf;
     o.bytes = data.len;
-    bool done = !sound(v, &o);
-    if (done && n == 3)
+    bool done = true;
+    o.error = refused(v, &o);
+    if (n == 3)
         views_settle(v, &o, 1, &reason);
-    else if (done)
+    else if (!o.error)
         done = views_transmit(v, &o, 1);
     PyBuffer_Release(&data);
     if (!done) return NULL;
@@ -120,8 +118,9 @@ static int address_for(struct socket_view *v, PyObject *addresses, Py_ssize_t i,
 }
 
 /* send_batch(payloads: list, addresses, start, errors: dict[, reasons: list]): from index `start` on, one walk's worth.
- * Returns how many were dealt with (0: it would block); errors[i] is set to the errno of those that could not be sent. With
- * reasons it is the end of as many datagrams, of which some were under way when the call without them returned. */
+ * Returns how many were dealt with (0: it would block); errors[i] is set to the errno of those that could not be sent: EAGAIN
+ * of one that would block while others behind it have been sent. With reasons it is the end of as many datagrams, of which
+ * some were under way when the call without them returned. */
 PyObject *views_send_batch(PyObject *self, PyObject *const *args, Py_ssize_t n) {
     struct socket_view *v = (struct socket_view *)self;
     if (!views_socket(v)) return NULL;
@@ -135,6 +134,8 @@ PyObject *views_send_batch(PyObject *self, PyObject *const *args, Py_ssize_t n) 
     }
     Py_ssize_t start = PyLong_AsSsize_t(args[2]);
     if (start < 0) return PyErr_Occurred() ? NULL : fail(EINVAL, NULL);
+    int pending = n == 4 && start == 0 ? xs_socket_take_error(v->socket) : 0;
+    if (pending) return fail(pending, NULL);
     Py_ssize_t left = PyList_Size(args[0]) - start;
     uint32_t want = left < 0 ? 0 : left > (Py_ssize_t)XS_WEIGHT ? XS_WEIGHT : (uint32_t)left;
     uint16_t reasons[XS_WEIGHT];
@@ -150,7 +151,8 @@ PyObject *views_send_batch(PyObject *self, PyObject *const *args, Py_ssize_t n) 
         if (PyObject_GetBuffer(PyList_GetItem(args[0], start + ready), &data[held], PyBUF_SIMPLE)) break;
         o->data = data[held].buf;
         o->bytes = data[held++].len;
-        if (address_for(v, args[1], start + ready, o) || sound(v, o)) break;
+        if (address_for(v, args[1], start + ready, o)) break;
+        o->error = refused(v, o);
     }
     bool done = ready == want;
     if (done && n == 5)
@@ -159,10 +161,11 @@ PyObject *views_send_batch(PyObject *self, PyObject *const *args, Py_ssize_t n) 
         done = views_transmit(v, out, want);
     for (uint32_t i = 0; i < held; i++) PyBuffer_Release(&data[i]);
     if (!done) return NULL;
-    uint32_t dealt = 0;
-    for (; dealt < want && out[dealt].error != EAGAIN; dealt++) {
-        if (!out[dealt].error) continue;
-        PyObject *index = PyLong_FromSsize_t(start + dealt), *error = PyLong_FromLong(out[dealt].error);
+    uint32_t dealt = want;
+    while (dealt && out[dealt - 1].error == EAGAIN) dealt--;
+    for (uint32_t i = 0; i < dealt; i++) {
+        if (!out[i].error) continue;
+        PyObject *index = PyLong_FromSsize_t(start + i), *error = PyLong_FromLong(out[i].error);
         int rc = index && error ? PyDict_SetItem(args[3], index, error) : -1;
         Py_XDECREF(index);
         Py_XDECREF(error);

@@ -41,14 +41,14 @@ class Sender:
             meta.ttl = self.fields.get("ttl", 0)
 
     def send(self, datagram: bytes, **fields: Any) -> bytes | None:
-        """The IP packet, or None when it was dropped with TX_SLOW."""
+        """The IP packet, or None when it was dropped with TX_FRAGMENT."""
         self.fields = fields
         before = len(self.walk.caught["neigh.tx"])
         self.walk.inject("a0", datagram)
         self.walk.step()
         caught = self.walk.caught["neigh.tx"][before:]
         if not caught:
-            assert set(self.walk.drops()) == {"TX_SLOW"}
+            assert set(self.walk.drops()) == {"TX_FRAGMENT"}
             return None
         (packet,) = caught
         assert packet.data_off == packet.l3_off

@@ -184,7 +184,7 @@ class UdpSocket:
 
         `addresses`: one for all, one each, None (connected), or the Batch to whose senders to answer, in order. A socket
         that does not block may send fewer; BlockingIOError when none could be sent. Datagrams that fail do not stop the
-        others: SendBatchError is raised at the end, with the errno of each.
+        others: SendBatchError is raised at the end, with the errno of each. A pending ICMP error is raised before any is sent.
         """
         self._check(flags)
         given = list(payloads)
@@ -201,6 +201,14 @@ class UdpSocket:
                 raise
             if self._view.parked:
                 self.host.run_all_parked()
+        for index in [index for index, number in errors.items() if number == errno.EAGAIN]:
+            # it had to wait, and those behind it had not, which leave by another device
+            try:
+                self._send(given[index], _address_at(where, index), flags)
+            except OSError as error:
+                errors[index] = error.errno or errno.EAGAIN
+            else:
+                del errors[index]
         if errors:
             raise SendBatchError(sent=done - len(errors), errors=errors)
         return done
@@ -388,6 +396,14 @@ class UdpSocket:
         host, port = self.getsockname()[:2]
         peer = f" to {self._peer[0]} port {self._peer[1]}" if self._peer else ""
         return f"<UdpSocket {host} port {port}{peer}{', closed' if self._closed else ''}>"
+
+
+def _address_at(where: Any, index: int) -> Address | None:
+    """One address out of what `_batch_addresses()` made."""
+    if where is None or isinstance(where, tuple):
+        return where
+    address: Address = where[index] if isinstance(where, list) else where.address(index)
+    return address
 
 
 def _or_none(attempt: Callable[[], int]) -> int | None:
