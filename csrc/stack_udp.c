@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -127,6 +128,11 @@ int xs_socket_set_shadow(struct xs_stack *stack, struct xs_socket *s, int fd) {
     if (fd >= 0 && (rc = xs_udp_shadow_add(&w->udp, s))) s->shadow_fd = -1;
     xs_worker_unhold(w);
     return rc;
+}
+
+int xs_shadow_disconnect(int fd) {
+    struct sockaddr none = {.sa_family = AF_UNSPEC};
+    return connect(fd, &none, sizeof none) ? -errno : 0;
 }
 
 void xs_socket_close(struct xs_socket *s) {

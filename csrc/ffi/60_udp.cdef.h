@@ -101,6 +101,8 @@ int xs_socket_export(struct xs_socket *socket);
 
 /* The kernel socket behind it, which its worker reads from now on; -1: none. The descriptor stays the caller's. */
 int xs_socket_set_shadow(struct xs_stack *stack, struct xs_socket *socket, int fd);
+/* connect(2) to AF_UNSPEC, which Python cannot say: the kernel socket has no peer any more. */
+int xs_shadow_disconnect(int fd);
 /* Wakes who waits on it, for good, and closes its eventfd, or has the last of those who wait close it. Before that nobody may
  * feed it any more, and its view be closed. */
 void xs_socket_close(struct xs_socket *socket);

@@ -164,7 +164,8 @@ void xs_ip_tx(struct xs_ip *self, struct xs_batch *b) {
             way.mtu = xs_path_mtu_bound(self->paths, xs_addr_load(mem.meta[frame].dst), way.mtu, b->now_ns);
         bool ipv6 = p->flags & XS_PKT_IPV6;
         if (p->pkt_len + (ipv6 ? XS_IPV6_BYTES : XS_IPV4_BYTES) > way.mtu) {
-            xs_drop(b, i, XS_REASON_TX_FRAGMENT); /* the shadow socket fragments it, or has the error for it */
+            xs_drop(b, i,
+                    XS_REASON_TX_FRAGMENT); /* the shadow socket fragments it, or has the error for it */
             continue;
         }
         if (ipv6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 from collections.abc import Iterator
@@ -72,7 +73,7 @@ def fill(stack: MemoryStack) -> None:
     stack.faults("a0", kick_errno=errno.EBUSY)
     stack.udp(("10.0.0.1", 1)).setblocking(False)
     first = stack.sockets.sockets[0]
-    with pytest.raises(BlockingIOError):
+    with contextlib.suppress(BlockingIOError):
         while True:
             first.sendto(b"x", ("10.0.0.2", 9))
 

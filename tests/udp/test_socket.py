@@ -470,6 +470,40 @@ def test_connected(host: ByHandHost) -> None:
     assert host.take_sent()[0][1].dport == 5
 
 
+@pytest.mark.parametrize("peer, fails", [(None, "publish"), (None, "claim"), (("127.0.0.1", 1000), "publish")])
+def test_what_cannot_be_connected_stays_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, peer: tuple[str, int] | None, fails: str
+) -> None:
+    """Our side and the kernel's: claims, the lookup, the kernel socket."""
+    kernels: list[socket.socket] = []
+
+    def kernel(family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
+        kernels.append(socket.socket(family, kind))
+        return kernels[-1]
+
+    host = ByHandHost([packed(HERE)[12:]], kernel)
+    with host.udp.open(("", 0)) as sock:
+        if peer:
+            sock.connect(peer)
+        before = (sock.bound, sock.getsockname(), list(host.claims), kernels[0].getsockname())
+
+        def refuses(*arguments: object) -> None:
+            raise OSError(errno.ENOSPC, "full")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(*(("xdpstack.udp.native.publish",) if fails == "publish" else (host, "claim")), refuses)
+            with pytest.raises(OSError, match="full"):
+                sock.connect(("127.0.0.2", 1001))
+        assert (sock.bound, sock.getsockname(), list(host.claims), kernels[0].getsockname()) == before
+        if peer:
+            assert kernels[0].getpeername() == sock.getpeername() == peer
+        else:
+            with pytest.raises(OSError, match="not connected"):
+                kernels[0].getpeername()
+        sock.connect(("127.0.0.1", 1002))
+        assert kernels[0].getpeername() == ("127.0.0.1", 1002)
+
+
 # ---- opening, options, closing ----
 
 

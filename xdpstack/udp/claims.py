@@ -28,10 +28,13 @@ class Claims:
         self._how[one.bound.index] = (vlan, broadcast)
         self._take(self._of(one.bound))
 
-    def move(self, one: UdpSocket, before: Bound) -> None:
-        """The socket was bound otherwise: its new claims are made before the old ones end."""
-        self._take(self._of(one.bound))
-        self._give(self._of(before))
+    def add_for(self, bound: Bound) -> None:
+        """A socket that has claims is to be bound otherwise: lift what is for it then, too. All or none."""
+        self._take(self._of(bound))
+
+    def end_for(self, bound: Bound) -> None:
+        """It is bound otherwise than that: lift no more what was for it then alone."""
+        self._give(self._of(bound))
 
     def remove(self, one: UdpSocket) -> None:
         """Lift no more what is for a socket alone."""

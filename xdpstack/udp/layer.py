@@ -59,6 +59,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -265,20 +266,26 @@ class UdpLayer:
         """For a socket: fix its peer; returns it as the kernel has it. Raises OSError as the system call does."""
         with self._lock:
             before = one.bound
+            peer_before = None if one.shadow is None else shadow.peer(one.shadow)
             try:
                 local, peer = self._route(one, peer)
             except OSError:
                 if one.bound != before:
                     self._publish()
                 raise
-            one.bound = replace(one.bound, address=local, peer=packed(peer, before.family), peer_port=peer[1])
-            try:
+            undo = ExitStack()  # the last first
+            if one.shadow is not None:
+                undo.callback(shadow.connect_again, one.shadow, peer_before)
+            bound = replace(one.bound, address=local, peer=packed(peer, before.family), peer_port=peer[1])
+            with undo:
+                undo.callback(setattr, one, "bound", one.bound)
+                one.bound = bound
                 # both claims for a moment, so that nothing falls between
-                self._claims.move(one, before)
+                self._claims.add_for(bound)
+                undo.callback(self._claims.end_for, bound)
                 self._publish()
-            except BaseException:
-                one.bound = before
-                raise
+                undo.pop_all()
+            self._claims.end_for(before)
             native.set_sending(
                 one.pointer,
                 source=self._source(one, peer) if self._is_group(local) else local,

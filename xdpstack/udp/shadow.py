@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from xdpstack.errors import AddressInUse, AddressNotAvailable
-from xdpstack.native import ffi
+from xdpstack.native import check, ffi, lib
 from xdpstack.udp.address import Address
 from xdpstack.udp.bpf import Instruction
 from xdpstack.udp.host import Host
@@ -102,6 +102,26 @@ def attach_filter(shadow: socket.socket, program: Sequence[Instruction]) -> None
     codes = ffi.new("struct xs_filter_code[]", [tuple(one) for one in program])
     address = int(ffi.cast("uintptr_t", codes))
     shadow.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", len(program), address))
+
+
+def peer(shadow: socket.socket) -> Address | None:
+    """Where it is connected to; None: it is not."""
+    try:
+        address: Address = shadow.getpeername()
+    except OSError:
+        return None
+    return address
+
+
+def connect_again(shadow: socket.socket, peer: Address | None) -> None:
+    """Connect it to where it was connected to before; None: nowhere. It keeps its port."""
+    before = shadow.getsockname()
+    check(lib.xs_shadow_disconnect(shadow.fileno()), "disconnect the kernel socket")
+    now = shadow.getsockname()
+    if not now[1]:  # a port that the kernel chose goes with the connection
+        shadow.bind((now[0], before[1], *now[2:]))
+    if peer is not None:
+        shadow.connect(peer)
 
 
 def close(shadow: socket.socket) -> int:

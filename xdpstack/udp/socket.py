@@ -184,7 +184,8 @@ class UdpSocket:
 
         `addresses`: one for all, one each, None (connected), or the Batch to whose senders to answer, in order. A socket
         that does not block may send fewer; BlockingIOError when none could be sent. Datagrams that fail do not stop the
-        others: SendBatchError is raised at the end, with the errno of each. A pending ICMP error is raised before any is sent.
+        others: SendBatchError is raised at the end, with the errno of each.
+        A pending ICMP error is raised before any is sent.
         """
         self._check(flags)
         given = list(payloads)
