@@ -83,8 +83,8 @@ Writes: data_off, len, pkt_len, l3_off, l3_proto.
 Next:
     output: the header is there.
 Drops:
-    TX_FRAGMENT: larger than the MTU of the path as ICMP told of it, of the route or of the device. The shadow socket fragments
-        it, or has the error for it.
+    TX_FRAGMENT: larger than the MTU of the path as ICMP told of it, of the route or of the device. The shadow socket
+        fragments it, or has the error for it.
 Holds: nothing.
 State: the device table, published by the stack; next hops, by routing; a table of id counters and a secret, the
     worker's own.

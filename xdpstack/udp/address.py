@@ -6,6 +6,7 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
+from xdpstack.batch import Batch
 from xdpstack.errors import ConfigurationError
 from xdpstack.udp.semantics import ANY, V4_MAPPED, Family
 
@@ -32,6 +33,33 @@ def resolve(address: Address, family: Family, passive: bool = False) -> Address:
     if family == 4:
         return numeric
     return (numeric[0].partition("%")[0], port, rest[0] if rest else 0, rest[1] if len(rest) > 1 else numeric[3])
+
+
+def resolve_many(addresses: Any, n: int, family: Family) -> Any:
+    """What `send_batch()` was given for `n` datagrams, with numeric hosts: None, a tuple, a list, or the C side of a Batch.
+
+    Raises ValueError when there are not so many, and what `resolve()` raises.
+    """
+    if addresses is None:
+        return None
+    if isinstance(addresses, Batch):
+        if len(addresses) < n:
+            raise ValueError(f"{n} payloads to answer a batch of {len(addresses)}")
+        return addresses._inner
+    if isinstance(addresses, tuple) and (not addresses or not isinstance(addresses[0], tuple)):
+        return resolve(addresses, family)
+    if len(addresses) != n:
+        raise ValueError(f"{n} payloads and {len(addresses)} addresses")
+    known: dict[Address, Address] = {}
+    return [known.get(one) or known.setdefault(one, resolve(one, family)) for one in addresses]
+
+
+def nth(resolved: Any, index: int) -> Address | None:
+    """The address of one datagram out of what `resolve_many()` returned."""
+    if resolved is None or isinstance(resolved, tuple):
+        return resolved
+    address: Address = resolved[index] if isinstance(resolved, list) else resolved.address(index)
+    return address
 
 
 def family_of(host: str) -> Family | None:

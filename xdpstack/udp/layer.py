@@ -276,11 +276,10 @@ class UdpLayer:
             undo = ExitStack()  # the last first
             if one.shadow is not None:
                 undo.callback(shadow.connect_again, one.shadow, peer_before)
-            bound = replace(one.bound, address=local, peer=packed(peer, before.family), peer_port=peer[1])
             with undo:
                 undo.callback(setattr, one, "bound", one.bound)
-                one.bound = bound
-                # both claims for a moment, so that nothing falls between
+                bound = replace(one.bound, address=local, peer=packed(peer, before.family), peer_port=peer[1])
+                one.bound = bound  # both claims for a moment, so that nothing falls between
                 self._claims.add_for(bound)
                 undo.callback(self._claims.end_for, bound)
                 self._publish()

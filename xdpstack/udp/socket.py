@@ -24,7 +24,7 @@ from xdpstack.batch import Batch
 from xdpstack.errors import ClosedError, SendBatchError
 from xdpstack.native import ffi, lib, views
 from xdpstack.udp import bpf, effects, options
-from xdpstack.udp.address import Address, is_scoped, resolve, unpacked
+from xdpstack.udp.address import Address, is_scoped, nth, resolve, resolve_many, unpacked
 from xdpstack.udp.errors import SocketError
 from xdpstack.udp.semantics import Bound
 
@@ -189,7 +189,7 @@ class UdpSocket:
         """
         self._check(flags)
         given = list(payloads)
-        where = self._batch_addresses(addresses, len(given))
+        where = resolve_many(addresses, len(given), self.bound.family)
         errors: dict[int, int] = {}
         done = 0
         while done < len(given):
@@ -205,7 +205,7 @@ class UdpSocket:
         for index in [index for index, number in errors.items() if number == errno.EAGAIN]:
             # it had to wait, and those behind it had not, which leave by another device
             try:
-                self._send(given[index], _address_at(where, index), flags)
+                self._send(given[index], nth(where, index), flags)
             except OSError as error:
                 errors[index] = error.errno or errno.EAGAIN
             else:
@@ -213,21 +213,6 @@ class UdpSocket:
         if errors:
             raise SendBatchError(sent=done - len(errors), errors=errors)
         return done
-
-    def _batch_addresses(self, addresses: Any, n: int) -> Any:
-        if addresses is None:
-            return None
-        if isinstance(addresses, Batch):
-            if len(addresses) < n:
-                raise ValueError(f"{n} payloads to answer a batch of {len(addresses)}")
-            return addresses._inner
-        family = self.bound.family
-        if isinstance(addresses, tuple) and (not addresses or not isinstance(addresses[0], tuple)):
-            return resolve(addresses, family)
-        if len(addresses) != n:
-            raise ValueError(f"{n} payloads and {len(addresses)} addresses")
-        known: dict[Address, Address] = {}
-        return [known.get(one) or known.setdefault(one, resolve(one, family)) for one in addresses]
 
     def _waiting_for_room(self, attempt: Callable[[], int | None], flags: int) -> int:
         timeout = 0.0 if flags & socket.MSG_DONTWAIT else self._timeout
@@ -397,14 +382,6 @@ class UdpSocket:
         host, port = self.getsockname()[:2]
         peer = f" to {self._peer[0]} port {self._peer[1]}" if self._peer else ""
         return f"<UdpSocket {host} port {port}{peer}{', closed' if self._closed else ''}>"
-
-
-def _address_at(where: Any, index: int) -> Address | None:
-    """One address out of what `_batch_addresses()` made."""
-    if where is None or isinstance(where, tuple):
-        return where
-    address: Address = where[index] if isinstance(where, list) else where.address(index)
-    return address
 
 
 def _or_none(attempt: Callable[[], int]) -> int | None:
