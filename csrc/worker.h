@@ -3,7 +3,7 @@
  * One thread at a time drives a worker: xs_worker_poll() takes the `driver` flag by compare-and-swap and gives it back at
  * the end, so any thread may poll, and two never do at once. Everything below `driver` belongs to whoever holds it.
  * Other threads reach a worker through: published tables (tables/config.h), the pool's return rings, socket queues,
- * the wake-up eventfd, and atomically read counters.
+ * the wake-up eventfd, and counters, which others read as they are at the moment.
  *
  *      poll:  frames come home -> per device: completions, RX ring -> walk -> refill -> ticks -> wake-ups -> kicks
  */
@@ -26,7 +26,7 @@ struct xs_stack;
 
 struct xs_worker {
     struct xs_epoch epoch;           /* odd while polling */
-    alignas(64) _Atomic(int) driver; /* thread that polls, by kernel thread id; 0 = nobody */
+    alignas(64) _Atomic(int) driver; /* 1 while a thread drives */
     _Atomic(uint64_t) polls;         /* finished polls; the watchdog looks at it */
     struct xs_stack *stack;
     uint32_t index;

@@ -158,10 +158,6 @@ class ClosedError(XdpstackError, ValueError):
     """The object was closed (or released) before this call."""
 
 
-class NobodyDrives(XdpstackError):
-    """Something was asked for that needs a driver (`run()` or workers), and nothing drives the stack."""
-
-
 class ConfigurationError(XdpstackError, ValueError):
     """An argument cannot be what it is; the message says what it can be."""
 

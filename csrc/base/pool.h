@@ -5,9 +5,9 @@
  * the start of each poll. So allocation and release touch no shared cache line, and a partition never runs dry because
  * another worker hoards its frames.
  *
- *      reader (Python, under the GIL) --- returns[0] -----+
- *      worker 1 -------------------------- returns[1+1] --+--> pool of worker 0
- *      worker 2 -------------------------- returns[1+2] --+
+ *      reader (Python, under the GIL) --- from_reader ----+
+ *      worker 1 -------------------------- from[1] -------+--> pool of worker 0
+ *      worker 2 -------------------------- from[2] -------+
  */
 #ifndef XS_BASE_POOL_H
 #define XS_BASE_POOL_H

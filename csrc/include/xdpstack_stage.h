@@ -146,8 +146,8 @@ struct xs_batch_ops {
 };
 
 /* The packet ledger of a worker: received + created + split = delivered + sent + merged + punted + dropped + held.
- * Whoever ends or begins a packet's way counts it here: napi (received, sent), udp (created, delivered, punted),
- * gro (merged, split), the walk (dropped, and created for emitted packets). Held is counted from the owners. */
+ * Whoever ends or begins a packet's way counts it here: napi (received, sent), udp and taps (delivered), who sends (created),
+ * gro (merged, split), the walk (dropped, punted, and created for emitted packets). Held is counted from the owners. */
 struct xs_ledger {
     uint64_t received, created, split;
     uint64_t delivered, sent, merged, punted, dropped;

@@ -51,6 +51,12 @@ def test_links_lead_somewhere() -> None:
 
 def test_the_index_has_every_document() -> None:
     """Those of docs/stages/ are named after their stages, and those of docs/adr/ in an index of their own."""
+    links = [
+        link
+        for _, link in mentions(LINK, [Path("docs/README.md")])
+        if link in {path.name for path in files("docs/*.md")}
+    ]
+    assert sorted(links) == sorted(set(links))
     linked = {link for _, link in mentions(LINK, [Path("docs/README.md")])}
     assert {path.name for path in files("docs/*.md")} - linked == {"README.md"}
 

@@ -152,7 +152,7 @@ class MemoryWalk:
     ) -> Hook:
         """Put a custom stage before `row`; its default edge passes packets on to the row."""
         label = name or (stage.name if isinstance(stage, CStage) else getattr(stage, "__name__", "hook"))
-        made = Hook(row, label, stage, edges or {"next": row}, priority)
+        made = Hook(row, label, stage, edges or {"accept": row}, priority)
         self.walk.add_hook(made)
         return made
 

@@ -305,7 +305,10 @@ class UdpSocket:
 
     @property
     def errors(self) -> list[SocketError]:
-        """The latest ICMP errors about what was sent, oldest first, at most 64; kept until the socket is closed."""
+        """ICMP errors about what was sent, oldest first: the latest 64 of those that were asked for.
+
+        Up to 64 wait to be asked for; what comes then is lost, and counted (`stats()`, errors_lost).
+        """
         self._take_errors()
         return list(self._errors)
 
