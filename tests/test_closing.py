@@ -70,5 +70,5 @@ def test_what_fails_at_the_end_does_not_keep_the_rest(monkeypatch: pytest.Monkey
         stack.close()
     with pytest.raises(ClosedError):
         stack.poll()
-    assert lib.xs_worker_epoll_fd(stack.core.workers[0]) == -1
+    assert lib.xs_worker_epoll_fd(stack._core.workers[0]) == -1
     stack.close()

@@ -46,7 +46,7 @@ def test_frames_of_others_walk_on(stack: MemoryStack) -> None:
 
 def test_the_stage_is_only_there_while_frames_are_read(stack: MemoryStack) -> None:
     def present() -> bool:
-        return "taps.rx" in [node.name for node in stack.walk.nodes]
+        return "taps.rx" in [node.name for node in stack._walk.nodes]
 
     assert not present()
     with stack.frames(CLAIM):

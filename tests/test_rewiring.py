@@ -40,7 +40,7 @@ def stack() -> Iterator[MemoryStack]:
 def park(stack: MemoryStack, *frames: bytes) -> None:
     """Have packets parked for a Python hook, as they are between a poll and the hook."""
     stack.inject("a0", *frames)
-    for worker in stack.core.workers:
+    for worker in stack._core.workers:
         assert lib.xs_worker_poll(worker, 64) == len(frames)
         assert lib.xs_worker_parked(worker)
 
@@ -92,11 +92,11 @@ def test_what_the_last_packets_do_to_a_hook_does_not_keep_it(stack: MemoryStack)
 def test_a_hook_that_cannot_be_changes_nothing(stack: MemoryStack, edges: dict[str, str]) -> None:
     stack.inject("a0", datagram())
     stack.step()
-    before, nodes = stack.counters(), [node.name for node in stack.walk.nodes]
+    before, nodes = stack.counters(), [node.name for node in stack._walk.nodes]
     with pytest.raises(ConfigurationError):
         stack.hook("netfilter.input", nothing, edges=edges)
     assert stack.counters() == before
-    assert [node.name for node in stack.walk.nodes] == nodes
+    assert [node.name for node in stack._walk.nodes] == nodes
     stack.inject("a0", datagram())
     stack.step()
     assert stack.reasons() == {"NO_SOCKET": 2}

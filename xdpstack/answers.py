@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from xdpstack.walk import reason_text
+from xdpstack.walk import Walk, reason_text
 
 if TYPE_CHECKING:
     from xdpstack.stack import Stack
 
 
-def answers(stack: Stack) -> dict[str, Callable[..., Any]]:
+def answers(stack: Stack, walk: Walk) -> dict[str, Callable[..., Any]]:
     """By question; for observe/server.py."""
     return {
         "counters": stack.counters,
@@ -25,7 +25,7 @@ def answers(stack: Stack) -> dict[str, Callable[..., Any]]:
                 "edges": node.edges,
                 "targets": node.targets,
             }
-            for node in stack.walk.nodes
+            for node in walk.nodes
         ],
         "info": lambda: _info(stack),
         "trace_start": stack.trace_start,

@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING, Any, Self
 from xdpstack.errors import ClosedError, ConfigurationError
 from xdpstack.native import check, ffi, lib, views
 from xdpstack.udp import native
+from xdpstack.udp.waiting import Waiting
 
 if TYPE_CHECKING:
     from xdpstack.device.claims import Claim
-    from xdpstack.stack import Stack
+    from xdpstack.host import StackHost
 
 #: Packets that one poll takes from a queue at most.
 BUDGET = 256
@@ -95,8 +96,8 @@ class Frames:
         self.claim = claim
         self.ids: tuple[int, ...] = ()
         self._queues = queues
-        self._stack = stack = queues.stack
-        core = stack.core
+        self._host = host = queues.host
+        core = host.core
         self.pointer = native.create_queue(core, index, RCVBUF)
         self._view = views.Socket(
             int(ffi.cast("uintptr_t", self.pointer)),
@@ -122,10 +123,10 @@ class Frames:
             if (got := self._view.recv_batch(most)) is not None:
                 return FrameBatch(got)
             left = -1 if deadline is None else max(0, round((deadline - time.monotonic()) * 1000))
-            core = self._stack.core
-            result = lib.xs_socket_wait(core.pointer, self.pointer, not self._stack.driven, BUDGET, left)
+            core = self._host.core
+            result = lib.xs_socket_wait(core.pointer, self.pointer, not self._host.driven, BUDGET, left)
             if check(result, "wait for frames") == 2:
-                self._stack.run_all_parked()
+                self._host.run_all_parked()
             if left == 0 and (got := self._view.recv_batch(most)) is not None:
                 return FrameBatch(got)
             if deadline is not None and time.monotonic() >= deadline:
@@ -148,20 +149,20 @@ class Frames:
         while done < len(given):
             taken = self._view.send_frames(given, done, index)
             done += taken
-            if self._stack.hooked:
-                self._stack.run_all_parked()
+            if self._host.hooked:
+                self._host.run_all_parked()
             if taken:
                 continue
             if deadline is not None and time.monotonic() >= deadline:
                 if done:
                     return done
                 raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)) if not self._timeout else TimeoutError
-            self._stack.sockets.waiting.for_room(1)
+            Waiting(self._host).for_room(1)
             self._check()
         return done
 
     def _index(self, device: str | int | None) -> int:
-        devices = self._stack.devices
+        devices = self._host.devices
         if device is None and len(devices) == 1:
             return 0
         for each in devices:
@@ -171,14 +172,14 @@ class Frames:
         raise ConfigurationError(f"device {device!r} is not of this stack", fix=f"Say which: {names}.")
 
     def _check(self) -> None:
-        self._stack.check()
+        self._host.check()
         if self._closed:
             raise ClosedError("these frames were closed")
 
     def close(self) -> None:
         """Claim out, queue emptied. Idempotent. Frames of a claim raise ConfigurationError inside of a hook."""
         if self.claim is not None:
-            self._stack.walk.refuse_inside_hook()
+            self._host.walk.refuse_inside_hook()
         with self._lock:
             if self._closed:
                 return
@@ -202,8 +203,8 @@ class Frames:
 class FrameQueues:
     """All Frames of one stack, and which claim's frames go to which (csrc/tables/frame_claims.h)."""
 
-    def __init__(self, stack: Stack) -> None:
-        self.stack = stack
+    def __init__(self, host: StackHost) -> None:
+        self.host = host
         self._all: list[Frames] = []
         # not control's lock: what changes the path waits for hooks to end, and these may wait for control
         self._lock = threading.RLock()
@@ -212,12 +213,12 @@ class FrameQueues:
         """See Stack.frames(). What is lifted before the workers know the reader goes on along the path, as if unread."""
         if claim is None:
             return Frames(self, claim, 0)
-        self.stack.walk.refuse_inside_hook()
+        self.host.walk.refuse_inside_hook()
         with self._lock:
             made = Frames(self, claim, len(self._all))
             self._all.append(made)
             try:
-                made.ids = self.stack.claim(claim)
+                made.ids = self.host.claim(claim)
                 self._publish()
             except BaseException:
                 self.forget(made)
@@ -232,7 +233,7 @@ class FrameQueues:
             self._all.remove(frames)
             try:
                 if frames.ids and frames.claim is not None:
-                    self.stack.unclaim(frames.claim)
+                    self.host.unclaim(frames.claim)
             finally:
                 self._publish()
 
@@ -243,9 +244,9 @@ class FrameQueues:
 
     def _publish(self) -> None:
         """taps.rx is on the path while somebody reads frames."""
-        self.stack.walk.include("taps.rx", present=bool(self._all))
+        self.host.walk.include("taps.rx", present=bool(self._all))
         entries = [(number, device, each) for each in self._all for device, number in enumerate(each.ids)]
         table = ffi.new("struct xs_frame_claim[]", max(1, len(entries)))
         for row, (number, device, each) in zip(table, entries, strict=False):
             row.claim_id, row.device, row.socket = number, device, each.pointer
-        check(lib.xs_stack_set_frame_claims(self.stack.core.pointer, table, len(entries)), "publish the frame claims")
+        check(lib.xs_stack_set_frame_claims(self.host.core.pointer, table, len(entries)), "publish the frame claims")

@@ -32,13 +32,12 @@ from xdpstack.engines import text as text_of
 from xdpstack.errors import ClosedError, ForkedError, naming_what_ran_out
 from xdpstack.frames import FrameQueues, Frames
 from xdpstack.hook import HookBatch, make_hook, run_hooks
+from xdpstack.host import StackHost
 from xdpstack.native import check, lib
 from xdpstack.native.core import Core, Ledger
 from xdpstack.netlink import Snapshot, text
-from xdpstack.netlink.uapi import RTN_BROADCAST
 from xdpstack.observe import trace
 from xdpstack.observe.server import Server
-from xdpstack.routing.ask import source_address
 from xdpstack.routing.layer import RoutingLayer
 from xdpstack.routing.native import NativeRouting
 from xdpstack.stages.neigh import Neigh
@@ -66,7 +65,7 @@ class Stack:
     def __init__(
         self, backend: Backend, core: Core, observable: bool = False, engines: Mapping[str, Engine] | None = None
     ) -> None:
-        self.engines = checked(engines)
+        self._engines = checked(engines)
         self._pid = os.getpid()
         self._closed = False
         self._backend = backend
@@ -75,45 +74,46 @@ class Stack:
         self._stopping = threading.Event()
         self._driving: list[int] = []  # threads in run()
         self._left = threading.Condition()  # one of them left
-        self._frames = FrameQueues(self)
-        self.walk = Walk(core.workers, set(c_stages()) - {"taps.rx"}, run_parked=self._run_parked_quietly)
-        self.routing = NativeRouting(core.pointer)
+        self._walk = Walk(core.workers, set(c_stages()) - {"taps.rx"}, run_parked=self._run_parked_quietly)
+        self._host = StackHost(self, core, backend, self._walk)
+        self._frames = FrameQueues(self._host)
+        self._routing = NativeRouting(core.pointer)
         layer = RoutingLayer(forwards=False)
-        in_python = any(engine != NATIVE for engine in self.engines.values())
-        self.sockets = UdpLayer(self, self._stepwise if in_python else None)
-        for hook in stand_ins(self.engines, self, layer, self.routing, self.sockets):
-            self.walk.replace_row(hook)
-        self.walk.wire()
+        in_python = any(engine != NATIVE for engine in self._engines.values())
+        self._sockets = UdpLayer(self._host, self._stepwise if in_python else None)
+        for hook in stand_ins(self._engines, self._host, layer, self._routing, self._sockets):
+            self._walk.replace_row(hook)
+        self._walk.wire()
         self._server: Server | None = None
         devices, mirror = backend.open(core)
         with ExitStack() as undo:
             undo.callback(mirror.close)
             undo.callback(backend.close)
             numbers = {device.ifindex: device.index for device in devices}
-            self.neigh = Neigh(core, numbers)
-            layer.publishers.append(lambda snapshot, tables: self.routing.publish(snapshot, numbers, tables))
+            self._neigh = Neigh(core, numbers)
+            layer.publishers.append(lambda snapshot, tables: self._routing.publish(snapshot, numbers, tables))
             route: Callable[[Snapshot], object] = layer.apply
-            if self.engines["routing"] == NATIVE:
-                route = lambda snapshot: self.routing.publish(snapshot, numbers)  # noqa: E731  # compiles what it needs
-            publish = (route, self.neigh.publish)
-            self.control = Control(core, backend, devices, mirror, publish)
+            if self._engines["routing"] == NATIVE:
+                route = lambda snapshot: self._routing.publish(snapshot, numbers)  # noqa: E731  # compiles what it needs
+            publish = (route, self._neigh.publish)
+            self._control = Control(core, backend, devices, mirror, publish)
             undo.pop_all()
             undo.callback(self.close)
-            self.control.publish()
+            self._control.publish()
             self._start_control(observable)
             undo.pop_all()
 
     def _stepwise(self, index: int, view: Any) -> Stepwise:
-        return Stepwise(view, self.walk, self._core, index % len(self._core.workers))
+        return Stepwise(view, self._walk, self._core, index % len(self._core.workers))
 
     def _start_control(self, observable: bool) -> None:
-        self.control.listen(self.neigh.fileno(), lambda: self.neigh.handle_events(self.control.mirror))
-        if self.control.mirror.fileno() < 0:
+        self._control.listen(self._neigh.fileno(), lambda: self._neigh.handle_events(self._control.mirror))
+        if self._control.mirror.fileno() < 0:
             return  # a memory stack: whoever tests it drives the control side too
         if observable:
-            self._server = Server(answers(self))
-            self.control.serve(self._server)
-        self.control.start()
+            self._server = Server(answers(self, self._walk))
+            self._control.serve(self._server)
+        self._control.start()
 
     # ---- sockets ----
 
@@ -140,7 +140,7 @@ class Stack:
         (with those there are), AddressInUse, OutOfMemory, TooManyOpenFiles, ConfigurationError.
         """
         with naming_what_ran_out(f"open a socket at {address}"):
-            return self.sockets.open(
+            return self._sockets.open(
                 address,
                 family=family,
                 device=device,
@@ -157,72 +157,23 @@ class Stack:
 
         Raises ClaimTaken when they are claimed already, ConfigurationError for what cannot be.
         """
-        self.check()
+        self._check()
         with naming_what_ran_out("open a queue of frames"):
             return self._frames.open(claim)
 
-    # ---- what sockets ask of their stack (xdpstack/udp/host.py) ----
-
-    @property
-    def core(self) -> Core:
-        """The C stack."""
-        return self._core
+    # ---- driving ----
 
     @property
     def driven(self) -> bool:
-        """Whether somebody is in `run()`: then a socket that waits does not have to poll."""
+        """Whether some thread is in `run()`: then a socket that waits does not have to poll."""
         return bool(self._driving)
-
-    @property
-    def hooked(self) -> bool:
-        """Whether there are Python hooks, so that packets may be parked after a poll or a send."""
-        return any(hook.parks for hook in self.walk.hooks)
-
-    def run_all_parked(self) -> None:
-        """Run the Python hooks that have packets parked, on all workers."""
-        for worker in self._core.workers:
-            self.run_parked(worker)
-
-    def claim(self, claim: Claim) -> tuple[int, ...]:
-        """Lift what `claim` names; when this returns the program has it. Its ids, by device."""
-        return self._backend.claim(claim)
-
-    def unclaim(self, claim: Claim) -> None:
-        """Lift it no more."""
-        self._backend.unclaim(claim)
-
-    def kernel_socket(self, family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket | None:
-        """A kernel socket in the devices' network namespace; None over memory devices."""
-        return self._backend.kernel_socket(family, kind)
-
-    def local_addresses(self) -> list[bytes]:
-        """The addresses of the stack's devices, packed."""
-        indexes = {device.ifindex for device in self.devices}
-        return [address.local for address in self.snapshot.addresses if address.index in indexes]
-
-    def is_broadcast(self, address: bytes) -> bool:
-        """Whether it is 255.255.255.255, or a route says that what is sent there is broadcast. Packed."""
-        told = (route for route in self.snapshot.routes if route.type == RTN_BROADCAST)
-        return address == b"\xff" * 4 or any(
-            route.destination.address == address and route.destination.length == 8 * len(address) for route in told
-        )
-
-    def source_address(self, destination: bytes, device: int | None) -> bytes | None:
-        """The source that routing takes for a destination, both packed; None: it does not leave through a device of ours."""
-        return source_address(self._core.pointer, destination, None if device is None else self.devices[device].ifindex)
-
-    def sysctl(self, name: str) -> int:
-        """A kernel switch by its name without `net.`: "core.rmem_max"."""
-        return self.snapshot.sysctls[name]
-
-    # ---- driving ----
 
     def poll(self, budget: int = BUDGET) -> int:
         """One round over all queues of all workers; returns packets received. Runs Python hooks that have packets.
 
         Raises what a hook raised, after its packets were dropped.
         """
-        self.check()
+        self._check()
         total = 0
         for worker in self._core.workers:
             got = lib.xs_worker_poll(worker, budget)
@@ -230,18 +181,18 @@ class Stack:
                 total += got
             elif got not in (-errno.EBUSY, -errno.EAGAIN):
                 check(got, "poll")
-            self.run_parked(worker)
+            self._run_parked(worker)
         return total
 
-    def run_parked(self, worker: Any) -> None:
+    def _run_parked(self, worker: Any) -> None:
         """Run the Python hooks for which `worker` has parked packets. Raises what a hook raised, once all have run."""
         if lib.xs_worker_parked(worker):
-            run_hooks(self.walk, worker, self._core)
+            run_hooks(self._walk, worker, self._core)
 
     def _run_parked_quietly(self, worker: Any) -> None:
         """For a change of the path, which is not to fail by what hooks raise."""
         try:
-            self.run_parked(worker)
+            self._run_parked(worker)
         except Exception:
             log.exception("a hook failed on the last packets before the path changed")
 
@@ -250,7 +201,7 @@ class Stack:
 
         A `stop()` that came before makes it return at once. Raises what a hook raised, after its packets were dropped.
         """
-        self.check()
+        self._check()
         deadline = None if seconds is None else time.monotonic() + seconds
         with self._left:
             self._driving.append(threading.get_ident())
@@ -262,7 +213,7 @@ class Stack:
                 for worker in self._core.workers:
                     parked = lib.xs_worker_run(worker, BUDGET, max(1, int(left * 1000 / len(self._core.workers))))
                     if check(parked, "run"):
-                        self.run_parked(worker)
+                        self._run_parked(worker)
         finally:
             with self._left:
                 self._driving.remove(threading.get_ident())
@@ -279,7 +230,7 @@ class Stack:
     def stop(self) -> None:
         """Make `run()` return, in every thread that is in it. Any thread, signal handlers included."""
         self._stopping.set()
-        self.control.wake_workers()
+        self._control.wake_workers()
 
     # ---- custom stages ----
 
@@ -299,9 +250,9 @@ class Stack:
         edge names beyond its first must all be given. Packets see the path with the hook or without it, never a part of the
         change. Raises ConfigurationError: the row takes no hooks, an edge leads nowhere, or a hook called this.
         """
-        self.check()
+        self._check()
         made = make_hook(row, stage, name, priority, edges or {})
-        self.walk.add_hook(made)
+        self._walk.add_hook(made)
         return made
 
     def unhook(self, hook: Hook) -> None:
@@ -309,8 +260,8 @@ class Stack:
 
         What a C stage holds it must have let go before. Raises ConfigurationError: it is not there, or a hook called this.
         """
-        self.check()
-        self.walk.remove_hook(hook)
+        self._check()
+        self._walk.remove_hook(hook)
 
     # ---- what can be seen ----
 
@@ -322,25 +273,25 @@ class Stack:
     @property
     def snapshot(self) -> Snapshot:
         """What the mirror knows: links, addresses, routes, rules, neighbours."""
-        return self.control.mirror.snapshot
+        return self._control.mirror.snapshot
 
     def addresses(self) -> list[str]:
         """The addresses of the stack's devices, as text."""
-        return [text(address) for address in self.local_addresses()]
+        return [text(address) for address in self._host.local_addresses()]
 
     def events(self) -> list[DeviceEvent]:
         """What happened to the devices since the last call: "down", "gone", "up", "queue-error"."""
-        with self.control.lock:
-            out, self.control.events = self.control.events, []
+        with self._control.lock:
+            out, self._control.events = self._control.events, []
         return out
 
     def counters(self) -> dict[str, int]:
         """Every counter that is not zero: of the stages, the XDP program and the AF_XDP sockets."""
-        return {**self.walk.counters(), **self._backend.stats()}
+        return {**self._walk.counters(), **self._backend.stats()}
 
     def reasons(self) -> dict[str, int]:
         """Dropped packets by reason."""
-        return self.walk.drops()
+        return self._walk.drops()
 
     def frames_by_owner(self) -> dict[str, int]:
         """Where every frame is; sums to the number of frames."""
@@ -359,28 +310,28 @@ class Stack:
             "devices": devices,
             "frames_total": self._core.frames,
             "frame_bytes": self._core.frame_bytes,
-            "engines": {layer: text_of(engine) for layer, engine in self.engines.items()},
+            "engines": {layer: text_of(engine) for layer, engine in self._engines.items()},
             **self._backend.info(),
         }
 
     def trace_start(self, packets: int = 1) -> None:
         """Record the walk of the next `packets` packets."""
-        self.check()
-        trace.start(self.walk, packets)
+        self._check()
+        trace.start(self._walk, packets)
 
     def trace_read(self) -> list[trace.Walked]:
         """What was recorded so far."""
         self._check_process()
-        return trace.read(self.walk)
+        return trace.read(self._walk)
 
     def trace_stop(self) -> None:
         """Forget what was recorded."""
         self._check_process()
-        trace.stop(self.walk)
+        trace.stop(self._walk)
 
     # ---- life ----
 
-    def check(self) -> None:
+    def _check(self) -> None:
         """Raise ClosedError or ForkedError when nothing may be called any more."""
         if self._closed:
             raise ClosedError("the stack is closed")
@@ -402,23 +353,23 @@ class Stack:
         """
         if self._closing or os.getpid() != self._pid:
             return
-        self.walk.refuse_inside_hook()
+        self._walk.refuse_inside_hook()
         self._closing = True
         with ExitStack() as steps:  # the last one first
             steps.callback(lib.xs_stack_close, self._core.pointer)
-            steps.callback(self.control.mirror.close)
-            steps.callback(drop_held, self._core, self.neigh)
+            steps.callback(self._control.mirror.close)
+            steps.callback(drop_held, self._core, self._neigh)
             steps.callback(self._backend.close)
             if self._server is not None:
                 steps.callback(self._server.close)
-            steps.callback(self.control.stop)
+            steps.callback(self._control.stop)
             steps.callback(setattr, self, "_closed", True)
             steps.callback(drain, self._core, self.poll)
             steps.callback(self._backend.withdraw)
-            steps.callback(self.sockets.close)
+            steps.callback(self._sockets.close)
             steps.callback(self._frames.close)
             steps.callback(self._wait_for_drivers)
-            steps.callback(self.control.wake_workers)
+            steps.callback(self._control.wake_workers)
 
     def __enter__(self) -> Self:
         return self

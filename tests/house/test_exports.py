@@ -8,6 +8,7 @@ from types import ModuleType
 
 import xdpstack
 from tests.house.tree import ROOT, files, text
+from xdpstack.testing import memory_stack
 
 
 def modules() -> list[ModuleType]:
@@ -58,3 +59,15 @@ def test_what_an_error_says_does_without_the_extension() -> None:
 
 def test_the_package_says_that_it_is_typed() -> None:
     assert text("xdpstack/py.typed") == ""
+
+
+STACK = """addresses close counters devices driven events frames frames_by_owner hook info ledger poll reasons run snapshot
+    stop trace_read trace_start trace_stop udp unhook"""
+
+
+def test_a_stack_shows_what_is_for_users() -> None:
+    """What its own parts ask of it is xdpstack/host.py."""
+    with memory_stack() as stack:
+        mine = {name for name in dir(xdpstack.Stack) if not name.startswith("_")}
+        made = {name for name in vars(stack) if not name.startswith("_")} - {"backend"}
+    assert mine | made == set(STACK.split())

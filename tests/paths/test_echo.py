@@ -182,7 +182,7 @@ def test_an_address_that_the_device_has_not(stack: Stack) -> None:
         assert those in caught.value.cause
         with pytest.raises(AddressNotAvailable):
             stack.udp((host, PORT), reserve=False)
-    assert stack.sockets.sockets == ()
+    assert stack._sockets.sockets == ()
 
 
 def test_a_port_that_is_taken(pair: Veth, stack: Stack) -> None:

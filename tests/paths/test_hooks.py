@@ -198,7 +198,7 @@ def test_both_are_seen(pair: Veth, stack: Stack, min_ttl: Path) -> None:
 
     stack.hook("netfilter.input", looks, priority=10)
     stack.hook("netfilter.input", xdpstack.load_stage(min_ttl), priority=-10)
-    names = [node.name for node in stack.walk.nodes]
+    names = [node.name for node in stack._walk.nodes]
     at = names.index("min_ttl")
     assert names[at : at + 2] == ["min_ttl", "looks"]
     assert names.index("ip.local") < at < names.index("udp.rx") or names.index("routing.rx") < at

@@ -111,13 +111,13 @@ def test_all_of_them_along_the_whole_path(pair: Veth, peer: MakePeer, ledger: Le
     raw = peer(pair.far)
     with opened(pair.near, mode=mode) as stack, stack.udp(("::", PORT)) as sock:
         everything = xdpstack.EverythingBut(any_mac=True)
-        stack.claim(everything)
+        stack._host.claim(everything)
         throw(stack, raw, frames(pair, N, seed=2), emptied(sock))
         check(stack, ledger)
         assert stack.ledger().received > N * 0.7
         expected = {"UNHANDLED_PROTO", "IP_CSUM", "IP_INHDR", "PKT_TOO_SMALL", "UDP_CSUM", "NO_SOCKET", "OTHERHOST"}
         assert len(expected & set(stack.reasons())) >= 5, stack.reasons()
-        stack.unclaim(everything)
+        stack._host.unclaim(everything)
         is_served(pair, sock)
 
 
@@ -155,7 +155,7 @@ def test_unknown_ethertypes(pair: Veth, peer: MakePeer, ledger: Ledger) -> None:
         assert stack.ledger().received == 0
         claims = [xdpstack.EthertypeClaim(kind) for kind in UNKNOWN if kind >= 0x600]
         for claim in claims:
-            stack.claim(claim)
+            stack._host.claim(claim)
         raw.send(*strange)
         until(lambda: stack.poll() >= 0 and stack.ledger().received == len(claims))
         assert stack.reasons() == {"UNHANDLED_PROTO": len(claims)}

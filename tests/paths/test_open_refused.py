@@ -257,7 +257,7 @@ def test_too_few_file_descriptors_for_a_socket(pair: Veth, address: str) -> None
         stack.udp((address, PORT)).close()
         starved(lambda: stack.udp((address, PORT)))
         starved(lambda: stack.frames(xdpstack.EthertypeClaim(0x88B5)))
-        assert stack.sockets.sockets == ()
+        assert stack._sockets.sockets == ()
 
 
 class Closes(Protocol):

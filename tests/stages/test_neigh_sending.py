@@ -47,12 +47,12 @@ def test_what_waits_is_sent_in_order_when_the_neighbour_is_found(stack: MemorySt
     send(stack, b"one", b"two", b"three")
     assert stack.sent("a0") == []
     assert stack.frames_by_owner()["held"] == 3
-    assert stack.neigh.held() == 3
+    assert stack._neigh.held() == 3
     assert stack.host.probed == [("a0", PEER)]
     stack.host.learn(f"{PEER} dev a0 lladdr 02:00:00:00:00:02")
     stack.step()
     assert [frame[42:] for frame in stack.sent("a0")] == [b"one", b"two", b"three"]
-    assert stack.neigh.held() == 0
+    assert stack._neigh.held() == 0
 
 
 def test_ipv6(stack: MemoryStack) -> None:
@@ -83,7 +83,7 @@ def test_three_seconds_without_an_answer_are_enough(stack: MemoryStack) -> None:
     send(stack, b"lost")
     stack.clock.advance(3 * SECOND - 1)
     stack.step()
-    assert stack.neigh.held() == 1
+    assert stack._neigh.held() == 1
     stack.clock.advance(1)
     stack.step()
     assert stack.reasons() == {"NEIGH_FAILED": 1}
@@ -100,7 +100,7 @@ def test_a_neighbour_that_failed_drops_what_waited_at_once(stack: MemoryStack) -
 def test_the_oldest_goes_when_too_much_waits_for_one(stack: MemoryStack) -> None:
     """212,992 bytes: each datagram of 1,400 bytes costs 2,304, so 92 fit."""
     send(stack, *[number.to_bytes(2, "big") + bytes(1398) for number in range(100)])
-    assert stack.neigh.held() == 92
+    assert stack._neigh.held() == 92
     assert stack.reasons() == {"NEIGH_QUEUEFULL": 8}
     stack.host.learn(f"{PEER} dev a0 lladdr 02:00:00:00:00:02")
     stack.step()
@@ -126,7 +126,7 @@ def test_many_neighbours_and_their_going(stack: MemoryStack) -> None:
     stack.step()
     send(stack, b"x", to="10.0.0.7")
     assert stack.sent("a0") == []
-    assert stack.neigh.held() == 1
+    assert stack._neigh.held() == 1
 
 
 def test_closing_drops_what_waits() -> None:

@@ -244,7 +244,7 @@ def test_a_program_sees_no_difference(engines: dict[str, str], script: list[tupl
         assert native.reasons() == python.reasons()
         assert native.ledger() == python.ledger()
         for stack in (native, python):
-            check_open(stack.core)
+            check_open(stack._core)
         native.clock.advance(FOREVER_NS // 2)  # what waits for a neighbour does no longer
         python.clock.advance(FOREVER_NS // 2)
 
@@ -271,7 +271,7 @@ def test_the_path_is_shown_with_the_engine() -> None:
     from xdpstack.cli.show import path_rows
 
     with stack_with({"udp": "python"}) as stack:
-        rows = {row["name"]: row for row in path_rows(stack.counters(), answers(stack)["nodes"]())}
+        rows = {row["name"]: row for row in path_rows(stack.counters(), answers(stack, stack._walk)["nodes"]())}
         assert rows["udp.rx"]["what"].endswith("(engine: python)")
         assert rows["udp.rx"]["present"]
         assert "engine" not in rows["routing.rx"]["what"]

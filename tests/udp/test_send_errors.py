@@ -72,7 +72,7 @@ def fill(stack: MemoryStack) -> None:
     """Nothing more fits on a0: its kernel takes nothing off the ring."""
     stack.faults("a0", kick_errno=errno.EBUSY)
     stack.udp(("10.0.0.1", 1)).setblocking(False)
-    first = stack.sockets.sockets[0]
+    first = stack._sockets.sockets[0]
     with contextlib.suppress(BlockingIOError):
         while True:
             first.sendto(b"x", ("10.0.0.2", 9))

@@ -60,18 +60,18 @@ class MemoryStack(Stack):
 
         Returns packets received. Raises what a Python hook raised, after its packets were dropped.
         """
-        self.check()
+        self._check()
         total = 0
         for _ in range(times):
-            self.control.step()
+            self._control.step()
             for index in range(len(self._core.workers)) if order is None else order:
                 worker = self._core.workers[index]
                 self.backend.service()
-                self.run_parked(worker)
+                self._run_parked(worker)
                 while (got := lib.xs_worker_poll(worker, budget)) == -errno.EBUSY:
                     time.sleep(0)  # another thread is in a poll, which is short
                 total += 0 if got == -errno.EAGAIN else check(got, "poll")  # another thread's packets were parked
-                self.run_parked(worker)
+                self._run_parked(worker)
                 self.backend.service()
         return total
 
