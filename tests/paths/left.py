@@ -18,10 +18,10 @@ from xdpstack.testing.wait import until
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """`descriptors` by number; `mappings` are those that are shared with the kernel: frames, rings, the deadline."""
+    """Descriptors and threads by number; `mappings` are those shared with the kernel: frames, rings, the deadline."""
 
     descriptors: dict[int, str]
-    threads: int
+    threads: dict[int, str]
     mappings: Counter[str]
     namespaces: frozenset[str]
     observers: frozenset[str]
@@ -32,7 +32,7 @@ def held() -> Held:
     gc.collect()  # an exception holds its traceback, and that what the failed call had made
     return Held(
         _descriptors(),
-        len(list(Path("/proc/self/task").iterdir())),
+        _threads(),
         Counter(_shared_mappings()),
         frozenset(path.name for path in NAMED.glob(f"*-{os.getpid()}-*")),
         frozenset(path.name for path in DIRECTORY.glob(f"{os.getpid()}-*")),
@@ -46,6 +46,14 @@ def _descriptors() -> dict[int, str]:
             found[int(path.name)] = str(path.readlink())
         except FileNotFoundError:
             continue  # that of the directory
+    return found
+
+
+def _threads() -> dict[int, str]:
+    found = {}
+    for path in Path("/proc/self/task").iterdir():
+        with suppress(OSError):  # it has ended meanwhile
+            found[int(path.name)] = path.joinpath("comm").read_text().strip()
     return found
 
 
