@@ -287,7 +287,12 @@ class Stack:
 
     def counters(self) -> dict[str, int]:
         """Every counter that is not zero: of the stages, the XDP program and the AF_XDP sockets."""
-        return {**self._walk.counters(), **self._backend.stats()}
+        unread = self._sockets.unread_at_close
+        return {
+            **self._walk.counters(),
+            **({"udp.unread_at_close": unread} if unread else {}),
+            **self._backend.stats(),
+        }
 
     def reasons(self) -> dict[str, int]:
         """Dropped packets by reason."""

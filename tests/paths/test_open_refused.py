@@ -138,7 +138,7 @@ def test_another_process_has_the_queue(pair: Veth) -> None:
 
 
 def test_this_process_has_the_queue(pair: Veth) -> None:
-    with opened(pair.near, transmit_only=True) as stack, stack.control.lock:  # else it opens files now and then
+    with opened(pair.near, transmit_only=True) as stack, stack._control.lock:  # else it opens files now and then
         assert f"(pid {Path('/proc/self').readlink()})" in refused(xdpstack.QueueTaken, pair.near)
 
 
@@ -253,7 +253,7 @@ def test_too_few_file_descriptors(pair: Veth) -> None:
 
 @pytest.mark.parametrize("address", ["::", "10.0.0.1"])
 def test_too_few_file_descriptors_for_a_socket(pair: Veth, address: str) -> None:
-    with opened(pair.near) as stack, stack.control.lock:  # else it opens files now and then
+    with opened(pair.near) as stack, stack._control.lock:  # else it opens files now and then
         stack.udp((address, PORT)).close()
         starved(lambda: stack.udp((address, PORT)))
         starved(lambda: stack.frames(xdpstack.EthertypeClaim(0x88B5)))
