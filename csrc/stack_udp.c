@@ -146,8 +146,9 @@ void xs_socket_close(struct xs_socket *s) {
 
 /* ---- waiting, without the GIL ---- */
 
-/* One round over all workers: 2 = a Python hook has packets, 1 = another thread polls one of them, 0 = done, or an errno. */
-static int poll_all(struct xs_stack *stack, uint32_t budget) {
+/* One round over all workers: 2 = a Python hook has packets, 1 = another thread polls one of them, 0 = done, or an errno.
+ * Adds to `got` how many packets were taken. */
+static int poll_all(struct xs_stack *stack, uint32_t budget, uint32_t *got) {
     int busy = 0;
     for (uint32_t i = 0; i < stack->nworkers; i++) {
         int rc = xs_worker_poll(stack->worker[i], budget);
@@ -156,8 +157,24 @@ static int poll_all(struct xs_stack *stack, uint32_t budget) {
             busy = 1;
         else if (rc < 0)
             return rc;
+        else
+            *got += (uint32_t)rc;
     }
     return busy;
+}
+
+#define SLICE 256u /* packets of a queue that are taken before the reader's receive buffer is looked at */
+
+/* Rounds for a reader who wants a batch of `budget`: as long as packets come, and no more of them than his receive buffer holds,
+ * who reads nothing meanwhile. */
+static int poll_for(struct xs_stack *stack, const struct xs_socket *s, uint32_t budget) {
+    for (uint32_t taken = 0;;) {
+        uint32_t got = 0, slice = budget - taken < SLICE ? budget - taken : SLICE;
+        int rc = poll_all(stack, slice, &got);
+        taken += slice;
+        if (rc || got < slice || taken >= budget) return rc;
+        if (xs_socket_rmem(s) > atomic_load_explicit(&s->rcvbuf, memory_order_relaxed) / 2) return rc;
+    }
 }
 
 #define OTHERS_MS 10 /* another thread polls: how long until we see whether it still does */
@@ -196,7 +213,7 @@ static uint64_t deadline(int timeout_ms) {
 static int wait_for(struct xs_stack *stack, struct xs_socket *s, int drive, uint32_t budget, int timeout_ms) {
     uint64_t end = timeout_ms < 0 ? 0 : deadline(timeout_ms);
     for (;;) {
-        int rc = drive ? poll_all(stack, budget) : 0;
+        int rc = drive ? poll_for(stack, s, budget) : 0;
         if (xs_socket_has_something(s)) return 1;
         if (rc < 0 || rc == 2) return rc;
         int left = timeout_ms < 0 ? -1 : left_ms(end);
@@ -232,7 +249,8 @@ int xs_socket_wait(struct xs_stack *stack, struct xs_socket *s, int drive, uint3
 }
 
 int xs_socket_wait_room(struct xs_stack *stack, int drive, uint32_t budget, int timeout_ms) {
-    int rc = drive ? poll_all(stack, budget) : 0;
+    uint32_t got = 0;
+    int rc = drive ? poll_all(stack, budget, &got) : 0;
     if (rc < 0 || rc == 2) return rc;
     /* completions wake nobody: look every millisecond */
     rc = sleep_on(stack, NULL, drive && rc == 0, timeout_ms < 0 || timeout_ms > 1 ? 1 : timeout_ms);

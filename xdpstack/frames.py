@@ -113,7 +113,7 @@ class Frames:
         self._timeout = seconds
 
     def recv_batch(self, most: int = 64) -> FrameBatch:
-        """What has come, at least one frame and at most `most` (256 at a time).
+        """What has come, at least one frame and at most `most` (1,024 at a time).
 
         Raises TimeoutError or BlockingIOError as the time-out says.
         """

@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/likely.h"
+
 static uint32_t next_pow2(uint32_t n) {
     uint32_t p = 1;
     while (p < n) p <<= 1;
@@ -64,28 +66,45 @@ void xs_pool_drain(struct xs_pool *pool) {
         if (pool->from[i]) drain(pool, pool->from[i]);
 }
 
-static inline void give_back(struct xs_spsc *ring, const struct xs_mem *mem, uint32_t frame) {
+static inline void free_one(const struct xs_mem *mem, uint32_t frame) {
     xs_assert(mem->pkt[frame].owner != XS_FREE, "a frame was returned twice");
     mem->pkt[frame].owner = XS_FREE;
     xs_frame_close(mem, frame, 0);
+}
+
+static void give_back(struct xs_pool *any, const struct xs_mem *mem, uint32_t frame) {
+    struct xs_spsc *ring = any->pool[frame / any->per_home]->from_reader;
+    free_one(mem, frame);
     bool room = xs_spsc_push(ring, frame);
     xs_assert(room, "more frames on a return ring than there are");
+    xs_spsc_flush(ring);
+}
+
+/* Packets of one frame, until one has more: how many. To the one home that there is, whose ring holds all of its frames. */
+static uint32_t give_back_plain(struct xs_spsc *ring, const struct xs_mem *memory, const uint32_t *frames,
+                                uint32_t n) {
+    const struct xs_mem mem = *memory; /* a copy: no store can change it, it stays in registers */
+    const uint32_t first = ring->prod, mask = ring->mask;
+    uint32_t i = 0;
+    for (; i < n; i++) {
+        uint32_t frame = frames[i];
+        if (unlikely(frame == XS_NO_FRAME || mem.pkt[frame].frag != XS_NO_FRAME)) break;
+        free_one(&mem, frame);
+        ring->slot[(first + i) & mask] = frame;
+    }
+    ring->prod = first + i;
+    xs_spsc_flush(ring);
+    return i;
 }
 
 uint64_t xs_pool_return(struct xs_pool *any, const struct xs_mem *mem, const uint32_t *frames, uint32_t n) {
-    struct xs_spsc *ring = any->pool[0]->from_reader;
-    uint64_t total = 0;
-    for (uint32_t i = 0; i < n; i++) {
+    uint32_t first = any->nhomes == 1 ? give_back_plain(any->pool[0]->from_reader, mem, frames, n) : 0;
+    uint64_t total = first;
+    for (uint32_t i = first; i < n; i++) {
         for (uint32_t frame = frames[i], next; frame != XS_NO_FRAME; frame = next, total++) {
             next = mem->pkt[frame].frag;
-            struct xs_spsc *home = any->nhomes == 1 ? ring : any->pool[frame / any->per_home]->from_reader;
-            if (home != ring) {
-                xs_spsc_flush(ring);
-                ring = home;
-            }
-            give_back(ring, mem, frame);
+            give_back(any, mem, frame);
         }
     }
-    xs_spsc_flush(ring);
     return total;
 }

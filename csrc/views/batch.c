@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define MOST 1024u /* datagrams taken at once */
+
 PyTypeObject *views_batch_type;
 
 static struct batch *new_batch(struct socket_view *v, uint32_t n) {
@@ -22,7 +24,7 @@ static struct batch *new_batch(struct socket_view *v, uint32_t n) {
     b->slow = (uint8_t *)(b->port + n);
     b->device = b->slow + n;
     b->n = b->nviews = 0;
-    b->released = b->all_home = b->described = 0;
+    b->released = b->all_home = b->described = b->viewed = 0;
     b->family = v->socket->family;
     b->stamped = (xs_socket_flags(v->socket) & XS_SOCKET_STAMP) != 0;
     b->stack = v->stack;
@@ -35,20 +37,6 @@ static struct batch *new_batch(struct socket_view *v, uint32_t n) {
     return NULL;
 }
 
-/* The frames are the reader's. */
-static void lend(struct batch *b, const uint32_t *frames, uint32_t n) {
-    struct xs_pkt *pkt = b->stack->mem.pkt;
-    b->n = n;
-    memcpy(b->frame, frames, n * sizeof *frames);
-    memset(b->views, 0, n * sizeof *b->views);
-    for (uint32_t i = 0; i < n; i++) {
-        struct xs_pkt *p = &pkt[frames[i]];
-        b->length[i] = p->payload_len;
-        p->owner = XS_LENT;
-        for (uint32_t f = p->frag; f != XS_NO_FRAME; f = pkt[f].frag) pkt[f].owner = XS_LENT;
-    }
-}
-
 void views_describe(struct batch *b) {
     const struct xs_mem *mem = &b->stack->mem;
     if (b->described) return;
@@ -56,6 +44,7 @@ void views_describe(struct batch *b) {
     for (uint32_t i = 0; i < b->n; i++) {
         uint32_t frame = b->frame[i];
         const struct xs_pkt *p = &mem->pkt[frame];
+        b->length[i] = p->payload_len;
         b->slow[i] = (p->flags & XS_PKT_SLOW) != 0;
         b->stamp[i] = b->stamped ? mem->meta[frame].stamp_ns : 0;
         b->device[i] = p->device;
@@ -85,16 +74,17 @@ PyObject *views_recv_batch(PyObject *self, PyObject *const *args, Py_ssize_t n) 
         Py_INCREF(Py_None);
         return Py_None;
     }
-    uint32_t frames[XS_BATCH_CAP], got = 1;
-    if (most > (long)XS_BATCH_CAP) most = XS_BATCH_CAP;
+    uint32_t frames[MOST], got = 1;
+    if (most > (long)MOST) most = MOST;
     frames[0] = first;
-    got += views_pop_many(v, frames + 1, (uint32_t)most - 1);
+    got += views_take(v, frames + 1, (uint32_t)most - 1);
     struct batch *b = new_batch(v, got);
     if (!b) {
         views_give_back(v->stack, frames, got);
         return NULL;
     }
-    lend(b, frames, got);
+    b->n = got;
+    memcpy(b->frame, frames, got * sizeof *frames);
     return (PyObject *)b;
 }
 
@@ -148,9 +138,10 @@ bool views_usable(const struct batch *b) {
 static Py_ssize_t batch_length(PyObject *self) { return ((struct batch *)self)->n; }
 
 static PyObject *bytes_of(const struct batch *b, uint32_t i) {
-    PyObject *bytes = PyBytes_FromStringAndSize(NULL, b->length[i]);
-    if (bytes)
-        views_copy_payload(&b->stack->mem, b->frame[i], (uint8_t *)PyBytes_AsString(bytes), b->length[i]);
+    const struct xs_mem *mem = &b->stack->mem;
+    uint32_t length = mem->pkt[b->frame[i]].payload_len;
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, length);
+    if (bytes) views_copy_payload(mem, b->frame[i], (uint8_t *)PyBytes_AsString(bytes), length);
     return bytes;
 }
 
@@ -242,14 +233,10 @@ COLUMN(source, "B", 1, 16)
 COLUMN(destination, "B", 1, 16)
 COLUMN(port, "H", 2, 1)
 COLUMN(scope, "I", 4, 1)
+COLUMN(length, "I", 4, 1)
 COLUMN(stamp, "Q", 8, 1)
 COLUMN(slow, "?", 1, 1)
 COLUMN(device, "B", 1, 1)
-
-static PyObject *column_length(PyObject *self, void *unused) {
-    struct batch *b = (struct batch *)self;
-    return views_usable(b) ? views_column(b, b->length, "I", 4, 1) : NULL;
-}
 
 static PyMethodDef methods[] = {
     {"release", batch_release, METH_NOARGS, NULL},     {"payload", batch_payload, METH_O, NULL},

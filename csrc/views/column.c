@@ -1,6 +1,8 @@
 /* Column and Payload: memory of a batch, and of a lent frame, through the buffer protocol; no copy. Both keep the batch. */
 #include "views/views.h"
 
+#include <string.h>
+
 PyTypeObject *views_column_type, *views_payload_type;
 
 struct column {
@@ -74,11 +76,11 @@ static void column_dealloc(PyObject *self) {
 /* A memoryview on the payload where it lies. One that lies in several frames is copied: what is viewed then is bytes. */
 PyObject *views_view(struct batch *b, uint32_t i) {
     const struct xs_mem *mem = &b->stack->mem;
-    uint32_t frame = b->frame[i];
+    uint32_t frame = b->frame[i], length = mem->pkt[frame].payload_len;
     PyObject *under;
     if (mem->pkt[frame].frag != XS_NO_FRAME) {
-        under = PyBytes_FromStringAndSize(NULL, b->length[i]);
-        if (under) views_copy_payload(mem, frame, (uint8_t *)PyBytes_AsString(under), b->length[i]);
+        under = PyBytes_FromStringAndSize(NULL, length);
+        if (under) views_copy_payload(mem, frame, (uint8_t *)PyBytes_AsString(under), length);
     } else {
         struct payload *p = PyObject_New(struct payload, views_payload_type);
         if (p) {
@@ -86,7 +88,9 @@ PyObject *views_view(struct batch *b, uint32_t i) {
             p->batch = b;
             p->index = i;
             p->data = xs_frame_data(mem, frame) + mem->pkt[frame].payload_off;
-            p->bytes = b->length[i];
+            p->bytes = length;
+            if (!b->viewed) memset(b->views, 0, b->n * sizeof *b->views);
+            b->viewed = 1;
             b->views[i]++;
             b->nviews++;
         }

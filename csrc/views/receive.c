@@ -4,18 +4,30 @@
 #include <errno.h>
 #include <string.h>
 
-/* ---- memory goes back as udp_rmem_release() gives it back: semantics.ReceiveQueue.take() ---- */
+#include "base/likely.h"
 
-/* The datagrams in `frames` were taken. What they were charged is released in lumps: when it is a quarter of the receive buffer,
- * or when all is read that was there when the reader last looked. Whenever it is, what has come since is taken over: it counts
- * as the reader's, as after skb_queue_splice_tail_init(). */
-static void release(struct xs_socket *s, struct xs_spsc *ring, const struct xs_mem *mem,
-                    const uint32_t *frames, uint32_t n) {
+/* ---- the queue ---- */
+
+/* The datagrams in `frames` were taken: they are lent. What they were charged goes back as
+ * udp_rmem_release() gives it back (semantics.ReceiveQueue.take()): in lumps, when it is a quarter of the receive buffer, or when
+ * all is read that was there when the reader last looked. Whenever it does, what has come since is taken over: it counts as
+ * the reader's, as after skb_queue_splice_tail_init(). */
+static void taken(struct xs_socket *s, struct xs_spsc *ring, const struct xs_mem *mem, const uint32_t *frames,
+                  uint32_t n) {
+    struct xs_pkt *pkts = mem->pkt;
     uint64_t lump = atomic_load_explicit(&s->rcvbuf, memory_order_relaxed) >> 2, deficit = s->deficit,
              released = 0;
     for (uint32_t i = 0; i < n; i++) {
-        deficit += mem->pkt[frames[i]].nexthop;
-        if (deficit < lump && (i + 1 < n || xs_spsc_seen(ring))) continue;
+        struct xs_pkt *p = &pkts[frames[i]];
+        deficit += p->nexthop;
+        p->owner = XS_LENT;
+        for (uint32_t f = p->frag; unlikely(f != XS_NO_FRAME); f = pkts[f].frag) pkts[f].owner = XS_LENT;
+        if (likely(deficit < lump)) continue;
+        released += deficit;
+        deficit = 0;
+        ring->seen_prod = atomic_load_explicit(&ring->producer, memory_order_acquire);
+    }
+    if (deficit && !xs_spsc_seen(ring)) {
         released += deficit;
         deficit = 0;
         ring->seen_prod = atomic_load_explicit(&ring->producer, memory_order_acquire);
@@ -26,17 +38,9 @@ static void release(struct xs_socket *s, struct xs_spsc *ring, const struct xs_m
     atomic_store_explicit(&s->released, released, memory_order_release);
 }
 
-/* ---- the queue ---- */
-
-uint32_t views_pop(struct socket_view *v) {
-    uint32_t frame;
-    return views_pop_many(v, &frame, 1) ? frame : XS_NO_FRAME;
-}
-
 /* Up to `most` packets, oldest first; of several feeding workers, each in turn. */
-uint32_t views_pop_many(struct socket_view *v, uint32_t *frames, uint32_t most) {
+uint32_t views_take(struct socket_view *v, uint32_t *frames, uint32_t most) {
     struct xs_socket *s = v->socket;
-    const struct xs_mem *mem = &v->stack->mem;
     uint32_t n = 0;
     for (uint32_t k = 0; k < s->nfeeds && n < most; k++) {
         struct xs_spsc *ring = xs_feed_ring(&s->feed[s->next_feed]);
@@ -44,12 +48,17 @@ uint32_t views_pop_many(struct socket_view *v, uint32_t *frames, uint32_t most) 
         do {
             uint32_t seen = xs_spsc_seen(ring), want = seen && seen < most - n ? seen : most - n;
             got = xs_spsc_pop(ring, frames + n, want);
-            release(s, ring, mem, frames + n, got);
+            taken(s, ring, &v->stack->mem, frames + n, got);
             n += got;
         } while (got && n < most);
         if (++s->next_feed == s->nfeeds) s->next_feed = 0;
     }
     return n;
+}
+
+static uint32_t take_one(struct socket_view *v) {
+    uint32_t frame;
+    return views_take(v, &frame, 1) ? frame : XS_NO_FRAME;
 }
 
 static void count_taken(struct xs_stack *stack, uint8_t worker, uint64_t frames) {
@@ -84,9 +93,9 @@ uint32_t views_next(struct socket_view *v) {
             return XS_NO_FRAME;
         }
     }
-    uint32_t frame = views_pop(v);
+    uint32_t frame = take_one(v);
     if (frame == XS_NO_FRAME && atomic_load_explicit(&s->exported, memory_order_relaxed) && xs_socket_arm(s))
-        frame = views_pop(v);
+        frame = take_one(v);
     return frame;
 }
 
@@ -239,6 +248,6 @@ PyObject *views_drain(PyObject *self, PyObject *unused) {
     struct socket_view *v = (struct socket_view *)self;
     unsigned long n = 0;
     if (!v->socket) return PyLong_FromUnsignedLong(0);
-    for (uint32_t frame; (frame = views_pop(v)) != XS_NO_FRAME; n++) views_give_back(v->stack, &frame, 1);
+    for (uint32_t frame; (frame = take_one(v)) != XS_NO_FRAME; n++) views_give_back(v->stack, &frame, 1);
     return PyLong_FromUnsignedLong(n);
 }

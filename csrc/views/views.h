@@ -51,12 +51,13 @@ struct batch {
     uint8_t family;
     uint8_t released;
     uint8_t all_home;  /* no frame is lent any more */
-    uint8_t described; /* all columns are filled: before, `length` alone */
+    uint8_t described; /* the columns are filled */
     uint8_t stamped;   /* the frames have time stamps */
+    uint8_t viewed;    /* there was a Payload: `views` counts */
     uint32_t nviews;   /* live Payloads, of all */
     uint32_t n;
     uint32_t *frame; /* XS_NO_FRAME once it has gone home */
-    uint32_t *views; /* live Payloads of each */
+    uint32_t *views; /* live Payloads of each; counted from the first on */
     uint64_t *stamp;
     uint8_t *source; /* [n][16] */
     uint8_t *destination;
@@ -100,8 +101,7 @@ int views_parse_address(struct known_address *known, uint8_t family, PyObject *t
 void views_forget(struct known_address *known);
 
 /* receive.c */
-uint32_t views_pop(struct socket_view *v);
-uint32_t views_pop_many(struct socket_view *v, uint32_t *frames, uint32_t most);
+uint32_t views_take(struct socket_view *v, uint32_t *frames, uint32_t most);
 void views_give_back(struct xs_stack *stack, const uint32_t *frames, uint32_t n);
 /* False, with ClosedError, when the batch was released. */
 bool views_usable(const struct batch *b);

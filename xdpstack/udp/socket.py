@@ -27,6 +27,7 @@ from xdpstack.udp import bpf, effects, options
 from xdpstack.udp.address import Address, is_scoped, nth, resolve, resolve_many, unpacked
 from xdpstack.udp.errors import SocketError
 from xdpstack.udp.semantics import Bound
+from xdpstack.udp.waiting import BUDGET, DONTWAIT
 
 if TYPE_CHECKING:
     from xdpstack.udp.layer import UdpLayer
@@ -119,20 +120,21 @@ class UdpSocket:
         return self.recvfrom_into(buffer, nbytes, flags)[0]
 
     def recv_batch(self, most: int = 64, flags: int = 0) -> Batch:
-        """What has come, at least one datagram and at most `most` (256 at a time): a Batch, to be released."""
+        """What has come, at least one datagram and at most `most` (1,024 at a time): a Batch, to be released."""
         got = None if flags else self._view.recv_batch(most)
-        return Batch(got if got is not None else self._receive(self._view.recv_batch, flags, most))
+        return Batch(got or self._receive(self._view.recv_batch, flags, most, budget=max(most, BUDGET)))
 
-    def _receive(self, take: Callable[..., T | None], flags: int, *arguments: Any) -> T:
+    def _receive(self, take: Callable[..., T | None], flags: int, *arguments: Any, budget: int = BUDGET) -> T:
         """Wait as the time-out says, driving the worker unless others do, until `take` has something."""
-        self._check(flags)
-        timeout = 0.0 if flags & socket.MSG_DONTWAIT else self._timeout
+        if flags:  # without, `take` was asked just now: it has raised for whatever forbids to go on
+            self._check(flags)
+        timeout = 0.0 if flags & DONTWAIT else self._timeout
         deadline = None if timeout is None else time.monotonic() + timeout
         if flags and (got := take(*arguments)) is not None:
             return got
         while True:
             left = -1 if deadline is None else max(0, round((deadline - time.monotonic()) * 1000))
-            self._waiting.for_datagram(self.pointer, left)
+            self._waiting.for_datagram(self.pointer, left, budget)
             if (got := take(*arguments)) is not None:
                 return got
             if deadline is not None and time.monotonic() >= deadline:
@@ -142,7 +144,7 @@ class UdpSocket:
         self.host.check()
         if self._closed:
             raise ClosedError("the socket is closed")
-        if flags & ~socket.MSG_DONTWAIT:
+        if flags & ~DONTWAIT:
             raise OSError(errno.EOPNOTSUPP, f"flags {flags:#x}: only MSG_DONTWAIT is there")
 
     # ---- sending ----
@@ -215,7 +217,7 @@ class UdpSocket:
         return done
 
     def _waiting_for_room(self, attempt: Callable[[], int | None], flags: int) -> int:
-        timeout = 0.0 if flags & socket.MSG_DONTWAIT else self._timeout
+        timeout = 0.0 if flags & DONTWAIT else self._timeout
         deadline = None if timeout is None else time.monotonic() + timeout
         if (sent := attempt()) is not None:
             return sent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import socket
 from typing import Any
 
 from xdpstack.native import check, lib
@@ -10,6 +11,8 @@ from xdpstack.udp.host import Host
 
 #: Packets that one poll takes from each queue at most.
 BUDGET = 256
+#: The one flag that calls take, as a plain number: operators of socket.MsgFlag cost as much as receiving some packets.
+DONTWAIT = int(socket.MSG_DONTWAIT)
 #: How long a waiting socket believes that somebody else drives, in ms.
 DRIVEN_MS = 100
 
@@ -20,15 +23,17 @@ class Waiting:
     def __init__(self, host: Host) -> None:
         self.host = host
 
-    def for_datagram(self, pointer: Any, timeout_ms: int) -> None:
+    def for_datagram(self, pointer: Any, timeout_ms: int, budget: int = BUDGET) -> None:
         """Until a socket has something, packets are parked for a Python hook (which then runs), or the time is over.
 
-        It may return earlier: look whether there is something, and come again.
+        It may return earlier: look whether there is something, and come again. A poll takes at most `budget` packets
+        of a queue.
         """
         host = self.host
-        if host.driven and not 0 <= timeout_ms < DRIVEN_MS:
+        driven = host.driven
+        if driven and not 0 <= timeout_ms < DRIVEN_MS:
             timeout_ms = DRIVEN_MS  # whoever drives may stop: then the caller, who comes again, does it himself
-        result = lib.xs_socket_wait(host.core.pointer, pointer, not host.driven, BUDGET, timeout_ms)
+        result = lib.xs_socket_wait(host.core.pointer, pointer, not driven, budget, timeout_ms)
         if check(result, "wait for a datagram") == 2:
             host.run_all_parked()
 
