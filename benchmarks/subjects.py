@@ -15,6 +15,9 @@ import xdpstack
 
 PORT = 9
 ADDRESS = "10.88.0.1"
+#: Asked for by every socket, ours and the kernel's: 2 MiB as the kernel counts.
+RECEIVE_BUFFER = 1 << 20
+SO_RCVBUFFORCE = 33
 
 
 def napi(interface: str, ring: int, drop: str) -> Iterator[int]:
@@ -33,9 +36,10 @@ def napi(interface: str, ring: int, drop: str) -> Iterator[int]:
 def udp(interface: str, ring: int) -> Iterator[int]:
     """The whole path to a socket, read in batches."""
     with xdpstack.open(interface, rx_ring=ring) as stack, stack.udp((ADDRESS, PORT)) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
         yield (total := 0)
         while True:
-            with sock.recv_batch(256) as batch:
+            with sock.recv_batch(1024) as batch:
                 total += len(batch)
             yield total
 
@@ -43,6 +47,7 @@ def udp(interface: str, ring: int) -> Iterator[int]:
 def recvfrom(interface: str, ring: int) -> Iterator[int]:
     """The whole path to a socket, a datagram at a time."""
     with xdpstack.open(interface, rx_ring=ring) as stack, stack.udp((ADDRESS, PORT)) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
         yield (total := 0)
         while True:
             for _ in range(64):
@@ -54,6 +59,7 @@ def recvfrom(interface: str, ring: int) -> Iterator[int]:
 def kernel(interface: str, ring: int) -> Iterator[int]:
     """The kernel's socket, from Python."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
         sock.bind((ADDRESS, PORT))
         yield (total := 0)
         while True:

@@ -65,11 +65,24 @@ static void park(struct xs_walk *w, uint32_t at, struct xs_batch *b) {
     w->parked |= 1ull << at;
 }
 
+#ifdef XS_DEBUG
+static inline bool is_as_said(uint32_t facts, const struct xs_pkt *p) {
+    uint32_t l4 = (uint32_t)p->l4_off, end = (uint32_t)p->payload_off + p->payload_len;
+    if (facts & XS_ALL_PLAIN &&
+        (p->l4_proto != 17 || p->pkt_type != XS_PACKET_HOST || p->frag != XS_NO_FRAME ||
+         p->flags & XS_PKT_FRAGMENT || p->payload_off != l4 + 8))
+        return false;
+    if (facts & XS_ALL_TRIMMED && p->pkt_len != end - p->data_off) return false;
+    return !(facts & XS_ALL_VERIFIED) || p->csum == XS_CSUM_VERIFIED || p->csum == XS_CSUM_NONE;
+}
+#endif
+
 /* What a stage keeps it has given an owner to, what it passes on it has not: in builds that look for defects. */
 static inline void check_hand_over(const struct xs_walk *w, const struct xs_batch *b) {
 #ifdef XS_DEBUG
     for (uint32_t i = 0; i < b->n; i++) {
         if (b->next[i] == XS_KEPT) continue; /* it may be another thread's, or home, already */
+        xs_assert(is_as_said(b->facts, xs_pkt(b, i)), "facts that do not hold for a packet");
         for (uint32_t f = b->frame[i]; f != XS_NO_FRAME; f = w->mem->pkt[f].frag)
             xs_assert(w->mem->pkt[f].owner == XS_WALKING, "a stage passed on a packet that is not its own");
     }
@@ -150,20 +163,9 @@ static void scatter(struct xs_walk *w, uint32_t at, struct xs_batch *b) {
     b->n = 0;
 }
 
-/* Eight at a time: the room behind the last is part of the batch, what is there is not looked at. */
+/* All take the same edge: what they take is the same when moved by one. */
 static inline bool uniform(const struct xs_batch *b) {
-    const uint64_t all = 0x0101010101010101ull * b->next[0];
-    uint64_t differ = 0, eight;
-    uint32_t i = 0;
-    for (; i + 8 <= b->n; i += 8) {
-        memcpy(&eight, &b->next[i], 8);
-        differ |= eight ^ all;
-    }
-    if (i < b->n) {
-        memcpy(&eight, &b->next[i], 8);
-        differ |= (eight ^ all) << (64 - 8 * (b->n - i)); /* little-endian: the first are the lowest */
-    }
-    return !differ;
+    return b->n < 2 || !memcmp(b->next, b->next + 1, b->n - 1);
 }
 
 /* Runs node `at` on the batch and passes the packets on. Returns the node to run on the same batch next, or XS_EDGE_NONE when

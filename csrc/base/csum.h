@@ -6,6 +6,7 @@
 #ifndef XS_BASE_CSUM_H
 #define XS_BASE_CSUM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -43,6 +44,11 @@ static inline uint16_t xs_csum_fold(uint64_t sum) {
     half += half >> 16 | half << 16;
     return (uint16_t)(half >> 16);
 }
+
+/* What includes its checksum field is right: its sum folds to 0xffff. As 2^16 = 1 modulo 0xffff, the folded sum is the sum modulo
+ * 0xffff, with 0xffff for 0; and no sum here is 0. So it must be a multiple of 0xffff, which compiles to one
+ * multiplication. */
+static inline bool xs_csum_is_right(uint64_t sum) { return sum % 0xffffu == 0; }
 
 /* The checksum field of what sums to `sum` (stored as it is, no swap). */
 static inline uint16_t xs_csum_finish(uint64_t sum) { return (uint16_t)~xs_csum_fold(sum); }

@@ -157,7 +157,9 @@ struct xs_ledger {
  * seen; a stage that makes one untrue clears it; a batch that was put together anew, or that a hook has had, has none. */
 #define XS_ALL_PARSED 1u /* what napi.rx writes is written */
 #define XS_ALL_PLAIN 2u /* a UDP datagram as nearly all are, and its headers are right: stages/napi_plain.h */
-#define XS_ALL_TRIMMED 4u /* ends where its IP packet ends: no padding behind it */
+#define XS_ALL_TRIMMED 4u   /* ends where its IP packet ends: no padding behind it */
+#define XS_ALL_VERIFIED 8u  /* its UDP checksum is right, or it has none and needs none */
+#define XS_ALL_ONE_FLOW 16u /* the same addresses and ports, by one device */
 
 struct xs_batch {
     uint32_t n;     /* packets; grows when a stage emits */

@@ -6,6 +6,7 @@
 
 #include "base/likely.h"
 #include "stages/napi_plain.h"
+#include "tables/sockets.h"
 
 /* ---- ports ---- */
 
@@ -87,15 +88,20 @@ static void join(struct xs_napi *self, struct xs_xsk *x, uint32_t frame, bool mo
 
 /* What a poll makes of descriptors. */
 struct taken {
-    uint32_t n;       /* descriptors */
-    uint32_t bad;     /* of them, such as no sound kernel makes */
-    uint32_t padding; /* bytes behind the IP packets of plain ones */
+    uint32_t n;   /* descriptors */
+    uint32_t bad; /* of them, such as no sound kernel makes */
     uint64_t bytes;
+    struct xs_plain_facts facts; /* of plain ones */
 };
 
 static inline bool is_sound(const struct xs_mem *mem, const struct xdp_desc *d) {
     uint32_t chunk = 1u << mem->frame_shift, off = (uint32_t)d->addr & (chunk - 1);
     return d->addr < (uint64_t)mem->nframes << mem->frame_shift && (uint64_t)off + d->len <= chunk;
+}
+
+/* The length in the lower half; more than any length when there are options, such as that the packet goes on. */
+static inline uint64_t len_and_options(const struct xdp_desc *d) {
+    return d->len | (uint64_t)d->options << 32;
 }
 
 /* Takes descriptors of plain packets, until one is of another. A function of its own: what is copied for each packet is then
@@ -107,20 +113,19 @@ static __attribute__((noinline)) void take_plain(const struct xs_plain *plain, c
     const struct xdp_desc *slots = rx->slots, *wrap = slots + rx->size, *d = &slots[rx->cons & rx->mask];
     const uint64_t within = (1u << mem.frame_shift) - 1, end = (uint64_t)mem.nframes << mem.frame_shift;
     const uint32_t room = (uint32_t)within + 1 - plain->off;
-    struct taken t = {0};
+    struct taken t = {.facts.first = mem.data + d->addr + XS_ETH_BYTES};
     for (; t.n < most; t.n++) {
-        uint64_t addr = d->addr;
-        uint32_t len = d->len, frame = (uint32_t)(addr >> mem.frame_shift);
-        if (unlikely((addr & within) != plain->off || addr >= end || len > room ||
-                     d->options & XS_UAPI_XDP_PKT_CONTD))
-            break;
+        uint64_t addr = d->addr, len_options = len_and_options(d);
+        uint32_t len = (uint32_t)len_options, frame = (uint32_t)(addr >> mem.frame_shift);
+        if (unlikely((addr & within) != plain->off || addr >= end || len_options > room)) break;
         xs_frame_open(&mem, frame);
         xs_frame_close(&mem, frame, plain->off + len);
-        if (unlikely(!xs_plain_fill(plain, &mem.pkt[frame], mem.data + addr, len, &t.padding))) break;
+        if (unlikely(!xs_plain_fill(plain, &mem.pkt[frame], mem.data + addr, len, &t.facts))) break;
         frames[t.n] = frame;
         t.bytes += len;
         if (unlikely(++d == wrap)) d = slots;
     }
+    t.facts.n = t.n;
     *out = t;
 }
 
@@ -149,6 +154,12 @@ static void take(struct xs_napi *self, struct xs_xsk *x, const struct xs_pkt *fr
         b->frame[b->n++] = frame;
 }
 
+/* It pays to look for plain packets: what is lifted is for sockets. Who takes whole frames wants none of it. */
+static inline bool are_datagrams(const struct xs_napi *self) {
+    const struct xs_socket_table *t = xs_table(self->tables, sockets);
+    return t && t->nentries;
+}
+
 uint32_t xs_napi_poll(struct xs_napi *self, uint32_t port, uint32_t budget, struct xs_batch *b) {
     struct xs_xsk *x = self->port[port].xsk;
     uint32_t n = xs_ring_have(&x->rx, budget), first = x->rx.cons, mask = x->rx.mask;
@@ -158,14 +169,15 @@ uint32_t xs_napi_poll(struct xs_napi *self, uint32_t port, uint32_t budget, stru
     const struct xs_pkt fresh = {
         .device = x->device, .queue = x->queue, .frag = XS_NO_FRAME, .seg = XS_NO_FRAME, .owner = XS_WALKING};
     struct taken t = {0};
-    if (likely(x->rx_head == XS_NO_FRAME)) {
+    if (likely(x->rx_head == XS_NO_FRAME && are_datagrams(self))) {
         struct xs_plain plain;
         uint32_t off = (uint32_t)slots[first & mask].addr & ((1u << self->mem->frame_shift) - 1);
-        xs_plain_init(&plain, fresh, off, device->mac, !(device->flags & XS_DEV_IPV6_DISABLED));
+        xs_plain_init(&plain, fresh, off, device->mac, !(device->flags & XS_DEV_IPV6_DISABLED),
+                      device->flags & XS_DEV_PARTIAL_CSUM);
         take_plain(&plain, self->mem, &x->rx, n, b->frame, &t);
         b->n = t.n;
     }
-    if (likely(t.n == n)) b->facts = XS_ALL_PARSED | XS_ALL_PLAIN | (t.padding ? 0 : XS_ALL_TRIMMED);
+    if (likely(t.n == n)) b->facts = xs_plain_facts(&t.facts);
     while (t.n < n) take(self, x, &fresh, &slots[(first + t.n) & mask], b, &t);
     self->polled_bytes = t.bytes;
     xs_ring_release(&x->rx, n);
@@ -190,11 +202,12 @@ void xs_napi_refill(struct xs_napi *self, uint32_t port) {
         uint32_t first = x->fill.prod, mask = x->fill.mask, shift = mem->frame_shift;
         uint8_t device = x->device, queue = x->queue;
         for (uint32_t i = 0; i < n; i++) {
-            struct xs_pkt *p = &pkts[from[i]];
+            uint64_t frame = from[i];
+            struct xs_pkt *p = &pkts[frame];
             p->owner = XS_FILLED;
             p->owner_device = device;
             p->queue = queue;
-            slots[(first + i) & mask] = (uint64_t)from[i] << shift;
+            slots[(first + i) & mask] = frame << shift;
         }
         self->pool->n -= n;
         x->filled += n;
@@ -260,6 +273,7 @@ void xs_napi_rx(struct xs_napi *self, struct xs_batch *b) {
     if (likely(b->facts & XS_ALL_PARSED)) { /* as it came from the ring, in this very poll */
         xs_next_all(b, XS_NAPI_RX_RECEIVE);
         count[XS_NAPI_RX_BYTES] += self->polled_bytes;
+        count[XS_NAPI_RX_PLAIN] += b->n;
         return;
     }
     uint32_t device = XS_DEVICES_MAX; /* whose MAC `own` is: a batch is of one port, unless a hook mixed it */
@@ -282,5 +296,5 @@ const struct xs_stage_def xs_napi_rx_def = {
     .name = "napi.rx",
     .fn = (xs_stage_fn *)xs_napi_rx,
     .edges = {"receive"},
-    .counters = {"bytes", "truncated"},
+    .counters = {"bytes", "truncated", "plain"},
 };

@@ -36,7 +36,7 @@ struct xs_napi {
 };
 
 enum { XS_NAPI_RX_RECEIVE };
-enum xs_napi_rx_counter { XS_NAPI_RX_BYTES, XS_NAPI_RX_TRUNCATED };
+enum xs_napi_rx_counter { XS_NAPI_RX_BYTES, XS_NAPI_RX_TRUNCATED, XS_NAPI_RX_PLAIN };
 enum xs_napi_tx_counter { XS_NAPI_TX_BYTES, XS_NAPI_TX_BACKLOGGED };
 
 void xs_napi_init(struct xs_napi *self, const struct xs_mem *mem, struct xs_pool *pool,

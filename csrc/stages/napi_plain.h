@@ -57,7 +57,23 @@ struct xs_plain {
     uint64_t own;                 /* xs_plain_mac() */
     uint32_t off;                 /* where in its frame a packet begins */
     bool ipv6;                    /* enabled on the device */
+    bool partial;                 /* frames may come with only the pseudo header summed */
 };
+
+/* What is found out of a batch on the way. */
+struct xs_plain_facts {
+    const uint8_t *first; /* IP header of the first packet */
+    uint64_t differs;     /* not 0: there is more than one flow */
+    uint32_t n, ipv6;     /* packets, and those of IPv6 */
+    uint32_t padding;     /* bytes behind the IP packets */
+    uint32_t unverified;  /* packets whose checksum is not known to be right */
+};
+
+static inline uint32_t xs_plain_facts(const struct xs_plain_facts *f) {
+    return XS_ALL_PARSED | XS_ALL_PLAIN | (f->padding ? 0 : XS_ALL_TRIMMED) |
+           (f->unverified ? 0 : XS_ALL_VERIFIED) |
+           (f->differs || (f->ipv6 && f->ipv6 != f->n) ? 0 : XS_ALL_ONE_FLOW);
+}
 
 /* A MAC address as a number. Reads 8 bytes: of a frame that has an Ethernet header, of a device that has more behind it. */
 static inline uint64_t xs_plain_mac(const uint8_t *mac) {
@@ -80,13 +96,14 @@ static inline struct xs_pkt xs_plain_fresh(struct xs_pkt fresh, uint32_t off, ui
 
 /* `fresh` is the descriptor of any packet of the queue before anything is known of it. */
 static inline void xs_plain_init(struct xs_plain *self, struct xs_pkt fresh, uint32_t off, const uint8_t *mac,
-                                 bool ipv6) {
+                                 bool ipv6, bool partial) {
     self->fresh4 = xs_plain_fresh(fresh, off, XS_IPV4_BYTES, XS_ETHERTYPE_IPV4);
     fresh.flags |= XS_PKT_IPV6;
     self->fresh6 = xs_plain_fresh(fresh, off, XS_IPV6_BYTES, XS_ETHERTYPE_IPV6);
     self->own = xs_plain_mac(mac);
     self->off = off;
     self->ipv6 = ipv6;
+    self->partial = partial;
 }
 
 /* Both lengths agree on `payload` bytes, and they are there. */
@@ -106,19 +123,41 @@ static inline void xs_plain_write(struct xs_pkt *p, const struct xs_pkt *fresh, 
     memcpy(&p->sport, &ports, sizeof ports);
 }
 
-/* Fills the descriptor of a plain packet of `len` bytes at `eth`; false, and nothing done, when it is not one. Adds what is
- * behind the IP packet to `padding`. */
+/* xs_pseudo_sum() of a datagram whose own length is the right one. */
+static inline uint64_t xs_plain_pseudo(const uint8_t *src_dst, uint32_t addr_bytes, const uint8_t *uh) {
+    uint16_t length;
+    memcpy(&length, uh + XS_UDP_LENGTH, sizeof length);
+    return xs_csum_add(length + (uint64_t)__builtin_bswap16(IPPROTO_UDP), src_dst, 2 * (size_t)addr_bytes);
+}
+
+/* Adds to `differs` where `bytes` bytes at `a` and `b` do, a multiple of 4. */
+static inline __attribute__((always_inline)) void xs_plain_compare(uint64_t *differs, const uint8_t *a,
+                                                                   const uint8_t *b, uint32_t bytes) {
+    for (; bytes >= 8; bytes -= 8, a += 8, b += 8) {
+        uint64_t v, w;
+        memcpy(&v, a, 8);
+        memcpy(&w, b, 8);
+        *differs |= v ^ w;
+    }
+    if (bytes) *differs |= xs_plain_load32(a) ^ xs_plain_load32(b);
+}
+
+/* Fills the descriptor of a plain packet of `len` bytes at `eth`; false, and nothing done, when it is not one. */
 static inline __attribute__((always_inline)) bool xs_plain_fill(const struct xs_plain *self, struct xs_pkt *p,
                                                                 const uint8_t *eth, uint32_t len,
-                                                                uint32_t *padding) {
+                                                                struct xs_plain_facts *facts) {
     const uint8_t *l3 = eth + XS_ETH_BYTES, *uh;
     uint32_t room = len - (XS_ETH_BYTES + XS_IPV4_BYTES + XS_UDP_BYTES), payload;
+    uint64_t pseudo;
     if (unlikely((int32_t)room < 0 || xs_plain_mac(eth) != self->own)) return false;
     if (likely(xs_plain4(l3))) {
         uh = l3 + XS_IPV4_BYTES;
         payload = xs_ipv4_total(l3) - (XS_IPV4_BYTES + XS_UDP_BYTES);
         if (unlikely(!xs_plain_fits(uh, payload, room))) return false;
         xs_plain_write(p, &self->fresh4, uh, len, payload, xs_ipv4_tos(l3));
+        pseudo = xs_plain_pseudo(l3 + XS_IPV4_SRC, 4, uh);
+        /* addresses and ports lie side by side */
+        xs_plain_compare(&facts->differs, l3 + XS_IPV4_SRC, facts->first + XS_IPV4_SRC, 2 * 4 + 4);
     } else {
         room -= XS_IPV6_BYTES - XS_IPV4_BYTES;
         if (unlikely((int32_t)room < 0 || !self->ipv6 || !xs_plain6(l3))) return false;
@@ -126,8 +165,18 @@ static inline __attribute__((always_inline)) bool xs_plain_fill(const struct xs_
         payload = xs_ipv6_payload(l3) - XS_UDP_BYTES;
         if (unlikely(!xs_plain_fits(uh, payload, room))) return false;
         xs_plain_write(p, &self->fresh6, uh, len, payload, xs_ipv6_traffic_class(l3));
+        pseudo = xs_plain_pseudo(l3 + XS_IPV6_SRC, 16, uh);
+        xs_plain_compare(&facts->differs, l3 + XS_IPV6_SRC, facts->first + XS_IPV6_SRC, 2 * 16 + 4);
+        facts->ipv6++;
     }
-    *padding += room - payload;
+    facts->padding += room - payload;
+    if (likely(xs_udp_csum(uh))) {
+        uint8_t csum = xs_udp_verify(uh, payload + XS_UDP_BYTES, pseudo, self->partial);
+        if (likely(csum != XS_CSUM_BAD)) p->csum = csum; /* a bad one is left to udp.rx, as by a NIC */
+        facts->unverified += csum != XS_CSUM_VERIFIED;
+    } else {
+        facts->unverified += p->l3_proto == XS_ETHERTYPE_IPV6; /* RFC 6935: the socket is asked */
+    }
     return true;
 }
 

@@ -283,6 +283,15 @@ static __attribute__((noinline)) bool route(const struct xs_fib *fib, const stru
     return same;
 }
 
+/* What for_us() asks of one packet, it asks of addresses and device alone: it holds for all of a flow. A batch of which that is
+ * known is as it came from the ring: nothing was routed before, there is no next hop to forget. */
+static void all_local(struct xs_batch *b) {
+    struct xs_pkt *pkts = b->mem->pkt;
+    _Static_assert(XS_NEXTHOP_NONE == 0, "what napi writes");
+    xs_next_all(b, XS_ROUTING_RX_LOCAL);
+    for (uint32_t i = 0, n = b->n; i < n; i++) pkts[b->frame[i]].flags |= XS_PKT_ROUTED_LOCAL;
+}
+
 void xs_routing_rx(struct xs_routing *self, struct xs_batch *b) {
     const struct xs_fib *fib = xs_table(self->tables, fib);
     const struct xs_config *config = xs_table(self->tables, config);
@@ -291,6 +300,10 @@ void xs_routing_rx(struct xs_routing *self, struct xs_batch *b) {
     struct known known = {.device = XS_DEVICES_MAX};
     uint64_t same = 0;
     uint32_t n = b->n;
+    if (b->facts & XS_ALL_ONE_FLOW &&
+        for_us(fib, config, xs_pkt(b, 0), xs_data(b, 0) + xs_pkt(b, 0)->l3_off, &known))
+        return all_local(b);
+    b->facts &= ~XS_ALL_ONE_FLOW; /* what is asked of each may be answered differently, by TOS and mark */
     for (uint32_t i = 0; i < n; i++) {
         uint32_t frame = b->frame[i];
         struct xs_pkt *p = &mem.pkt[frame];

@@ -41,13 +41,10 @@ static uint64_t add_frames(const struct xs_mem *mem, uint32_t frame, uint32_t of
 /* The state of a checksum that is there (the field is not zero). */
 static inline uint8_t checksum(const struct xs_batch *b, const struct look *k, bool partial) {
     uint64_t sum = pseudo_sum(k);
-    /* a local sender left it to the device: the field is the folded pseudo-header sum, the payload was never summed */
+    if (likely(k->p->frag == XS_NO_FRAME)) return xs_udp_verify(k->uh, k->ulen, sum, partial);
     if (partial && xs_udp_csum(k->uh) == xs_csum_fold(sum)) return XS_CSUM_PARTIAL;
-    if (unlikely(k->p->frag != XS_NO_FRAME))
-        sum = add_frames(b->mem, b->frame[k->i], k->p->l4_off, k->ulen, sum);
-    else
-        sum = xs_csum_add(sum, k->uh, k->ulen);
-    return xs_csum_fold(sum) == 0xffff ? XS_CSUM_VERIFIED : XS_CSUM_BAD;
+    sum = add_frames(b->mem, b->frame[k->i], k->p->l4_off, k->ulen, sum);
+    return xs_csum_is_right(sum) ? XS_CSUM_VERIFIED : XS_CSUM_BAD;
 }
 
 /* ---- header ---- */
@@ -86,19 +83,21 @@ static inline __attribute__((always_inline)) uint16_t check(const struct xs_batc
         uint16_t why = check_header(k);
         if (unlikely(why)) return why;
     }
-    if (p->csum == XS_CSUM_NONE && xs_udp_csum(k->uh)) {
+    if (p->csum == XS_CSUM_NONE && xs_udp_csum(k->uh))
         p->csum = checksum(b, k, config->device[p->device].flags & XS_DEV_PARTIAL_CSUM);
-        sums->partial += p->csum == XS_CSUM_PARTIAL;
-    }
+    sums->partial += p->csum == XS_CSUM_PARTIAL;
     return unlikely(p->csum == XS_CSUM_BAD) ? XS_REASON_UDP_CSUM : 0;
 }
 
 /* ---- delivery ---- */
 
+static inline bool is_link_local(const uint8_t *address) {
+    return address[0] == 0xfe && (address[1] & 0xc0) == 0x80;
+}
+
 /* A link-local peer is only named together with the device it is on (sin6_scope_id). */
 static inline void note_scope(struct xs_udp *self, const struct xs_batch *b, const struct look *k) {
-    const uint8_t *source = k->ip + 8;
-    if (source[0] != 0xfe || (source[1] & 0xc0) != 0x80) return;
+    if (!is_link_local(k->ip + 8)) return;
     xs_meta(b, k->i)->scratch[0] = xs_table(self->tables, config)->device[k->p->device].ifindex;
 }
 
@@ -155,42 +154,57 @@ void xs_udp_deliver_filtered(struct xs_udp *self, struct xs_batch *b, uint32_t i
     b->count[XS_UDP_RX_BYTES] += sums.bytes;
 }
 
-/* Where the packet before was looked for: the next one is often for the same key. */
+/* ---- which socket ---- */
+
+/* Where the packet before was looked for, and the run of packets to its socket: the next one is often for the same. A run is
+ * of packets that the socket takes without looking at them; it is open while `run.feed` is set, and `slot` is its key's. */
 struct search {
     const struct xs_socket_table *table;
     const struct xs_socket_slot *slot;
-    uint32_t hash;
+    struct xs_inbox_run run;
 };
 
-/* When the key's own slot does not say at once. */
-static __attribute__((noinline)) struct xs_socket *choose(const struct xs_batch *b, uint32_t i, uint32_t hash,
-                                                          const struct xs_socket_table *t) {
-    struct look k = look_again(b, i);
-    struct xs_socket_key key = key_of(&k);
-    return xs_socket_lookup(t, hash, &key);
+static void end_run(struct xs_udp *self, struct search *search, struct sums *sums) {
+    sums->delivered += xs_inbox_end(self->inbox, &search->run);
 }
 
-static inline __attribute__((always_inline)) void deliver_to_one(struct xs_udp *self, struct xs_batch *b,
-                                                                 const struct look *k, struct search *search,
-                                                                 struct sums *sums) {
-    uint64_t high, low;
-    destination(k, &high, &low);
-    if (!xs_socket_slot_is(search->slot, high, low, k->p->dport)) {
-        search->hash = xs_socket_hash(search->table, high, low, k->p->dport);
-        search->slot = &search->table->slot[search->hash];
-    }
-    struct xs_socket *s = search->slot->only;
-    if (unlikely(!s || !xs_socket_slot_is(search->slot, high, low, k->p->dport)))
-        s = choose(b, k->i, search->hash, search->table);
+/* The packet is no part of a run, or begins one. */
+static __attribute__((noinline)) void deliver_to_one(struct xs_udp *self, struct xs_batch *b, uint32_t i,
+                                                     struct search *search, struct sums *sums) {
+    struct look k = look_again(b, i);
+    struct xs_socket_key key = key_of(&k);
+    uint32_t hash = xs_socket_hash(search->table, key.high, key.low, key.port);
+    const struct xs_socket_slot *slot = &search->table->slot[hash];
+    bool only = slot->only && xs_socket_slot_is(slot, key.high, key.low, key.port);
+    struct xs_socket *s = only ? slot->only : xs_socket_lookup(search->table, hash, &key);
+    end_run(self, search, sums);
     if (unlikely(!s)) {
-        xs_drop(b, k->i, XS_REASON_NO_SOCKET);
+        xs_drop(b, i, XS_REASON_NO_SOCKET);
         return;
     }
     uint32_t flags = flags_of(s);
-    if (unlikely(refuses(flags, k)))
-        xs_drop(b, k->i, XS_REASON_UDP_CSUM);
-    else
-        deliver(self, b, k, s, flags, sums);
+    if (unlikely(refuses(flags, &k))) {
+        xs_drop(b, i, XS_REASON_UDP_CSUM);
+        return;
+    }
+    deliver(self, b, &k, s, flags, sums);
+    if (!only || flags & (XS_SOCKET_FILTER | XS_SOCKET_STAMP)) return;
+    search->slot = slot;
+    xs_inbox_begin(self->inbox, s, &search->run);
+}
+
+/* The packet goes where the one before went, and there is room. */
+static inline __attribute__((always_inline)) bool joins_run(struct xs_udp *self, const struct xs_batch *b,
+                                                            const struct look *k, struct search *search) {
+    uint64_t high, low;
+    destination(k, &high, &low);
+    if (unlikely(!search->run.feed || !xs_socket_slot_is(search->slot, high, low, k->p->dport))) return false;
+    if (k->ipv6) {
+        if (unlikely(!xs_udp_csum(k->uh))) return false; /* not every socket takes it without a checksum */
+        note_scope(self, b, k);
+    }
+    return k->p->frag == XS_NO_FRAME &&
+           xs_inbox_add(&search->run, k->p, b->frame[k->i], xs_truesize(k->ulen, k->ipv6));
 }
 
 /* ---- the stage ---- */
@@ -213,12 +227,16 @@ static inline __attribute__((always_inline)) void receive(struct xs_udp *self, s
                                                           const struct xs_config *config, struct sums *sums) {
     struct look k = look_at(mem, b, i, ipv6);
     uint16_t why = check(b, &k, plain, config, sums);
-    if (unlikely(why))
+    if (unlikely(why)) {
         xs_drop(b, i, why);
-    else if (unlikely(k.p->flags & (XS_PKT_ROUTED_BROADCAST | XS_PKT_ROUTED_MULTICAST)))
+    } else if (unlikely(k.p->flags & (XS_PKT_ROUTED_BROADCAST | XS_PKT_ROUTED_MULTICAST))) {
+        end_run(self, search, sums);
         xs_udp_deliver_to_all(self, b, i, search->table);
-    else
-        deliver_to_one(self, b, &k, search, sums);
+    } else if (likely(joins_run(self, b, &k, search))) {
+        sums->bytes += k.ulen - XS_UDP_HEADER_BYTES;
+    } else {
+        deliver_to_one(self, b, i, search, sums);
+    }
 }
 
 static inline __attribute__((always_inline)) void receive_all(struct xs_udp *self, struct xs_batch *b,
@@ -226,7 +244,7 @@ static inline __attribute__((always_inline)) void receive_all(struct xs_udp *sel
                                                               struct sums *sums) {
     const struct xs_config *config = xs_table(self->tables, config);
     const struct xs_mem mem = *b->mem;
-    struct search search = {.table = t, .slot = &t->slot[0]};
+    struct search search = {.table = t};
     uint32_t n = b->n; /* clones are appended behind */
     for (uint32_t i = 0; i < n; i++) {
         if (mem.pkt[b->frame[i]].flags & XS_PKT_IPV6)
@@ -234,6 +252,42 @@ static inline __attribute__((always_inline)) void receive_all(struct xs_udp *sel
         else
             receive(self, b, &mem, i, false, plain, &search, config, sums);
     }
+    end_run(self, &search, sums);
+}
+
+/* The first begins a run, which the others join. */
+static void receive_flow(struct xs_udp *self, struct xs_batch *b, const struct xs_socket_table *t,
+                         struct sums *sums) {
+    struct xs_pkt *pkts = b->mem->pkt;
+    struct search search = {.table = t};
+    struct xs_inbox_run run = {0}; /* a copy of the search's, in registers; this one has no room */
+    uint32_t n = b->n;
+    uint64_t bytes = 0;
+    bool ipv6 = is_ipv6(b, 0);
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t frame = b->frame[i];
+        struct xs_pkt *p = &pkts[frame];
+        uint32_t payload = p->payload_len;
+        if (likely(xs_inbox_add(&run, p, frame, xs_truesize(payload + XS_UDP_HEADER_BYTES, ipv6)))) {
+            bytes += payload;
+        } else {
+            search.run = run;
+            deliver_to_one(self, b, i, &search, sums);
+            run = search.run;
+        }
+    }
+    search.run = run;
+    end_run(self, &search, sums);
+    sums->bytes += bytes;
+}
+
+/* What receive_flow() may be given: a flow to this host alone, from a peer whose address says all (note_scope). */
+static bool is_flow(const struct xs_batch *b) {
+    const uint32_t facts = XS_ALL_PLAIN | XS_ALL_VERIFIED | XS_ALL_ONE_FLOW;
+    if ((b->facts & facts) != facts) return false;
+    const struct xs_pkt *p = xs_pkt(b, 0);
+    if (p->flags & (XS_PKT_ROUTED_BROADCAST | XS_PKT_ROUTED_MULTICAST)) return false;
+    return !(p->flags & XS_PKT_IPV6) || !is_link_local(look_again(b, 0).ip + 8);
 }
 
 void xs_udp_rx(struct xs_udp *self, struct xs_batch *b) {
@@ -243,7 +297,9 @@ void xs_udp_rx(struct xs_udp *self, struct xs_batch *b) {
     self->busy = true;
     xs_next_all(b, XS_KEPT);
     if (t->mask >= MANY_SLOTS) fetch_slots(b, t);
-    if (likely(b->facts & XS_ALL_PLAIN))
+    if (likely(is_flow(b)))
+        receive_flow(self, b, t, &sums);
+    else if (b->facts & XS_ALL_PLAIN)
         receive_all(self, b, true, t, &sums);
     else
         receive_all(self, b, false, t, &sums);

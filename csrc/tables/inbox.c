@@ -23,6 +23,21 @@ uint64_t xs_inbox_frames_end(struct xs_inbox *self) {
     return atomic_load_explicit(&self->frames_taken, memory_order_relaxed) + self->frames_max;
 }
 
+uint32_t xs_inbox_end(struct xs_inbox *self, struct xs_inbox_run *r) {
+    struct xs_feed *f = r->feed;
+    if (!f) return 0;
+    struct xs_spsc *ring = xs_feed_ring(f);
+    uint32_t n = r->prod - ring->prod;
+    r->feed = NULL;
+    if (!n) return 0;
+    ring->prod = r->prod;
+    f->charged += r->room_at_first - r->room;
+    f->datagrams += n;
+    self->frames_queued += n;
+    xs_inbox_mark(self, f);
+    return n;
+}
+
 void xs_inbox_flush(struct xs_inbox *self) {
     struct xs_feed *first = self->dirty;
     if (!first) return;

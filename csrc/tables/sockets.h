@@ -216,8 +216,9 @@ struct xs_socket *xs_socket_lookup(const struct xs_socket_table *t, uint32_t has
 static inline uint32_t xs_truesize(uint32_t bytes, bool ipv6) {
     uint32_t head =
         ipv6 ? 40 + 16 + 8 : 20 + 16 + 15; /* IP header, Ethernet, then room for a fragment header or slack */
+    if (bytes + head <= 576 - 320) return 576 + 256; /* nearly all */
     uint32_t size = ((bytes + head + 63) & ~63u) + 320;
-    uint32_t slab = size <= 576 ? 576 : size <= 1024 ? 1024 : 1u << (32 - __builtin_clz(size - 1));
+    uint32_t slab = size <= 1024 ? 1024 : 1u << (32 - __builtin_clz(size - 1));
     return slab + 256;
 }
 

@@ -13,6 +13,7 @@
 #include <stdio.h>
 
 #include "base/csum.h"
+#include "include/xdpstack_stage.h"
 #include "wire/wire.h"
 
 /* ---- layout ---- */
@@ -46,6 +47,17 @@ static inline uint64_t xs_pseudo_sum(const uint8_t *src_dst, uint32_t addr_bytes
                                      uint32_t length) {
     uint64_t sum = xs_csum_add(0, src_dst, 2 * (size_t)addr_bytes);
     return sum + __builtin_bswap32(length) + __builtin_bswap16(protocol);
+}
+
+/* ---- check the sum ---- */
+
+/* The state of a checksum: asked by napi of plain packets, as a NIC's receive offload says it, and by udp.rx of others.
+ * Of a datagram of `ulen` bytes in one frame, whose checksum field is not 0. `pseudo` is the pseudo header's sum; `partial`: a
+ * local sender may have left the sum to the device. Then the field is the folded pseudo-header sum, the payload was never
+ * summed. */
+static inline uint8_t xs_udp_verify(const uint8_t *uh, uint32_t ulen, uint64_t pseudo, bool partial) {
+    if (partial && xs_udp_csum(uh) == xs_csum_fold(pseudo)) return XS_CSUM_PARTIAL;
+    return xs_csum_is_right(xs_csum_add(pseudo, uh, ulen)) ? XS_CSUM_VERIFIED : XS_CSUM_BAD;
 }
 
 /* ---- write ---- */

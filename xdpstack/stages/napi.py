@@ -5,17 +5,22 @@ are the contracts of its two rows; docs/stages/napi.md says how a poll goes.
 
 napi.rx
 =======
-Does: makes descriptors of what the kernel put on the RX ring, and reads the Ethernet header and one VLAN tag.
+Does: makes descriptors of what the kernel put on the RX ring, and reads the Ethernet header and one VLAN tag; while
+    sockets are bound it also recognises batches in which every packet is plain (docs/stages/napi.md), once for all
+    stages up to the socket.
 Mirrors: napi_poll and a driver's poll function; eth_type_trans, skb_vlan_untag.
 Reads: the frame's first bytes.
 Writes: data_off, len, pkt_len, device, queue, frag, l3_off, l3_proto, pkt_type, flags VLAN, MULTI, TAIL and TRUNC;
-    vlan_tci and vlan_proto of the cold descriptor with flag VLAN; all other fields of the hot descriptor are zero.
+    vlan_tci and vlan_proto of the cold descriptor with flag VLAN; all other fields of the hot descriptor are zero. Of a
+    plain packet, what ip.rx, ip.local and udp.rx would write too: l4_off, l4_proto, tos, sport, dport, payload_off,
+    payload_len, flag IPV6, csum VERIFIED or PARTIAL (as a NIC's receive offload says it; a wrong one is left to
+    udp.rx); and of the batch: XS_ALL_*.
 Next:
     receive: every packet.
 Drops:
     RX_TOO_MANY_FRAGS: over more frames than a packet may have (18, as an skb: MAX_SKB_FRAGS + 1).
 Holds: nothing. The frames of a packet whose last one has not come yet count as the kernel's (FILLED).
-State: the device table, published by the stack, for the device's MAC.
+State: the device table, published by the stack, for the device's MAC; whether the table of sockets is empty.
 Cost: benchmarks/stages/bench_napi.py
 Differs from Linux:
     - A frame to another MAC goes on with pkt_type OTHERHOST, as in Linux; taps see it, ip.rx drops it.
