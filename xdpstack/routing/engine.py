@@ -125,7 +125,8 @@ class RoutingPacket(LayerPacket):
             self.drop("NOT_CLAIMED")
         else:
             pkt.nexthop = batch.next_hop(verdict)
-            if verdict.route is not None and verdict.route.type == RTN_BROADCAST:
+            ipv4 = not pkt.flags & lib.XS_PKT_IPV6  # which alone knows broadcasts, whatever a route is called
+            if ipv4 and verdict.route is not None and verdict.route.type == RTN_BROADCAST:
                 pkt.flags = pkt.flags | lib.XS_PKT_ROUTED_BROADCAST
             self.go("forward")
 
