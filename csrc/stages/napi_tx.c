@@ -1,4 +1,4 @@
-/* napi, transmit: puts packets on TX rings, tells the kernel, takes completions. Receive is in napi.c.
+/* napi, transmit: puts packets on TX rings, tells the kernel, takes completions. Receive is in napi_rx.c.
  * Contract: xdpstack/stages/napi.py. Order and barriers of the rings: base/ring.h. */
 #include "stages/napi.h"
 

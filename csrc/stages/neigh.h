@@ -70,7 +70,7 @@ void xs_neigh_hold(struct xs_neigh *self, struct xs_batch *b, uint32_t i, struct
                    uint64_t cell);
 /* Asks control to have the neighbour looked for; false when its ring is full. */
 bool xs_neigh_ask(struct xs_neigh *self, struct xs_batch *b, uint32_t device, struct xs_addr address);
-/* neigh.c: puts the Ethernet header before the IP header. */
+/* neigh_tx.c: puts the Ethernet header before the IP header. */
 void xs_neigh_write(const struct xs_batch *b, uint32_t i, const struct xs_config *config, const uint8_t *mac);
 
 #endif

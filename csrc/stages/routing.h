@@ -1,9 +1,9 @@
 /* routing: for this host, to forward, or to drop; and which way what this host sends goes.
  * Contract: xdpstack/routing/layer.py; meaning, line by line: xdpstack/routing/semantics.py. The FIB: tables/fib.h.
  *
- *      routing.rx   routing.c      ip_route_input_noref, ip6_route_input
+ *      routing.rx   routing_rx.c       ip_route_input_noref, ip6_route_input
  *                   routing_source.c   fib_validate_source: may this source have come in here?
- *      routing.tx   routing_tx.c   ip_route_output_flow, ip6_dst_lookup_flow
+ *      routing.tx   routing_tx.c       ip_route_output_flow, ip6_dst_lookup_flow
  *
  * The stages gather a packet's key and ask for a decision; the decisions are functions of published tables and a key
  * alone, so that control asks the very same (ffi/50_routing.cdef.h: xs_routing_ask).

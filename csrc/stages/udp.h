@@ -1,7 +1,7 @@
 /* udp: between IP and the socket. Contract: xdpstack/udp/layer.py; meaning, line by line: xdpstack/udp/semantics.py.
  *
  *      ip.local --> udp.rx --> receive queue of a socket --> reader (csrc/views/)
- *                     ^ shadow sockets, in the tick (udp_shadow.c)
+ *                     ^ shadow sockets (udp_shadow.c), in the tick (udp_tick.c)
  *      routing.tx --> udp.tx --> ip.tx
  */
 #ifndef XS_STAGES_UDP_H

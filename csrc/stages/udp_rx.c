@@ -307,3 +307,11 @@ void xs_udp_rx(struct xs_udp *self, struct xs_batch *b) {
     b->count[XS_UDP_RX_BYTES] += sums.bytes;
     b->count[XS_UDP_RX_PARTIAL] += sums.partial;
 }
+
+const struct xs_stage_def xs_udp_rx_def = {
+    .name = "udp.rx",
+    .fn = (xs_stage_fn *)xs_udp_rx,
+    .tick = (xs_tick_fn *)xs_udp_rx_tick,
+    .edges = {0},
+    .counters = {"bytes", "partial", "clones", "clones_lost", "slow", "slow_postponed", "icmp_errors"},
+};

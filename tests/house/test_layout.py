@@ -5,6 +5,7 @@ import re
 
 from tests.house.tree import C_SOURCES, PYTHON, ROOT, files, text
 from xdpstack.path import PATH
+from xdpstack.walk import c_stages
 
 STEMS = {row.stem for row in PATH}
 #: Folders of tests/ that are not about one part of xdpstack/ or one stage.
@@ -47,6 +48,17 @@ def test_stages_have_one_stem_everywhere() -> None:
     configured = {path.stem for path in files("xdpstack/stages/*.py")} - {"__init__"}
     documented = {path.stem for path in files("docs/stages/*.md")}
     assert in_c | configured | documented <= STEMS
+
+
+def test_each_row_has_a_file_in_c() -> None:
+    """With its name: `udp.rx` is defined in csrc/stages/udp_rx.c."""
+    defined = {
+        (row, path.stem)
+        for path in files("csrc/stages/*.c")
+        for row in re.findall(r"^const struct xs_stage_def \w+ = \{\s*\.name = \"([\w.]+)\"", text(path), re.MULTILINE)
+    }
+    assert {row for row, _ in defined} == set(c_stages())
+    assert {(row, stem) for row, stem in defined if row.replace(".", "_") != stem} == set()
 
 
 def test_tests_mirror_the_package() -> None:

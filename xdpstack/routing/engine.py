@@ -3,7 +3,7 @@
     for packet in batch.undecided():
         packet.decide(route_input(batch.tables, packet.flow))
 
-What a verdict does to a packet is what csrc/stages/routing.c and routing_tx.c do to it: flags, next hop, device, source.
+What a verdict does to a packet is what csrc/stages/routing_rx.c and routing_tx.c do to it: flags, next hop, device, source.
 Next hops are those of the published tables (nexthops.py), so that the C stages that follow read the same.
 """
 

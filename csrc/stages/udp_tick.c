@@ -1,4 +1,4 @@
-/* udp: the tick, and what the walk needs to know of the stage. See stages/udp.h. */
+/* The tick of udp.rx: the clock of time stamps, the shadow sockets, and what was queued is published. See stages/udp.h. */
 #include "stages/udp.h"
 
 #include <time.h>
@@ -19,11 +19,3 @@ void xs_udp_rx_tick(struct xs_udp *self, struct xs_batch *b) {
     xs_udp_shadow_tick(self, b);
     xs_inbox_flush(self->inbox);
 }
-
-const struct xs_stage_def xs_udp_rx_def = {
-    .name = "udp.rx",
-    .fn = (xs_stage_fn *)xs_udp_rx,
-    .tick = (xs_tick_fn *)xs_udp_rx_tick,
-    .edges = {0},
-    .counters = {"bytes", "partial", "clones", "clones_lost", "slow", "slow_postponed", "icmp_errors"},
-};
