@@ -7,9 +7,9 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "ffi/10_core.cdef.h"
 #include "tables/fib.h"
 #include "tables/neigh.h"
@@ -130,9 +130,7 @@ uint64_t xs_stack_clock(struct xs_stack *s) { return xs_stack_now_ns(s); }
 
 uint64_t xs_stack_now_ns(const struct xs_stack *s) {
     if (s->manual_clock) return atomic_load_explicit(&s->manual_now_ns, memory_order_relaxed);
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
+    return xs_monotonic_ns();
 }
 
 void xs_stack_synchronize(struct xs_stack *s) {

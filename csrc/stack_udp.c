@@ -5,9 +5,9 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "ffi/10_core.cdef.h"
 #include "stack.h"
 #include "tables/sockets.h"
@@ -198,17 +198,11 @@ static int sleep_on(struct xs_stack *stack, struct xs_socket *s, bool drive, int
 }
 
 static int left_ms(uint64_t end_ns) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    uint64_t now = (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
+    uint64_t now = xs_monotonic_ns();
     return now >= end_ns ? 0 : (int)((end_ns - now + 999999) / 1000000);
 }
 
-static uint64_t deadline(int timeout_ms) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec + (uint64_t)timeout_ms * 1000000ull;
-}
+static uint64_t deadline(int timeout_ms) { return xs_monotonic_ns() + (uint64_t)timeout_ms * 1000000ull; }
 
 static int wait_for(struct xs_stack *stack, struct xs_socket *s, int drive, uint32_t budget, int timeout_ms) {
     uint64_t end = timeout_ms < 0 ? 0 : deadline(timeout_ms);

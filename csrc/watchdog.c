@@ -6,8 +6,8 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "ffi/10_core.cdef.h"
 #include "stack.h"
 
@@ -24,12 +24,6 @@ struct xs_watchdog {
     struct xs_watchdog_values count;
     uint64_t polls[XS_WORKERS_MAX]; /* of each worker when it was last looked at; the thread's own */
 };
-
-static uint64_t now_ns(void) { /* the clock that the XDP program reads: bpf_ktime_get_ns() */
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
-}
 
 static void renew(uint64_t *deadline, uint64_t value) {
     __atomic_store_n(deadline, value, __ATOMIC_RELAXED); /* one store: the program never sees half of it */
@@ -66,7 +60,7 @@ static void look(struct xs_watchdog *w) {
     pthread_mutex_unlock(&w->lock);
     bool alive = all_alive(w);
     pthread_mutex_lock(&w->lock);
-    uint64_t now = now_ns();
+    uint64_t now = xs_monotonic_ns();
     w->count.looks++;
     if (!alive) {
         if (!w->lapsed && now - w->renewed_ns >= w->window_ns) {
@@ -84,11 +78,11 @@ static void look(struct xs_watchdog *w) {
 
 static void *run(void *argument) {
     struct xs_watchdog *w = argument;
-    uint64_t at = now_ns();
+    uint64_t at = xs_monotonic_ns();
     pthread_mutex_lock(&w->lock);
     while (!w->ending) {
         look(w);
-        at = now_ns() + w->window_ns / XS_WATCHDOG_LOOKS;
+        at = xs_monotonic_ns() + w->window_ns / XS_WATCHDOG_LOOKS;
         struct timespec until = {.tv_sec = (time_t)(at / 1000000000ull),
                                  .tv_nsec = (long)(at % 1000000000ull)};
         while (!w->ending && pthread_cond_timedwait(&w->wake, &w->lock, &until) == 0) continue;
@@ -116,7 +110,7 @@ int xs_watchdog_start(struct xs_stack *stack, uint64_t window_ns, struct xs_watc
     if (!w) return -ENOMEM;
     w->stack = stack;
     w->window_ns = window_ns;
-    w->renewed_ns = now_ns();
+    w->renewed_ns = xs_monotonic_ns();
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -159,7 +153,7 @@ int xs_watchdog_add(struct xs_watchdog *w, uint64_t *deadline_ns) {
     int at = find(w, NULL);
     if (at >= 0) {
         w->deadline[at] = deadline_ns;
-        renew(deadline_ns, now_ns() + w->window_ns);
+        renew(deadline_ns, xs_monotonic_ns() + w->window_ns);
     }
     pthread_mutex_unlock(&w->lock);
     return at < 0 ? -ENOSPC : 0;

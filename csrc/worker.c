@@ -8,9 +8,9 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/timerfd.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "ffi/10_core.cdef.h"
 #include "stack.h"
 #include "stages/registry.h"
@@ -201,14 +201,8 @@ int xs_worker_wait(struct xs_worker *w, int timeout_ms) {
     return n > 0;
 }
 
-static uint64_t monotonic_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
-}
-
 int xs_worker_run(struct xs_worker *w, uint32_t budget, int timeout_ms) {
-    uint64_t end = monotonic_ns() + (uint64_t)timeout_ms * 1000000u; /* whatever the stack's clock says */
+    uint64_t end = xs_monotonic_ns() + (uint64_t)timeout_ms * 1000000u; /* whatever the stack's clock says */
     do {
         int got = xs_worker_poll(w, budget);
         if (w->walk.parked) return 1;
@@ -221,7 +215,7 @@ int xs_worker_run(struct xs_worker *w, uint32_t budget, int timeout_ms) {
         /* nothing came: sleep, but no longer than held packets may wait for their tick */
         got = xs_worker_wait(w, timeout_ms < XS_TICK_MS ? timeout_ms : XS_TICK_MS);
         if (got < 0) return got;
-    } while (monotonic_ns() < end);
+    } while (xs_monotonic_ns() < end);
     return 0;
 }
 

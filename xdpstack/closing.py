@@ -7,15 +7,13 @@ import time
 from collections.abc import Callable
 
 from xdpstack.native import check, ffi, lib
-from xdpstack.native.core import Core
+from xdpstack.native.core import BUDGET, Core
 from xdpstack.stages.neigh import Neigh
 
 log = logging.getLogger("xdpstack")
 
 #: How long frames are waited for that the kernel still has, in seconds.
 DRAIN_SECONDS = 1.0
-#: Packets that one poll takes from a queue at most.
-BUDGET = 256
 
 
 def drain(core: Core, poll: Callable[[], int]) -> None:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from xdpstack.errors import ClosedError, ConfigurationError
 from xdpstack.native import check, ffi, lib, views
+from xdpstack.native.core import BUDGET
 from xdpstack.udp import native
 from xdpstack.udp.waiting import Waiting
 
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from xdpstack.device.claims import Claim
     from xdpstack.host import StackHost
 
-#: Packets that one poll takes from a queue at most.
-BUDGET = 256
 #: Bytes of receive queue for one claim, by truesize: a few thousand small frames.
 RCVBUF = 4 << 20
 

@@ -34,7 +34,7 @@ from xdpstack.frames import FrameQueues, Frames
 from xdpstack.hook import HookBatch, make_hook, run_hooks
 from xdpstack.host import StackHost
 from xdpstack.native import check, lib
-from xdpstack.native.core import Core, Ledger
+from xdpstack.native.core import BUDGET, Core, Ledger
 from xdpstack.netlink import Snapshot, text
 from xdpstack.observe import trace
 from xdpstack.observe.server import Server
@@ -51,8 +51,6 @@ log = logging.getLogger("xdpstack")
 
 #: Frames per worker unless said otherwise: what a queue of each of four devices keeps, and as many for sockets (32 MiB).
 FRAMES = 16384
-#: Packets that one poll takes from a queue at most.
-BUDGET = 256
 
 
 class Stack:

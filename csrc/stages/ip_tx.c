@@ -5,12 +5,11 @@
 #include <errno.h>
 #include <unistd.h>
 
+#include "base/likely.h"
 #include "tables/fib.h"
 #include "wire/eth.h"
 #include "wire/ipv4.h"
 #include "wire/ipv6.h"
-
-#define unlikely(x) __builtin_expect(!!(x), 0)
 
 /* ---- numbers that nobody outside can guess ---- */
 

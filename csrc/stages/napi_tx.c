@@ -4,6 +4,8 @@
 
 #include <errno.h>
 
+#include "base/likely.h"
+
 /* The number of the port by which a packet for this queue of a device leaves, or XS_NO_PORT. */
 static inline uint32_t tx_port(const struct xs_napi *self, uint32_t device, uint32_t queue) {
     return device < XS_DEVICES_MAX ? self->tx_port[device][queue % XS_QUEUES_MAX] : XS_NO_PORT;
@@ -19,7 +21,7 @@ void xs_napi_complete(struct xs_napi *self, uint32_t port) {
     uint32_t bad = 0;
     for (uint32_t i = 0; i < n; i++) {
         uint64_t frame = slots[(x->comp.cons + i) & x->comp.mask] >> mem->frame_shift;
-        if (__builtin_expect(frame >= mem->nframes || mem->pkt[frame].owner != XS_TRANSMITTING, 0))
+        if (unlikely(frame >= mem->nframes || mem->pkt[frame].owner != XS_TRANSMITTING))
             bad++; /* never from a sound kernel: a frame that it was not given, or has given back */
         else
             xs_pool_put(self->pool, mem, (uint32_t)frame);
@@ -38,8 +40,8 @@ static inline uint32_t frames_of(const struct xs_mem *mem, const struct xs_xsk *
         if (!p->len || (uint32_t)p->data_off + p->len > chunk) return 0;
         n++;
         frame = p->frag;
-    } while (__builtin_expect(frame != XS_NO_FRAME, 0));
-    if (__builtin_expect(n > 1, 0) && (!x->multi || n > XS_FRAGS_MAX - 1 || n > x->tx.size)) return 0;
+    } while (unlikely(frame != XS_NO_FRAME));
+    if (unlikely(n > 1) && (!x->multi || n > XS_FRAGS_MAX - 1 || n > x->tx.size)) return 0;
     return n;
 }
 
@@ -60,7 +62,7 @@ static inline bool put(const struct xs_mem *mem, struct xs_xsk *x, uint32_t fram
         p->owner_device = x->device;
         p->queue = x->queue;
         frame = next;
-    } while (__builtin_expect(frame != XS_NO_FRAME, 0));
+    } while (unlikely(frame != XS_NO_FRAME));
     x->tx.prod = at;
     return true;
 }

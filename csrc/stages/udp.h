@@ -15,7 +15,6 @@
 
 #include "ffi/62_engine.cdef.h"
 
-#define XS_UDP_HEADER_BYTES 8u
 #define XS_UDP_MAX_BYTES 65507u /* largest payload: 65535 - 20 (IPv4 header) - 8 */
 
 struct xs_udp {

@@ -26,7 +26,7 @@ void xs_udp_rx_decided(struct xs_udp *self, struct xs_batch *b) {
     self->busy = true;
     for (uint32_t i = 0, n = b->n; i < n; i++) { /* copies are appended behind */
         b->count[XS_UDP_RX_PARTIAL] += xs_pkt(b, i)->csum == XS_CSUM_PARTIAL;
-        uint32_t ulen = xs_pkt(b, i)->payload_len + XS_UDP_HEADER_BYTES;
+        uint32_t ulen = xs_pkt(b, i)->payload_len + XS_UDP_BYTES;
         for (; k < nd && d[k].packet == i; k++) {
             bool last = k + 1 == nd || d[k + 1].packet != i;
             int at = last ? (int)i : xs_udp_clone(self, b, i);

@@ -29,7 +29,7 @@ static inline bool is_ipv6(const struct xs_batch *b, uint32_t i) { return xs_pkt
 /* At one that was checked. */
 static inline struct look look_again(const struct xs_batch *b, uint32_t i) {
     struct look k = look_at(b->mem, b, i, is_ipv6(b, i));
-    k.ulen = k.p->payload_len + XS_UDP_HEADER_BYTES;
+    k.ulen = k.p->payload_len + XS_UDP_BYTES;
     return k;
 }
 

@@ -1,9 +1,10 @@
 /* udp.rx: header, checksum, socket, receive queue. Contract: xdpstack/udp/layer.py. What each check means, in plain words
  * and in the same order: xdpstack/udp/semantics.py. */
+#include <netinet/in.h>
+
 #include "base/csum.h"
 #include "stages/udp_look.h"
 
-#define PROTO_UDP 17u
 #define MANY_SLOTS 1024u /* a table larger than this is not in the cache: its slots are fetched ahead */
 
 /* Counted in registers, added to the counters once per batch. */
@@ -15,8 +16,8 @@ struct sums {
 
 /* The sum of the pseudo header (RFC 768, RFC 8200 8.1): addresses, protocol, length. */
 static inline uint64_t pseudo_sum(const struct look *k) {
-    return k->ipv6 ? xs_pseudo_sum(k->ip + 8, 16, PROTO_UDP, k->ulen)
-                   : xs_pseudo_sum(k->ip + 12, 4, PROTO_UDP, k->ulen);
+    return k->ipv6 ? xs_pseudo_sum(k->ip + 8, 16, IPPROTO_UDP, k->ulen)
+                   : xs_pseudo_sum(k->ip + 12, 4, IPPROTO_UDP, k->ulen);
 }
 
 /* Adds `bytes` of a packet of several frames, from `off` in its first frame on. A frame that begins at an odd byte of the
@@ -51,9 +52,7 @@ static inline uint8_t checksum(const struct xs_batch *b, const struct look *k, b
 
 /* Bytes before the UDP header, and whether all of it is in the first frame. */
 static inline uint32_t before_header(const struct xs_pkt *p) { return (uint32_t)p->l4_off - p->data_off; }
-static inline bool has_header(const struct xs_pkt *p) {
-    return p->len >= before_header(p) + XS_UDP_HEADER_BYTES;
-}
+static inline bool has_header(const struct xs_pkt *p) { return p->len >= before_header(p) + XS_UDP_BYTES; }
 
 /* Checks the length, and sets ports and payload. */
 static inline uint16_t check_header(struct look *k) {
@@ -64,11 +63,11 @@ static inline uint16_t check_header(struct look *k) {
     k->ulen = xs_udp_length(k->uh);
     /* as for a jumbogram (RFC 2675), which Linux does not check further */
     if (unlikely(k->ulen == 0 && k->ipv6)) k->ulen = have;
-    if (unlikely(k->ulen > have || k->ulen < XS_UDP_HEADER_BYTES)) return XS_REASON_PKT_TOO_SMALL;
+    if (unlikely(k->ulen > have || k->ulen < XS_UDP_BYTES)) return XS_REASON_PKT_TOO_SMALL;
     p->sport = xs_udp_sport(k->uh);
     p->dport = xs_udp_dport(k->uh);
-    p->payload_off = p->l4_off + XS_UDP_HEADER_BYTES;
-    p->payload_len = (uint16_t)(k->ulen - XS_UDP_HEADER_BYTES);
+    p->payload_off = p->l4_off + XS_UDP_BYTES;
+    p->payload_len = (uint16_t)(k->ulen - XS_UDP_BYTES);
     return 0;
 }
 
@@ -78,7 +77,7 @@ static inline __attribute__((always_inline)) uint16_t check(const struct xs_batc
                                                             struct sums *sums) {
     struct xs_pkt *p = k->p;
     if (plain) {
-        k->ulen = p->payload_len + XS_UDP_HEADER_BYTES;
+        k->ulen = p->payload_len + XS_UDP_BYTES;
     } else {
         uint16_t why = check_header(k);
         if (unlikely(why)) return why;
@@ -113,8 +112,8 @@ static __attribute__((noinline)) bool filtered(struct xs_udp *self, const struct
                                       .ifindex = xs_table(self->tables, config)->device[k.p->device].ifindex};
     uint32_t keep = xs_filter_run(filter, &packet);
     if (!keep) return false;
-    if (keep < XS_UDP_HEADER_BYTES) keep = XS_UDP_HEADER_BYTES; /* the header is never cut */
-    if (keep < k.ulen) k.p->payload_len = (uint16_t)(keep - XS_UDP_HEADER_BYTES);
+    if (keep < XS_UDP_BYTES) keep = XS_UDP_BYTES; /* the header is never cut */
+    if (keep < k.ulen) k.p->payload_len = (uint16_t)(keep - XS_UDP_BYTES);
     return true;
 }
 
@@ -133,7 +132,7 @@ static inline __attribute__((always_inline)) void deliver(struct xs_udp *self, s
     }
     if (unlikely(flags & XS_SOCKET_STAMP)) xs_meta(b, k->i)->stamp_ns = b->now_ns + self->stamp_offset_ns;
     sums->delivered++;
-    sums->bytes += k->ulen - XS_UDP_HEADER_BYTES;
+    sums->bytes += k->ulen - XS_UDP_BYTES;
 }
 
 void xs_udp_deliver(struct xs_udp *self, struct xs_batch *b, uint32_t i, struct xs_socket *s) {
@@ -233,7 +232,7 @@ static inline __attribute__((always_inline)) void receive(struct xs_udp *self, s
         end_run(self, search, sums);
         xs_udp_deliver_to_all(self, b, i, search->table);
     } else if (likely(joins_run(self, b, &k, search))) {
-        sums->bytes += k.ulen - XS_UDP_HEADER_BYTES;
+        sums->bytes += k.ulen - XS_UDP_BYTES;
     } else {
         deliver_to_one(self, b, i, search, sums);
     }
@@ -268,7 +267,7 @@ static void receive_flow(struct xs_udp *self, struct xs_batch *b, const struct x
         uint32_t frame = b->frame[i];
         struct xs_pkt *p = &pkts[frame];
         uint32_t payload = p->payload_len;
-        if (likely(xs_inbox_add(&run, p, frame, xs_truesize(payload + XS_UDP_HEADER_BYTES, ipv6)))) {
+        if (likely(xs_inbox_add(&run, p, frame, xs_truesize(payload + XS_UDP_BYTES, ipv6)))) {
             bytes += payload;
         } else {
             search.run = run;

@@ -9,7 +9,10 @@
  */
 #include "stages/udp.h"
 
+#include "base/clock.h"
 #include "tables/path_mtu.h"
+#include "wire/addr.h"
+#include "wire/udp.h"
 
 #include <errno.h>
 #include <linux/errqueue.h>
@@ -19,14 +22,14 @@
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #define LOOK_NS 1000000ull /* how long steady traffic may keep the shadows waiting */
 #define READ_MAX 64u       /* datagrams per tick */
 #define READ_EACH 16u      /* of one socket, so that none waits for another */
 #define READY_MAX 32
-#define IOV_MAX_FRAMES 33u /* 65,527 bytes, the most over IPv6, in frames of 2,048 */
+#define PAYLOAD_MAX (XS_UDP_MAX_BYTES + 20u)       /* over IPv6, whose header does not count */
+#define FRAMES_MAX ((PAYLOAD_MAX + 2047u) / 2048u) /* no frame is smaller than 2,048 bytes */
 
 int xs_udp_shadow_add(struct xs_udp *self, struct xs_socket *s) {
     if (self->shadow_epoll < 0) {
@@ -45,12 +48,6 @@ void xs_udp_shadow_remove(struct xs_udp *self, struct xs_socket *s) {
 
 /* ---- addresses and control messages ---- */
 
-static void map4(const void *v4, uint8_t *to) {
-    memset(to, 0, 10);
-    to[10] = to[11] = 0xff;
-    memcpy(to + 12, v4, 4);
-}
-
 /* An address of either family as 16 bytes; returns the port, and sets the scope. */
 static uint16_t address_of(const struct sockaddr_storage *a, uint8_t *to, uint32_t *scope) {
     *scope = 0;
@@ -61,7 +58,7 @@ static uint16_t address_of(const struct sockaddr_storage *a, uint8_t *to, uint32
         return ntohs(a6->sin6_port);
     }
     const struct sockaddr_in *a4 = (const void *)a;
-    map4(&a4->sin_addr, to);
+    xs_addr_map(to, (const void *)&a4->sin_addr);
     return ntohs(a4->sin_port);
 }
 
@@ -69,13 +66,13 @@ static uint16_t address_of(const struct sockaddr_storage *a, uint8_t *to, uint32
 static void take_control(struct msghdr *h, struct xs_meta *m) {
     for (struct cmsghdr *c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR(h, c)) {
         if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO) {
-            map4(&((struct in_pktinfo *)CMSG_DATA(c))->ipi_addr, m->dst);
+            xs_addr_map(m->dst, (const void *)&((struct in_pktinfo *)CMSG_DATA(c))->ipi_addr);
         } else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO) {
             memcpy(m->dst, &((struct in6_pktinfo *)CMSG_DATA(c))->ipi6_addr, 16);
         } else if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_TIMESTAMPNS) {
             struct timespec t;
             memcpy(&t, CMSG_DATA(c), sizeof t);
-            m->stamp_ns = (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
+            m->stamp_ns = xs_timespec_ns(t);
         }
     }
 }
@@ -85,7 +82,7 @@ static void take_control(struct msghdr *h, struct xs_meta *m) {
 /* As many frames of the pool as the largest datagram needs, or if there are not so many, the next one; 0 when too few. */
 static uint32_t take_frames(struct xs_udp *self, int fd, uint32_t *frame, struct iovec *iov) {
     const struct xs_mem *mem = self->mem;
-    uint32_t size = 1u << mem->frame_shift, n = (XS_UDP_MAX_BYTES + 20 + size - 1) / size;
+    uint32_t size = 1u << mem->frame_shift, n = (PAYLOAD_MAX + size - 1) / size;
     if (self->pool->n < n) {
         int bytes = 0;
         if (ioctl(fd, FIONREAD, &bytes)) return 0;
@@ -117,7 +114,7 @@ static void link_frames(struct xs_udp *self, const uint32_t *frame, uint32_t n, 
 
 static void queue_slow(struct xs_udp *self, struct xs_batch *b, struct xs_socket *s, uint32_t frame) {
     const struct xs_pkt *p = &self->mem->pkt[frame];
-    uint32_t cost = xs_truesize_slow(p->payload_len + XS_UDP_HEADER_BYTES, p->flags & XS_PKT_IPV6);
+    uint32_t cost = xs_truesize_slow(p->payload_len + XS_UDP_BYTES, p->flags & XS_PKT_IPV6);
     uint16_t why = xs_inbox_put(self->inbox, s, frame, cost);
     b->ledger->created++;
     b->count[XS_UDP_RX_SLOW]++;
@@ -132,8 +129,8 @@ static void queue_slow(struct xs_udp *self, struct xs_batch *b, struct xs_socket
 
 /* One datagram. False when there is none, or no frames to put it into: it waits in the kernel. */
 static bool read_one(struct xs_udp *self, struct xs_batch *b, struct xs_socket *s) {
-    uint32_t frame[IOV_MAX_FRAMES];
-    struct iovec iov[IOV_MAX_FRAMES];
+    uint32_t frame[FRAMES_MAX];
+    struct iovec iov[FRAMES_MAX];
     struct sockaddr_storage from;
     union {
         struct cmsghdr align;
@@ -164,7 +161,7 @@ static bool read_one(struct xs_udp *self, struct xs_batch *b, struct xs_socket *
     p->sport = address_of(&from, m->src, &m->scratch[0]);
     p->dport = s->port;
     p->device = XS_NO_DEVICE;
-    if (memcmp(m->src, "\0\0\0\0\0\0\0\0\0\0\xff\xff", 12)) p->flags |= XS_PKT_IPV6;
+    if (!xs_addr_is_mapped(m->src)) p->flags |= XS_PKT_IPV6;
     take_control(&h, m);
     queue_slow(self, b, s, frame[0]);
     return true;

@@ -1,14 +1,14 @@
 /* udp.tx: the UDP header and its checksum. Contract: xdpstack/udp/layer.py. */
+#include <netinet/in.h>
+
 #include "base/csum.h"
 #include "stages/udp.h"
-#include "wire/wire.h"
-
-#define PROTO_UDP 17u
+#include "wire/udp.h"
 
 /* Both addresses are summed as 16 bytes: a mapped IPv4 address is 0xffff more than the bare one, which is zero to a
  * one's complement sum. */
 static inline uint16_t checksum(const struct xs_meta *m, const uint8_t *uh, uint32_t ulen) {
-    uint8_t rest[4] = {0, PROTO_UDP, (uint8_t)(ulen >> 8), (uint8_t)ulen};
+    uint8_t rest[4] = {0, IPPROTO_UDP, (uint8_t)(ulen >> 8), (uint8_t)ulen};
     uint64_t sum = xs_csum_add(0, m->src, 16);
     sum = xs_csum_add(sum, m->dst, 16);
     sum = xs_csum_add(sum, rest, 4);
@@ -20,18 +20,14 @@ void xs_udp_tx(struct xs_udp *self, struct xs_batch *b) {
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < b->n; i++) {
         struct xs_pkt *p = xs_pkt(b, i);
-        uint32_t ulen = p->payload_len + XS_UDP_HEADER_BYTES;
-        p->data_off = p->l4_off = p->payload_off - XS_UDP_HEADER_BYTES;
-        p->len = (uint16_t)(p->len + XS_UDP_HEADER_BYTES);
-        p->pkt_len += XS_UDP_HEADER_BYTES;
-        p->l4_proto = PROTO_UDP;
+        uint32_t ulen = p->payload_len + XS_UDP_BYTES;
+        p->data_off = p->l4_off = p->payload_off - XS_UDP_BYTES;
+        p->len = (uint16_t)(p->len + XS_UDP_BYTES);
+        p->pkt_len += XS_UDP_BYTES;
+        p->l4_proto = IPPROTO_UDP;
         uint8_t *uh = xs_data(b, i) + p->l4_off;
-        xs_put16(uh, p->sport);
-        xs_put16(uh + 2, p->dport);
-        xs_put16(uh + 4, (uint16_t)ulen);
-        xs_put16(uh + 6, 0);
-        uint16_t field = checksum(xs_meta(b, i), uh, ulen);
-        memcpy(uh + 6, &field, 2);
+        xs_udp_write(uh, p->sport, p->dport, (uint16_t)ulen);
+        xs_udp_put_csum(uh, checksum(xs_meta(b, i), uh, ulen));
         p->csum = XS_CSUM_VERIFIED;
         bytes += p->payload_len;
         b->next[i] = XS_UDP_TX_OUTPUT;

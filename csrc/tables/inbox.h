@@ -6,6 +6,7 @@
 #ifndef XS_TABLES_INBOX_H
 #define XS_TABLES_INBOX_H
 
+#include "base/likely.h"
 #include "include/xdpstack_stage.h"
 #include "tables/sockets.h"
 
@@ -39,14 +40,14 @@ static inline uint16_t xs_inbox_put(struct xs_inbox *self, struct xs_socket *s, 
                                     uint32_t truesize) {
     struct xs_feed *f = &s->feed[self->worker];
     uint16_t why = 0;
-    if (__builtin_expect(f->charged + truesize > f->charged_end, 0) && !xs_feed_make_room(f, truesize))
+    if (unlikely(f->charged + truesize > f->charged_end) && !xs_feed_make_room(f, truesize))
         why = XS_REASON_SOCKET_RCVBUFF;
-    else if (__builtin_expect(self->frames_queued >= self->frames_end, 0) &&
+    else if (unlikely(self->frames_queued >= self->frames_end) &&
              self->frames_queued >= (self->frames_end = xs_inbox_frames_end(self)))
         why = XS_REASON_PROTO_MEM;
-    else if (__builtin_expect(!xs_spsc_push(xs_feed_ring(f), frame), 0))
+    else if (unlikely(!xs_spsc_push(xs_feed_ring(f), frame)))
         why = XS_REASON_SOCKET_RCVBUFF;
-    if (__builtin_expect(why, 0)) {
+    if (unlikely(why)) {
         f->drops++;
         return why;
     }
@@ -58,7 +59,7 @@ static inline uint16_t xs_inbox_put(struct xs_inbox *self, struct xs_socket *s, 
         p->owner = XS_QUEUED;
         p->owner_device = worker;
         self->frames_queued++;
-        if (__builtin_expect(p->frag == XS_NO_FRAME, 1)) break;
+        if (likely(p->frag == XS_NO_FRAME)) break;
         p = &self->mem->pkt[p->frag];
     }
     f->charged += truesize;
@@ -99,7 +100,7 @@ static inline void xs_inbox_begin(const struct xs_inbox *self, struct xs_socket 
 
 /* False when the packet has to be put, for want of room that is known of. */
 static inline bool xs_inbox_add(struct xs_inbox_run *r, struct xs_pkt *p, uint32_t frame, uint32_t truesize) {
-    if (__builtin_expect(truesize > r->room || r->prod == r->end, 0)) return false;
+    if (unlikely(truesize > r->room || r->prod == r->end)) return false;
     r->room -= truesize;
     r->slot[r->prod++ & r->mask] = frame;
     p->socket = r->socket;

@@ -14,6 +14,7 @@
 
 #include <string.h>
 
+#include "base/likely.h"
 #include "base/ring.h"
 #include "include/xdpstack_stage.h"
 #include "tables/filter.h"
@@ -150,7 +151,7 @@ const struct xs_socket_slot *xs_socket_slot_beyond(const struct xs_socket_table 
 static inline const struct xs_socket_slot *xs_socket_slot(const struct xs_socket_table *t, uint32_t hash,
                                                           uint64_t high, uint64_t low, uint16_t port) {
     const struct xs_socket_slot *s = &t->slot[hash];
-    if (__builtin_expect(xs_socket_slot_is(s, high, low, port), 1)) return s;
+    if (likely(xs_socket_slot_is(s, high, low, port))) return s;
     return xs_socket_slot_beyond(t, hash, high, low, port);
 }
 

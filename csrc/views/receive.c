@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "base/likely.h"
+#include "wire/addr.h"
 
 /* ---- the queue ---- */
 
@@ -86,7 +86,7 @@ void views_give_back(struct xs_stack *stack, const uint32_t *frames, uint32_t n)
 uint32_t views_next(struct socket_view *v) {
     struct xs_socket *s = views_socket(v);
     if (!s) return XS_NO_FRAME;
-    if (__builtin_expect(atomic_load_explicit(&s->error, memory_order_relaxed), 0)) {
+    if (unlikely(atomic_load_explicit(&s->error, memory_order_relaxed))) {
         errno = xs_socket_take_error(s);
         if (errno) {
             PyErr_SetFromErrno(PyExc_OSError);
@@ -101,12 +101,6 @@ uint32_t views_next(struct socket_view *v) {
 
 /* ---- what a packet says ---- */
 
-static inline void map4(const uint8_t *v4, uint8_t *to) {
-    memset(to, 0, 10);
-    to[10] = to[11] = 0xff;
-    memcpy(to + 12, v4, 4);
-}
-
 static void address_at(const struct xs_mem *mem, uint32_t frame, bool peer, uint8_t *to) {
     const struct xs_pkt *p = &mem->pkt[frame];
     if (p->flags & XS_PKT_SLOW) {
@@ -117,7 +111,7 @@ static void address_at(const struct xs_mem *mem, uint32_t frame, bool peer, uint
     if (p->flags & XS_PKT_IPV6)
         memcpy(to, ip + (peer ? 8 : 24), 16);
     else
-        map4(ip + (peer ? 12 : 16), to);
+        xs_addr_map(to, ip + (peer ? 12 : 16));
 }
 
 void views_peer_of(const struct xs_mem *mem, uint32_t frame, uint8_t address[16], uint16_t *port,

@@ -19,6 +19,7 @@
 
 #include <Python.h>
 
+#include "base/likely.h"
 #include "stack.h"
 #include "tables/sockets.h"
 
@@ -81,7 +82,7 @@ static inline void views_refuse_child(void) {
 
 /* The socket of a view, or NULL with an exception: closed, or in a forked child. */
 static inline struct xs_socket *views_socket(struct socket_view *v) {
-    if (__builtin_expect(v->socket && v->forks == views_forks, 1)) return v->socket;
+    if (likely(v->socket && v->forks == views_forks)) return v->socket;
     if (v->socket)
         views_refuse_child();
     else

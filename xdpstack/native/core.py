@@ -9,6 +9,8 @@ from typing import Any
 from xdpstack.errors import ConfigurationError, OutOfMemory
 from xdpstack.native import check, ffi, lib
 
+#: Packets that one poll takes from a queue at most, unless the caller says otherwise.
+BUDGET = 256
 #: Names of enum xs_owner, in the numbers' order: where a frame can be.
 OWNERS = ("free", "filled", "walking", "held", "queued", "lent", "transmitting")
 

@@ -21,9 +21,9 @@ from xdpstack.device.memory import MemoryBackend, MemoryDevice
 from xdpstack.device.memory_clock import ManualClock
 from xdpstack.device.memory_mirror import Given, MemoryMirror
 from xdpstack.native import check, lib
-from xdpstack.native.core import Core
+from xdpstack.native.core import BUDGET, Core
 from xdpstack.netlink import Address, Link, Neighbour, Route, Rule
-from xdpstack.stack import BUDGET, Stack
+from xdpstack.stack import Stack
 
 
 class MemoryStack(Stack):

@@ -9,8 +9,8 @@ Does: checks a datagram, finds its socket, and puts it on the socket's receive q
 Mirrors: udp_rcv, udpv6_rcv, __udp4_lib_lookup, __udp6_lib_lookup, compute_score, __udp4_lib_mcast_deliver,
     __udp_enqueue_schedule_skb, udp_rmem_release; RFC 768, RFC 8200 8.1, RFC 6935.
 Reads: data_off, len, pkt_len, l3_off, l4_off, device, frag, csum, flags IPV6, ROUTED_BROADCAST and ROUTED_MULTICAST.
-Writes: csum, sport, dport, payload_off, payload_len, socket, owner QUEUED, owner_device (the feeding worker), nexthop (the
-    bytes charged); stamp_ns of the cold descriptor for sockets that want it.
+Writes: csum, sport, dport, payload_off, payload_len, socket, owner QUEUED, owner_device (the feeding worker),
+    truesize (the bytes charged, in the place of nexthop); stamp_ns of the cold descriptor for sockets that want it.
 Next:
 Drops:
     PKT_TOO_SMALL: shorter than a UDP header, or than the length in it; a length below 8 (0 over IPv6 means all there is).
@@ -19,7 +19,8 @@ Drops:
     SOCKET_FILTER: the socket's filter (classic BPF) returned 0.
     SOCKET_RCVBUFF: the socket's receive buffer is full.
     PROTO_MEM: the sockets together have all of the worker's frames but what its rings, and sending, are to have.
-    NOMEM: no frames for the copy that one of several sockets gets.
+    NOMEM: the copy that one of several sockets gets was begun, and there are no frames for the rest of it. Where not even the
+        first is left, or the batch is full, there is no packet that could be dropped: counted as clones_lost alone.
 Holds: nothing. What is queued is the reader's; the tick publishes it, once per poll.
 State: the table of sockets, published by this layer (native.py); each socket's counters, by their one writer each.
 Cost: benchmarks/stages/bench_udp.py
@@ -72,7 +73,7 @@ from xdpstack.udp.claims import Claims
 from xdpstack.udp.host import Host
 from xdpstack.udp.semantics import Bound, Family, header, is_multicast, receive
 from xdpstack.udp.socket import UdpSocket
-from xdpstack.udp.waiting import BUDGET, Waiting
+from xdpstack.udp.waiting import Waiting
 
 if TYPE_CHECKING:
     from xdpstack.udp.engine import UdpBatch
@@ -373,9 +374,7 @@ class UdpLayer:
             if one not in self._sockets:
                 return
             self._claims.remove(one)
-            if not self.host.driven:
-                for worker in self.host.core.workers:
-                    lib.xs_worker_poll(worker, BUDGET)
+            self.waiting.take_in()
             unread = self._forget(one)
             if one.shadow is not None:
                 unread += shadow.close(one.shadow)

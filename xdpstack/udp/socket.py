@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from xdpstack.batch import Batch
 from xdpstack.errors import ClosedError, SendBatchError
 from xdpstack.native import ffi, lib, views
+from xdpstack.native.core import BUDGET
 from xdpstack.udp import bpf, effects, options
 from xdpstack.udp.address import Address, is_scoped, nth, resolve, resolve_many, unpacked
 from xdpstack.udp.errors import SocketError
 from xdpstack.udp.semantics import Bound
-from xdpstack.udp.waiting import BUDGET, DONTWAIT
+from xdpstack.udp.waiting import DONTWAIT
 
 if TYPE_CHECKING:
     from xdpstack.udp.layer import UdpLayer

@@ -7,10 +7,9 @@ import socket
 from typing import Any
 
 from xdpstack.native import check, lib
+from xdpstack.native.core import BUDGET
 from xdpstack.udp.host import Host
 
-#: Packets that one poll takes from each queue at most.
-BUDGET = 256
 #: The one flag that calls take, as a plain number: operators of socket.MsgFlag cost as much as receiving some packets.
 DONTWAIT = int(socket.MSG_DONTWAIT)
 #: How long a waiting socket believes that somebody else drives, in ms.
@@ -43,6 +42,12 @@ class Waiting:
         result = lib.xs_socket_wait_room(host.core.pointer, not host.driven, BUDGET, timeout_ms)
         if check(result, "wait for room") == 2:
             host.run_all_parked()
+
+    def take_in(self) -> None:
+        """What has come to the devices by now goes to the sockets, unless threads poll, who do that."""
+        if not self.host.driven:
+            for worker in self.host.core.workers:
+                lib.xs_worker_poll(worker, BUDGET)
 
     def export(self, pointer: Any) -> select.epoll:
         """An epoll instance over the socket's eventfd and, unless threads poll, over what wakes the workers."""
