@@ -91,6 +91,17 @@ static inline void check_hand_over(const struct xs_walk *w, const struct xs_batc
     (void)b;
 }
 
+/* A hook may change whatever it likes: what was known of the packets, and that their checksums are right, is to be found out
+ * anew. (As nfqnl_mangle() does; that only the pseudo header is summed stays true.) */
+static void forget(struct xs_batch *b) {
+    b->facts = 0;
+    for (uint32_t i = 0; i < b->n; i++) {
+        if (b->next[i] == XS_KEPT) continue;
+        struct xs_pkt *p = xs_pkt(b, i);
+        if (p->csum == XS_CSUM_VERIFIED) p->csum = XS_CSUM_NONE;
+    }
+}
+
 static void run_node(struct xs_walk *w, uint32_t at, struct xs_batch *b) {
     struct xs_node *node = &w->node[at];
     b->node = at;
@@ -101,7 +112,7 @@ static void run_node(struct xs_walk *w, uint32_t at, struct xs_batch *b) {
         node->fn(node->self, b);
     else
         park(w, at, b);
-    if (!node->def) b->facts = 0; /* a hook may change whatever it likes */
+    if (!node->def) forget(b);
     check_hand_over(w, b);
     if (w->trace && node->fn) record(w, at, b);
 }
@@ -270,6 +281,7 @@ int xs_walk_resume(struct xs_walk *w, uint32_t at, const uint8_t *next, const ui
     }
     b->count = node->counter;
     if (node->resumed) node->resumed(node->self, b);
+    forget(b);
     if (w->trace) record(w, at, b);
     scatter(w, at, b);
     walk_pending(w, b);

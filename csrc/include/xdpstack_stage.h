@@ -159,7 +159,8 @@ struct xs_ledger {
 #define XS_ALL_PLAIN 2u /* a UDP datagram as nearly all are, and its headers are right: stages/napi_plain.h */
 #define XS_ALL_TRIMMED 4u   /* ends where its IP packet ends: no padding behind it */
 #define XS_ALL_VERIFIED 8u  /* its UDP checksum is right, or it has none and needs none */
-#define XS_ALL_ONE_FLOW 16u /* the same addresses and ports, by one device */
+#define XS_ALL_TO_ONE 16u   /* to the same address and port, by one device */
+#define XS_ALL_ONE_FLOW 32u /* and from the same */
 
 struct xs_batch {
     uint32_t n;     /* packets; grows when a stage emits */

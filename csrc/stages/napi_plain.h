@@ -46,7 +46,8 @@ static inline bool xs_plain6(const uint8_t *l3) {
     memcpy(&src_high, xs_ipv6_src(l3), 8);
     memcpy(&dst_high, xs_ipv6_dst(l3), 8);
     return (xs_plain_load32(l3 - 2) & 0x00f0ffffu) == 0x0060dd86u && xs_ipv6_next(l3) == IPPROTO_UDP &&
-           src_high && dst_high && (uint8_t)src_high != 0xff && (uint8_t)dst_high != 0xff;
+           src_high && dst_high && (uint8_t)src_high != 0xff && (uint8_t)dst_high != 0xff &&
+           (src_high & 0xc0ff) != 0x80fe;
 }
 
 /* ---- the descriptor it comes to ---- */
@@ -63,16 +64,20 @@ struct xs_plain {
 /* What is found out of a batch on the way. */
 struct xs_plain_facts {
     const uint8_t *first; /* IP header of the first packet */
-    uint64_t differs;     /* not 0: there is more than one flow */
-    uint32_t n, ipv6;     /* packets, and those of IPv6 */
-    uint32_t padding;     /* bytes behind the IP packets */
-    uint32_t unverified;  /* packets whose checksum is not known to be right */
+    uint64_t
+        addresses; /* bits in which addresses differ from the first's: sources in the lower half, destinations in the upper */
+    uint32_t ports;      /* and ports, likewise */
+    uint32_t n, ipv6;    /* packets, and those of IPv6 */
+    uint32_t padding;    /* bytes behind the IP packets */
+    uint32_t unverified; /* packets whose checksum is not known to be right */
 };
 
 static inline uint32_t xs_plain_facts(const struct xs_plain_facts *f) {
+    bool to_one = !(f->addresses >> 32 | f->ports >> 16) && (!f->ipv6 || f->ipv6 == f->n);
+    bool one_flow = to_one && !f->addresses && !f->ports;
     return XS_ALL_PARSED | XS_ALL_PLAIN | (f->padding ? 0 : XS_ALL_TRIMMED) |
-           (f->unverified ? 0 : XS_ALL_VERIFIED) |
-           (f->differs || (f->ipv6 && f->ipv6 != f->n) ? 0 : XS_ALL_ONE_FLOW);
+           (f->unverified ? 0 : XS_ALL_VERIFIED) | (to_one ? XS_ALL_TO_ONE : 0) |
+           (one_flow ? XS_ALL_ONE_FLOW : 0);
 }
 
 /* A MAC address as a number. Reads 8 bytes: of a frame that has an Ethernet header, of a device that has more behind it. */
@@ -130,16 +135,22 @@ static inline uint64_t xs_plain_pseudo(const uint8_t *src_dst, uint32_t addr_byt
     return xs_csum_add(length + (uint64_t)__builtin_bswap16(IPPROTO_UDP), src_dst, 2 * (size_t)addr_bytes);
 }
 
-/* Adds to `differs` where `bytes` bytes at `a` and `b` do, a multiple of 4. */
-static inline __attribute__((always_inline)) void xs_plain_compare(uint64_t *differs, const uint8_t *a,
-                                                                   const uint8_t *b, uint32_t bytes) {
-    for (; bytes >= 8; bytes -= 8, a += 8, b += 8) {
-        uint64_t v, w;
-        memcpy(&v, a, 8);
-        memcpy(&w, b, 8);
-        *differs |= v ^ w;
-    }
-    if (bytes) *differs |= xs_plain_load32(a) ^ xs_plain_load32(b);
+/* Where two IPv4 packets' addresses and ports differ: they lie side by side, as loaded the source's is the lower half. */
+static inline void xs_plain_compare4(struct xs_plain_facts *facts, const uint8_t *l3) {
+    const uint8_t *a = l3 + XS_IPV4_SRC, *b = facts->first + XS_IPV4_SRC;
+    facts->addresses |= xs_csum_load64(a) ^ xs_csum_load64(b);
+    facts->ports |= xs_plain_load32(a + 8) ^ xs_plain_load32(b + 8);
+}
+
+static inline uint64_t xs_plain_differ16(const uint8_t *a, const uint8_t *b) {
+    return (xs_csum_load64(a) ^ xs_csum_load64(b)) | (xs_csum_load64(a + 8) ^ xs_csum_load64(b + 8));
+}
+
+static inline void xs_plain_compare6(struct xs_plain_facts *facts, const uint8_t *l3) {
+    const uint8_t *a = l3 + XS_IPV6_SRC, *b = facts->first + XS_IPV6_SRC;
+    uint64_t from = xs_plain_differ16(a, b) != 0, to = xs_plain_differ16(a + 16, b + 16) != 0;
+    facts->addresses |= from | to << 32;
+    facts->ports |= xs_plain_load32(a + 32) ^ xs_plain_load32(b + 32);
 }
 
 /* Fills the descriptor of a plain packet of `len` bytes at `eth`; false, and nothing done, when it is not one. */
@@ -156,8 +167,7 @@ static inline __attribute__((always_inline)) bool xs_plain_fill(const struct xs_
         if (unlikely(!xs_plain_fits(uh, payload, room))) return false;
         xs_plain_write(p, &self->fresh4, uh, len, payload, xs_ipv4_tos(l3));
         pseudo = xs_plain_pseudo(l3 + XS_IPV4_SRC, 4, uh);
-        /* addresses and ports lie side by side */
-        xs_plain_compare(&facts->differs, l3 + XS_IPV4_SRC, facts->first + XS_IPV4_SRC, 2 * 4 + 4);
+        xs_plain_compare4(facts, l3);
     } else {
         room -= XS_IPV6_BYTES - XS_IPV4_BYTES;
         if (unlikely((int32_t)room < 0 || !self->ipv6 || !xs_plain6(l3))) return false;
@@ -166,7 +176,7 @@ static inline __attribute__((always_inline)) bool xs_plain_fill(const struct xs_
         if (unlikely(!xs_plain_fits(uh, payload, room))) return false;
         xs_plain_write(p, &self->fresh6, uh, len, payload, xs_ipv6_traffic_class(l3));
         pseudo = xs_plain_pseudo(l3 + XS_IPV6_SRC, 16, uh);
-        xs_plain_compare(&facts->differs, l3 + XS_IPV6_SRC, facts->first + XS_IPV6_SRC, 2 * 16 + 4);
+        xs_plain_compare6(facts, l3);
         facts->ipv6++;
     }
     facts->padding += room - payload;

@@ -197,7 +197,6 @@ static inline bool ordinary4(uint32_t src) {
 struct known {
     uint32_t device;     /* IPv4: by this device came ... */
     uint64_t pair;       /* ... a packet for us from and to these addresses, as loaded */
-    uint32_t foreign;    /* IPv4: a source that is none of this host's; 0 = none known */
     bool any_here;       /* there is a ... */
     struct xs_addr here; /* ... destination that is here */
 };
@@ -210,6 +209,10 @@ static inline bool is_here(const struct xs_fib *fib, struct xs_addr dst, struct 
     return true;
 }
 
+static inline bool is_local4(const struct xs_fib *fib, uint32_t address) {
+    return xs_fib_may_be_local4(fib, address) && xs_fib_local(fib, xs_addr_of4(address));
+}
+
 /* input4() would deliver the packet. */
 static inline bool for_us4(const struct xs_fib *fib, const struct xs_device_config *device, const uint8_t *l3,
                            struct known *known) {
@@ -217,10 +220,7 @@ static inline bool for_us4(const struct xs_fib *fib, const struct xs_device_conf
     const struct xs_fib_family *f = &fib->family[0];
     if (!is_here(fib, xs_addr_of4(xs_ipv4_dst(l3)), known)) return false;
     if (!ordinary4(src) || device->rp_filter || f->custom_local || f->custom_rules) return false;
-    if (src == known->foreign || device->flags & XS_DEV_ACCEPT_LOCAL) return true;
-    if (xs_fib_local(fib, xs_addr_of4(src))) return false;
-    known->foreign = src;
-    return true;
+    return device->flags & XS_DEV_ACCEPT_LOCAL || !is_local4(fib, src);
 }
 
 /* input4() and input6() would deliver the packet. */
@@ -283,13 +283,36 @@ static __attribute__((noinline)) bool route(const struct xs_fib *fib, const stru
     return same;
 }
 
-/* What for_us() asks of one packet, it asks of addresses and device alone: it holds for all of a flow. A batch of which that is
- * known is as it came from the ring: nothing was routed before, there is no next hop to forget. */
-static void all_local(struct xs_batch *b) {
+/* ---- a batch at once: XS_ALL_TO_ONE ---- */
+
+/* No source of IPv4 packets is odd, or one of ours where that is a martian. */
+static bool sources_are_foreign4(const struct xs_fib *fib, const struct xs_device_config *device,
+                                 const struct xs_batch *b) {
+    const struct xs_mem mem = *b->mem;
+    const uint8_t *src =
+        mem.data + xs_pkt(b, 0)->l3_off + XS_IPV4_SRC; /* of plain packets: the same in each frame */
+    bool own = device->flags & XS_DEV_ACCEPT_LOCAL;
+    for (uint32_t i = 0, n = b->n; i < n; i++) {
+        uint32_t address = xs_get32(src + ((size_t)b->frame[i] << mem.frame_shift));
+        if (unlikely(!ordinary4(address) || (!own && is_local4(fib, address)))) return false;
+    }
+    return true;
+}
+
+/* What for_us() asks of one packet, it asks of its addresses and device alone. Of packets to one address, by one device, the first
+ * answers for all, but for the sources of IPv4. */
+static bool all_local(const struct xs_fib *fib, const struct xs_config *config, struct xs_batch *b) {
     struct xs_pkt *pkts = b->mem->pkt;
-    _Static_assert(XS_NEXTHOP_NONE == 0, "what napi writes");
-    xs_next_all(b, XS_ROUTING_RX_LOCAL);
+    const struct xs_pkt *first = xs_pkt(b, 0);
+    struct known known = {.device = XS_DEVICES_MAX};
+    if (!for_us(fib, config, first, xs_data(b, 0) + first->l3_off, &known)) return false;
+    if (!(first->flags & XS_PKT_IPV6) && !(b->facts & XS_ALL_ONE_FLOW) &&
+        !sources_are_foreign4(fib, &config->device[first->device], b))
+        return false;
+    _Static_assert(XS_NEXTHOP_NONE == 0, "what napi writes; a batch with facts is as it came from the ring");
     for (uint32_t i = 0, n = b->n; i < n; i++) pkts[b->frame[i]].flags |= XS_PKT_ROUTED_LOCAL;
+    xs_next_all(b, XS_ROUTING_RX_LOCAL);
+    return true;
 }
 
 void xs_routing_rx(struct xs_routing *self, struct xs_batch *b) {
@@ -300,10 +323,9 @@ void xs_routing_rx(struct xs_routing *self, struct xs_batch *b) {
     struct known known = {.device = XS_DEVICES_MAX};
     uint64_t same = 0;
     uint32_t n = b->n;
-    if (b->facts & XS_ALL_ONE_FLOW &&
-        for_us(fib, config, xs_pkt(b, 0), xs_data(b, 0) + xs_pkt(b, 0)->l3_off, &known))
-        return all_local(b);
-    b->facts &= ~XS_ALL_ONE_FLOW; /* what is asked of each may be answered differently, by TOS and mark */
+    if (b->facts & XS_ALL_TO_ONE && all_local(fib, config, b)) return;
+    b->facts &=
+        ~(XS_ALL_TO_ONE | XS_ALL_ONE_FLOW); /* each may be answered differently, by source, TOS and mark */
     for (uint32_t i = 0; i < n; i++) {
         uint32_t frame = b->frame[i];
         struct xs_pkt *p = &mem.pkt[frame];

@@ -255,8 +255,8 @@ static inline __attribute__((always_inline)) void receive_all(struct xs_udp *sel
 }
 
 /* The first begins a run, which the others join. */
-static void receive_flow(struct xs_udp *self, struct xs_batch *b, const struct xs_socket_table *t,
-                         struct sums *sums) {
+static void receive_run(struct xs_udp *self, struct xs_batch *b, const struct xs_socket_table *t,
+                        struct sums *sums) {
     struct xs_pkt *pkts = b->mem->pkt;
     struct search search = {.table = t};
     struct xs_inbox_run run = {0}; /* a copy of the search's, in registers; this one has no room */
@@ -280,13 +280,11 @@ static void receive_flow(struct xs_udp *self, struct xs_batch *b, const struct x
     sums->bytes += bytes;
 }
 
-/* What receive_flow() may be given: a flow to this host alone, from a peer whose address says all (note_scope). */
-static bool is_flow(const struct xs_batch *b) {
-    const uint32_t facts = XS_ALL_PLAIN | XS_ALL_VERIFIED | XS_ALL_ONE_FLOW;
-    if ((b->facts & facts) != facts) return false;
-    const struct xs_pkt *p = xs_pkt(b, 0);
-    if (p->flags & (XS_PKT_ROUTED_BROADCAST | XS_PKT_ROUTED_MULTICAST)) return false;
-    return !(p->flags & XS_PKT_IPV6) || !is_link_local(look_again(b, 0).ip + 8);
+/* What receive_run() may be given. Peers of plain packets say all by their address (note_scope). */
+static bool is_run(const struct xs_batch *b) {
+    const uint32_t facts = XS_ALL_PLAIN | XS_ALL_VERIFIED | XS_ALL_TO_ONE;
+    return (b->facts & facts) == facts &&
+           !(xs_pkt(b, 0)->flags & (XS_PKT_ROUTED_BROADCAST | XS_PKT_ROUTED_MULTICAST));
 }
 
 void xs_udp_rx(struct xs_udp *self, struct xs_batch *b) {
@@ -296,8 +294,8 @@ void xs_udp_rx(struct xs_udp *self, struct xs_batch *b) {
     self->busy = true;
     xs_next_all(b, XS_KEPT);
     if (t->mask >= MANY_SLOTS) fetch_slots(b, t);
-    if (likely(is_flow(b)))
-        receive_flow(self, b, t, &sums);
+    if (likely(is_run(b)))
+        receive_run(self, b, t, &sums);
     else if (b->facts & XS_ALL_PLAIN)
         receive_all(self, b, true, t, &sums);
     else

@@ -267,6 +267,11 @@ int xs_fib_create(const struct xs_fib_values *v, struct xs_fib **out) {
     }
     if (!rc) rc = find_here(fib);
     if (!rc) rc = set_build(&fib->local, v->locals, v->nlocals, false);
+    for (uint32_t i = 0; i < v->nlocals; i++) {
+        uint32_t bit =
+            xs_fib_bit4(xs_addr_to4(v->locals[i].address)); /* an IPv6 address has one too, for nothing */
+        fib->local4[bit / 64] |= 1ull << bit % 64;
+    }
     if (!rc) rc = set_build(&fib->groups, v->groups, v->ngroups, true);
     if (rc) {
         xs_fib_destroy(fib);

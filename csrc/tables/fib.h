@@ -87,7 +87,9 @@ struct xs_fib {
     struct xs_fib_source *source;
     struct xs_addr_set
         here; /* addresses to which everything is for this host, whatever else its packet says */
-    struct xs_addr_set local;  /* the host's addresses, whichever device has them */
+    struct xs_addr_set local; /* the host's addresses, whichever device has them */
+    uint64_t local4
+        [64]; /* a bit for each IPv4 address of them, by xs_fib_bit4(): few, so that most others have none */
     struct xs_addr_set groups; /* multicast groups by the device that joined: hashed with its ifindex */
     uint32_t ntables, nroutes, nhops, nnexthops, nsources, nlinks;
     struct xs_fib_link link[XS_DEVICES_MAX];
@@ -144,6 +146,13 @@ static inline bool xs_fib_is_here(const struct xs_fib *fib, struct xs_addr dst) 
 }
 
 /* The device that has the address, 0 = none has. */
+static inline uint32_t xs_fib_bit4(uint32_t address) { return address * 0x9e3779b9u >> 20; } /* of 64 * 64 */
+
+/* False: the address is none of this host's. True: xs_fib_local() knows. */
+static inline bool xs_fib_may_be_local4(const struct xs_fib *fib, uint32_t address) {
+    uint32_t bit = xs_fib_bit4(address);
+    return fib->local4[bit / 64] >> bit % 64 & 1;
+}
 static inline uint32_t xs_fib_local(const struct xs_fib *fib, struct xs_addr a) {
     return xs_addr_set_find(&fib->local, a);
 }

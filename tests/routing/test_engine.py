@@ -39,6 +39,7 @@ class Routed(Walk):
 
     def __init__(self, engine: str, *present: str, catch: tuple[str, ...]) -> None:
         super().__init__(*present, catch=catch)
+        self.dropped: dict[str, int] = {}
         self.layer = RoutingLayer()
         if engine == "python":
             devices = [Device(name, OURS[i], i, bytes(6), (0,)) for i, name in ((2, "a0"), (3, "b0"))]
@@ -52,7 +53,7 @@ class Routed(Walk):
         self.layer.apply(snapshot)
 
     def became(self, *rows: str) -> list[Any]:
-        """What became of the packets since the last call: those caught on `rows`, and the drops so far."""
+        """What became of the packets since the last call: those caught on `rows`, and the drops."""
         caught = [
             (row, packet.data, packet.flags & ROUTED, packet.device, packet.nexthop)
             for row in rows
@@ -60,10 +61,11 @@ class Routed(Walk):
         ]
         for row in rows:
             self.caught[row].clear()
-        return [
-            caught,
-            {name: n for name, n in self.walk.counters().items() if ".drop." in name and "catch" not in name},
-        ]
+        before, self.dropped = self.dropped, self.drops()
+        return [caught, {name: n - before.get(name, 0) for name, n in self.dropped.items() if n != before.get(name, 0)}]
+
+    def drops(self) -> dict[str, int]:
+        return {name: n for name, n in self.walk.counters().items() if ".drop." in name and "catch" not in name}
 
 
 @pytest.fixture(scope="module")
