@@ -280,8 +280,10 @@ int xs_walk_resume(struct xs_walk *w, uint32_t at, const uint8_t *next, const ui
         b->reason[i] = reason[i];
     }
     b->count = node->counter;
-    if (node->resumed) node->resumed(node->self, b);
-    forget(b);
+    if (node->resumed)
+        node->resumed(node->self, b); /* a layer's own row: no hook */
+    else
+        forget(b);
     if (w->trace) record(w, at, b);
     scatter(w, at, b);
     walk_pending(w, b);
