@@ -152,7 +152,7 @@ static int poll_all(struct xs_stack *stack, uint32_t budget, uint32_t *got) {
     int busy = 0;
     for (uint32_t i = 0; i < stack->nworkers; i++) {
         int rc = xs_worker_poll(stack->worker[i], budget);
-        if (stack->worker[i]->walk.parked) return 2;
+        if (xs_walk_parked(&stack->worker[i]->walk)) return 2;
         if (rc == -EBUSY)
             busy = 1;
         else if (rc < 0)

@@ -62,7 +62,7 @@ static void park(struct xs_walk *w, uint32_t at, struct xs_batch *b) {
         q->frame[q->n++] = b->frame[i];
         b->next[i] = XS_KEPT;
     }
-    w->parked |= 1ull << at;
+    atomic_store_explicit(&w->parked, xs_walk_parked(w) | 1ull << at, memory_order_relaxed);
 }
 
 #ifdef XS_DEBUG
@@ -272,7 +272,8 @@ int xs_walk_resume(struct xs_walk *w, uint32_t at, const uint8_t *next, const ui
     if (at >= w->nnodes || node->fn || n > node->parked.n) return -EINVAL;
     struct xs_batch *b = xs_walk_begin(w, now_ns);
     load(&node->parked, n, b);
-    if (!node->parked.n) w->parked &= ~(1ull << at);
+    if (!node->parked.n)
+        atomic_store_explicit(&w->parked, xs_walk_parked(w) & ~(1ull << at), memory_order_relaxed);
     b->node = at;
     for (uint32_t i = 0; i < n; i++) {
         xs_own(b->mem, b->frame[i], XS_WALKING);
@@ -291,7 +292,7 @@ int xs_walk_resume(struct xs_walk *w, uint32_t at, const uint8_t *next, const ui
 }
 
 bool xs_walk_is_parked(const struct xs_walk *w, uint32_t frame) {
-    for (uint64_t left = w->parked; left; left &= left - 1) {
+    for (uint64_t left = xs_walk_parked(w); left; left &= left - 1) {
         const struct xs_pending *q = &w->node[__builtin_ctzll(left)].parked;
         for (uint32_t i = 0; i < q->n; i++)
             if (q->frame[i] == frame) return true;

@@ -72,8 +72,8 @@ struct xs_walk {
     const struct xs_mem *mem;
     struct xs_pool *pool;
     uint32_t nnodes;
-    uint64_t pending; /* bit per node with packets waiting */
-    uint64_t parked;  /* bit per Python hook with parked packets */
+    uint64_t pending;         /* bit per node with packets waiting */
+    _Atomic(uint64_t) parked; /* bit per Python hook with parked packets; written by who drives */
     uint32_t backward;
     struct xs_trace *trace; /* NULL: not tracing */
     struct xs_ledger ledger;
@@ -95,6 +95,11 @@ void xs_walk_tick(struct xs_walk *w, uint64_t now_ns);
  * parked since Python looked: those stay. Returns n, or -EINVAL when so many are not parked there. */
 int xs_walk_resume(struct xs_walk *w, uint32_t at, const uint8_t *next, const uint16_t *reason, uint32_t n,
                    uint64_t now_ns);
+
+/* Which Python hooks have packets, a bit each. Any thread may ask; what it does about it, it does as the one who drives. */
+static inline uint64_t xs_walk_parked(const struct xs_walk *w) {
+    return atomic_load_explicit(&w->parked, memory_order_relaxed);
+}
 
 /* Whether the packet waits for a Python hook. Looks at all that does: for packets that Python has to do with anyway. */
 bool xs_walk_is_parked(const struct xs_walk *w, uint32_t frame);

@@ -110,7 +110,7 @@ static uint32_t poll_port(struct xs_worker *w, uint32_t port, uint32_t budget, u
         total += got;
         if (b->n) xs_walk_run(&w->walk, w->rx_entry);
         xs_napi_refill(&w->napi, port);
-    } while (got == XS_WEIGHT && total < budget && !w->walk.parked);
+    } while (got == XS_WEIGHT && total < budget && !xs_walk_parked(&w->walk));
     return total;
 }
 
@@ -160,14 +160,14 @@ static void look_for_faults(struct xs_worker *w, uint64_t now) {
 
 int xs_worker_poll(struct xs_worker *w, uint32_t budget) {
     if (!xs_worker_enter(w)) return -EBUSY;
-    if (w->walk.parked) { /* Python has to say first where those go */
+    if (xs_walk_parked(&w->walk)) { /* Python has to say first where those go */
         xs_worker_leave(w);
         return -EAGAIN;
     }
     uint64_t now = xs_stack_now_ns(w->stack);
     uint32_t total = 0;
     xs_pool_drain(&w->pool);
-    for (uint32_t k = 0; k < w->napi.nports && !w->walk.parked; k++)
+    for (uint32_t k = 0; k < w->napi.nports && !xs_walk_parked(&w->walk); k++)
         total += poll_port(w, (w->napi.next_port + k) % w->napi.nports, budget, now);
     if (w->napi.nports) w->napi.next_port = (w->napi.next_port + 1) % w->napi.nports;
     xs_walk_tick(&w->walk, now);
@@ -181,7 +181,7 @@ int xs_worker_poll(struct xs_worker *w, uint32_t budget) {
 
 int xs_worker_tick(struct xs_worker *w) {
     if (!xs_worker_enter(w)) return -EBUSY;
-    int rc = w->walk.parked ? -EAGAIN : 0;
+    int rc = xs_walk_parked(&w->walk) ? -EAGAIN : 0;
     if (!rc) {
         xs_walk_tick(&w->walk, xs_stack_now_ns(w->stack));
         xs_worker_finish(w);
@@ -205,7 +205,7 @@ int xs_worker_run(struct xs_worker *w, uint32_t budget, int timeout_ms) {
     uint64_t end = xs_monotonic_ns() + (uint64_t)timeout_ms * 1000000u; /* whatever the stack's clock says */
     do {
         int got = xs_worker_poll(w, budget);
-        if (w->walk.parked) return 1;
+        if (xs_walk_parked(&w->walk)) return 1;
         if (got == -EBUSY) {
             sched_yield();
             continue;
@@ -297,7 +297,7 @@ void xs_worker_hold(struct xs_worker *w) {
 void xs_worker_unhold(struct xs_worker *w) { xs_worker_leave(w); }
 
 int xs_worker_reset_nodes(struct xs_worker *w) {
-    if (w->walk.parked) return -EBUSY;
+    if (xs_walk_parked(&w->walk)) return -EBUSY;
     if (w->walk.trace) { /* what is recorded names nodes by number: no more of it */
         w->walk.trace->want = 0;
         w->walk.trace->cap = w->walk.trace->n;

@@ -17,7 +17,7 @@ int xs_worker_add_engine(struct xs_worker *w, const char *name) {
     return at;
 }
 
-uint64_t xs_worker_parked(struct xs_worker *w) { return w->walk.parked; }
+uint64_t xs_worker_parked(struct xs_worker *w) { return xs_walk_parked(&w->walk); }
 
 int xs_worker_parked_frames(struct xs_worker *w, uint32_t at, uint32_t *frames, uint32_t cap) {
     if (at >= w->walk.nnodes) return -EINVAL;

@@ -48,6 +48,13 @@ static int take_home(struct xs_worker *w, const struct xs_xsk *x) {
     return home;
 }
 
+/* The node where packets count that waited to be sent. */
+static uint32_t tx_node(const struct xs_walk *w) {
+    for (uint32_t at = 0; at < w->nnodes; at++)
+        if (w->node[at].def == &xs_napi_tx_def) return at;
+    return 0;
+}
+
 static int detach_port(struct xs_worker *w, uint32_t at) {
     struct xs_port *port = &w->napi.port[at];
     struct xs_xsk *x = port->xsk;
@@ -56,7 +63,7 @@ static int detach_port(struct xs_worker *w, uint32_t at) {
     for (; port->backlog_n; port->backlog_n--) { /* what waited for room can go nowhere now */
         uint32_t frame = port->backlog[port->backlog_head];
         port->backlog_head = (port->backlog_head + 1) % XS_TX_BACKLOG;
-        xs_walk_drop(&w->walk, w->rx_entry < XS_NODES_MAX ? w->rx_entry : 0, frame, XS_REASON_DEVICE_GONE);
+        xs_walk_drop(&w->walk, tx_node(&w->walk), frame, XS_REASON_DEVICE_GONE);
     }
     x->ops->close(x);
     int home = take_home(w, x);

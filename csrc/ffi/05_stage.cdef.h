@@ -18,6 +18,7 @@ struct xs_pkt {
     uint32_t mark;
     uint32_t hash;
     uint32_t nexthop;
+    uint32_t truesize; /* in the place of nexthop */
     uint32_t ct;
     uint32_t frag;
     uint32_t seg;

@@ -98,11 +98,14 @@ struct xs_pkt {
     uint8_t queue;        /* RX queue; on transmit the TX queue */
     uint32_t mark;        /* skb->mark */
     uint32_t hash;        /* flow hash, 0 = not computed */
-    uint32_t nexthop;     /* index of the next hop, by routing. QUEUED, LENT: truesize charged, bytes */
-    uint32_t ct;          /* conntrack entry, 0 = none */
-    uint32_t frag;        /* next frame of the same packet, or XS_NO_FRAME */
-    uint32_t seg;         /* next packet of a GRO chain, or XS_NO_FRAME */
-    uint16_t sport;       /* transport ports, host order; set by udp */
+    union {
+        uint32_t nexthop;  /* id of the next hop, by routing */
+        uint32_t truesize; /* QUEUED, LENT: what the queue was charged for the packet, bytes */
+    };
+    uint32_t ct;    /* conntrack entry, 0 = none */
+    uint32_t frag;  /* next frame of the same packet, or XS_NO_FRAME */
+    uint32_t seg;   /* next packet of a GRO chain, or XS_NO_FRAME */
+    uint16_t sport; /* transport ports, host order; set by udp */
     uint16_t dport;
     uint8_t owner;        /* enum xs_owner; written by whoever takes the frame */
     uint8_t owner_device; /* FILLED, TRANSMITTING: device of the ring. QUEUED, LENT: worker that queued it */

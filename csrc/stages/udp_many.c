@@ -22,6 +22,7 @@ int xs_udp_clone(struct xs_udp *self, struct xs_batch *b, uint32_t i) {
         to = p->frag = xs_pool_get(self->pool, mem);
         if (to == XS_NO_FRAME) {
             xs_drop(b, (uint32_t)at, XS_REASON_NOMEM);
+            b->count[XS_UDP_RX_CLONES_LOST]++;
             return -1;
         }
     }

@@ -54,7 +54,7 @@ static inline uint16_t xs_inbox_put(struct xs_inbox *self, struct xs_socket *s, 
     struct xs_pkt *p = &self->mem->pkt[frame];
     uint8_t worker = (uint8_t)self->worker;
     p->socket = s->index;
-    p->nexthop = truesize; /* routing is behind us: on a queue the field says what the packet was charged */
+    p->truesize = truesize;
     for (;;) {
         p->owner = XS_QUEUED;
         p->owner_device = worker;
@@ -104,7 +104,7 @@ static inline bool xs_inbox_add(struct xs_inbox_run *r, struct xs_pkt *p, uint32
     r->room -= truesize;
     r->slot[r->prod++ & r->mask] = frame;
     p->socket = r->socket;
-    p->nexthop = truesize;
+    p->truesize = truesize;
     p->owner = XS_QUEUED;
     p->owner_device = r->worker;
     return true;

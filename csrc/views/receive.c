@@ -19,7 +19,7 @@ static void taken(struct xs_socket *s, struct xs_spsc *ring, const struct xs_mem
              released = 0;
     for (uint32_t i = 0; i < n; i++) {
         struct xs_pkt *p = &pkts[frames[i]];
-        deficit += p->nexthop;
+        deficit += p->truesize;
         p->owner = XS_LENT;
         for (uint32_t f = p->frag; unlikely(f != XS_NO_FRAME); f = pkts[f].frag) pkts[f].owner = XS_LENT;
         if (likely(deficit < lump)) continue;

@@ -213,7 +213,7 @@ bool views_transmit(struct socket_view *v, struct outgoing *out, uint32_t n) {
         out[i].error = xs_reason_error(reason);
         if (!reason || reason == XS_REASON_QDISC_DROP) v->tx_device = mem->pkt[out[i].frame].device;
     }
-    v->parked = w->walk.parked;
+    v->parked = xs_walk_parked(&w->walk);
     if (v->parked) note_parked(v, &w->walk, out, n);
     xs_worker_finish(w);
     xs_worker_leave(w);

@@ -176,6 +176,16 @@ def test_kicks_that_are_refused_are_tried_again() -> None:
         assert walk.sent("a0") == frames(20)
 
 
+def test_what_waits_to_be_sent_when_its_queue_goes_is_dropped_there() -> None:
+    with echo(TestDevice("a0", rings=Rings(rx=64, tx=8, fill=64, completion=64))) as walk:
+        walk.faults("a0", kick_again=1000)
+        walk.inject("a0", *frames(20))
+        walk.step()
+        assert walk.core.ledger().held == 12
+    assert walk.drops() == {"DEVICE_GONE": 12}
+    assert walk.counters()["napi.tx.drop.DEVICE_GONE"] == 12
+
+
 def test_one_kick_sends_32_descriptors_as_copy_mode_does() -> None:
     with echo() as walk:
         walk.inject("a0", *frames(100))

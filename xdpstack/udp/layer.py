@@ -19,8 +19,8 @@ Drops:
     SOCKET_FILTER: the socket's filter (classic BPF) returned 0.
     SOCKET_RCVBUFF: the socket's receive buffer is full.
     PROTO_MEM: the sockets together have all of the worker's frames but what its rings, and sending, are to have.
-    NOMEM: the copy that one of several sockets gets was begun, and there are no frames for the rest of it. Where not even the
-        first is left, or the batch is full, there is no packet that could be dropped: counted as clones_lost alone.
+    NOMEM: frames ran out within the copy that one of several sockets gets. A copy that could not even be begun is no
+        packet yet: the counter clones_lost has both.
 Holds: nothing. What is queued is the reader's; the tick publishes it, once per poll.
 State: the table of sockets, published by this layer (native.py); each socket's counters, by their one writer each.
 Cost: benchmarks/stages/bench_udp.py
