@@ -44,7 +44,10 @@ class Bench:
 
             sock = self.host.udp.open((here, 7))
             others = [Bound(n, 4, packed(here), n) for n in range(500, 65535)]
-            native.publish(self.host.core, [(sock.bound, sock.pointer)] + [(b, sock.pointer) for b in others])
+            native.publish(
+                self.host.core,
+                [(sock._endpoint.bound, sock._endpoint.pointer)] + [(b, sock._endpoint.pointer) for b in others],
+            )
             return sock
         return self.host.udp.open((here, 7))
 

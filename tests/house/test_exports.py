@@ -2,6 +2,8 @@
 
 import importlib
 import inspect
+import re
+import socket
 import subprocess
 import sys
 from types import ModuleType
@@ -64,6 +66,10 @@ def test_the_package_says_that_it_is_typed() -> None:
 STACK = """addresses close counters devices driven events frames frames_by_owner hook info ledger poll reasons run snapshot
     stop trace_read trace_start trace_stop udp unhook"""
 
+SOCKET = """attach_filter close closed connect errors family fileno getblocking getpeername getsockname getsockopt
+    gettimeout proto recv recv_batch recv_into recvfrom recvfrom_into reserved send send_batch sendto setblocking setsockopt
+    settimeout stats type"""
+
 
 def test_a_stack_shows_what_is_for_users() -> None:
     """What its own parts ask of it is xdpstack/host.py."""
@@ -71,3 +77,12 @@ def test_a_stack_shows_what_is_for_users() -> None:
         mine = {name for name in dir(xdpstack.Stack) if not name.startswith("_")}
         made = {name for name in vars(stack) if not name.startswith("_")} - {"backend"}
     assert mine | made == set(STACK.split())
+
+
+def test_a_socket_shows_what_is_for_users() -> None:
+    """What its layer does with it is xdpstack/udp/endpoint.py. What `socket.socket` has not is in docs/sockets.md."""
+    with memory_stack() as stack, stack.udp(("", 7)) as sock:
+        shown = {name for name in dir(sock) if not name.startswith("_")}
+    assert shown == set(SOCKET.split())
+    document = text("docs/sockets.md")
+    assert [name for name in shown - set(dir(socket.socket)) if not re.search(rf"`(sock\.)?{name}\b", document)] == []

@@ -142,7 +142,7 @@ def test_port_0_is_the_kernels_choice(host: ByHandHost) -> None:
 
 def test_options_are_the_kernels(host: ByHandHost) -> None:
     sock = opened(host, V4)
-    assert sock.shadow is not None
+    assert sock._endpoint.shadow is not None
     for level, name, value, held in (
         (socket.SOL_SOCKET, socket.SO_RCVBUF, 5000, 10000),
         (socket.SOL_SOCKET, socket.SO_RCVBUF, 1, 2304),
@@ -150,7 +150,7 @@ def test_options_are_the_kernels(host: ByHandHost) -> None:
         (socket.IPPROTO_IP, socket.IP_TTL, 9, 9),
     ):
         sock.setsockopt(level, name, value)
-        assert sock.getsockopt(level, name) == sock.shadow.getsockopt(level, name) == held
+        assert sock.getsockopt(level, name) == sock._endpoint.shadow.getsockopt(level, name) == held
     assert sock.stats()["rcvbuf"] == 2304
     with pytest.raises(OSError, match="Invalid argument"):
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 256)
@@ -231,8 +231,8 @@ def test_steady_traffic_does_not_starve_the_shadow(host: ByHandHost) -> None:
     tick(5_000_000_000)
     with kernel_client(SENDER) as client:
         client.sendto(b"slow", V4)
-        assert sock.shadow is not None
-        assert select.select([sock.shadow], [], [], 5)[0]
+        assert sock._endpoint.shadow is not None
+        assert select.select([sock._endpoint.shadow], [], [], 5)[0]
         tick(5_000_900_000)
         assert sock.stats()["queued"] == 0
         tick(5_001_000_000)

@@ -73,7 +73,7 @@ def test_a_queue_that_others_look_at_stays_where_it_is() -> None:
     sock = host.udp.open(("10.0.0.1", 7), reserve=False)
     bystander = load("feed_harness.c")
     bystander.feed_ring.restype = ctypes.c_void_p
-    queue = ctypes.c_void_p(int(ffi.cast("uintptr_t", sock.pointer)))
+    queue = ctypes.c_void_p(int(ffi.cast("uintptr_t", sock._endpoint.pointer)))
 
     def resize(size: int) -> tuple[Any, int]:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)

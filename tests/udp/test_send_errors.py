@@ -112,7 +112,9 @@ def test_each_datagram_of_a_batch_fails_for_itself() -> None:
 def test_a_pending_error_is_raised_before_a_batch_is_sent() -> None:
     host = ByHandHost([b"\x0a\0\0\1"])
     sock = host.udp.open(("10.0.0.1", 7))
-    load("feed_harness.c").set_error(ctypes.c_void_p(int(ffi.cast("uintptr_t", sock.pointer))), errno.ECONNREFUSED)
+    load("feed_harness.c").set_error(
+        ctypes.c_void_p(int(ffi.cast("uintptr_t", sock._endpoint.pointer))), errno.ECONNREFUSED
+    )
     with pytest.raises(ConnectionRefusedError):
         sock.send_batch([b"a"], ("10.0.0.2", 9))
     assert host.take_sent() == []

@@ -485,7 +485,7 @@ def test_what_cannot_be_connected_stays_as_it_was(
     with host.udp.open(("", 0)) as sock:
         if peer:
             sock.connect(peer)
-        before = (sock.bound, sock.getsockname(), list(host.claims), kernels[0].getsockname())
+        before = (sock._endpoint.bound, sock.getsockname(), list(host.claims), kernels[0].getsockname())
 
         def refuses(*arguments: object) -> None:
             raise OSError(errno.ENOSPC, "full")
@@ -494,7 +494,7 @@ def test_what_cannot_be_connected_stays_as_it_was(
             patched.setattr(*(("xdpstack.udp.native.publish",) if fails == "publish" else (host, "claim")), refuses)
             with pytest.raises(OSError, match="full"):
                 sock.connect(("127.0.0.2", 1001))
-        assert (sock.bound, sock.getsockname(), list(host.claims), kernels[0].getsockname()) == before
+        assert (sock._endpoint.bound, sock.getsockname(), list(host.claims), kernels[0].getsockname()) == before
         if peer:
             assert kernels[0].getpeername() == sock.getpeername() == peer
         else:
@@ -585,7 +585,7 @@ def test_the_layer_says_what_becomes_of_a_datagram(host: ByHandHost) -> None:
         datagram(b"four", port=8),
     ]
     verdicts = [receive(one, host.udp.bounds) for one in stream]
-    index = [one.bound.index for one in (exact, both, both, only6)]
+    index = [one._endpoint.bound.index for one in (exact, both, both, only6)]
     assert [verdict.sockets for verdict in verdicts] == [(n,) for n in index] + [()]
     assert verdicts[-1].reason == "NO_SOCKET"
     host.arrive(*stream)

@@ -12,7 +12,7 @@ from xdpstack.udp.host import Host
 from xdpstack.udp.semantics import Bound, keys
 
 if TYPE_CHECKING:
-    from xdpstack.udp.socket import UdpSocket
+    from xdpstack.udp.endpoint import Endpoint
 
 
 class Claims:
@@ -23,7 +23,7 @@ class Claims:
         self._users: Counter[SocketClaim] = Counter()
         self._how: dict[int, tuple[int | None, bool]] = {}
 
-    def add(self, one: UdpSocket, vlan: int | None, broadcast: bool) -> None:
+    def add(self, one: Endpoint, vlan: int | None, broadcast: bool) -> None:
         """Lift what is for a socket. All of its claims are made, or none."""
         self._how[one.bound.index] = (vlan, broadcast)
         self._take(self._of(one.bound))
@@ -36,7 +36,7 @@ class Claims:
         """It is bound otherwise than that: lift no more what was for it then alone."""
         self._give(self._of(bound))
 
-    def remove(self, one: UdpSocket) -> None:
+    def remove(self, one: Endpoint) -> None:
         """Lift no more what is for a socket alone."""
         if one.bound.index in self._how:
             self._give(self._of(one.bound))

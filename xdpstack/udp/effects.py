@@ -22,7 +22,7 @@ from xdpstack.udp.options import (
 )
 
 if TYPE_CHECKING:
-    from xdpstack.udp.socket import UdpSocket
+    from xdpstack.udp.endpoint import Endpoint
 
 SOL, IP, IP6 = socket.SOL_SOCKET, socket.IPPROTO_IP, socket.IPPROTO_IPV6
 
@@ -54,7 +54,7 @@ RECEIVE_BUFFER = {(SOL, socket.SO_RCVBUF), (SOL, SO_RCVBUFFORCE)}
 MULTICAST_DEVICE = {(IP, socket.IP_MULTICAST_IF), (IP6, socket.IPV6_MULTICAST_IF)}
 
 
-def apply(one: UdpSocket, level: int, name: int, value: int) -> bool:
+def apply(one: Endpoint, level: int, name: int, value: int) -> bool:
     """Take over an option that now has `value`. True when the lookup has to know: publish."""
     key = (level, name)
     if key in RECEIVE_BUFFER:
@@ -71,7 +71,7 @@ def apply(one: UdpSocket, level: int, name: int, value: int) -> bool:
     return False
 
 
-def default(one: UdpSocket, level: int, name: int) -> int:
+def default(one: Endpoint, level: int, name: int) -> int:
     """The value of an option that was not set and that no kernel socket can be asked for."""
     key = (level, name)
     if key in RECEIVE_BUFFER:
@@ -88,7 +88,7 @@ def default(one: UdpSocket, level: int, name: int) -> int:
     return 0
 
 
-def discovery(one: UdpSocket) -> int:
+def discovery(one: Endpoint) -> int:
     """IP_MTU_DISCOVER of a new socket: net.ipv4.ip_no_pmtu_disc turns it off (inet_create)."""
     if one.shadow is not None:
         return one.shadow.getsockopt(IP, IP_MTU_DISCOVER)

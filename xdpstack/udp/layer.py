@@ -70,6 +70,7 @@ from xdpstack.udp import binding, effects, native, shadow
 from xdpstack.udp.address import Address, bare, choose_family, is_any, is_scoped, mapped, packed, resolve
 from xdpstack.udp.bpf import Instruction
 from xdpstack.udp.claims import Claims
+from xdpstack.udp.endpoint import Endpoint, view_of
 from xdpstack.udp.host import Host
 from xdpstack.udp.semantics import Bound, Family, header, is_multicast, receive
 from xdpstack.udp.socket import UdpSocket
@@ -96,7 +97,7 @@ class UdpLayer:
         self.sends_through = sends_through
         self.unread_at_close = 0
         self._lock = threading.RLock()
-        self._sockets: list[UdpSocket] = []  # newest first: the order of precedence
+        self._sockets: dict[Endpoint, UdpSocket] = {}  # oldest first
         self.waiting = Waiting(host)
         self._claims = Claims(host)
         self._next_index = 0
@@ -104,12 +105,12 @@ class UdpLayer:
     @property
     def sockets(self) -> tuple[UdpSocket, ...]:
         """The open sockets, newest first."""
-        return tuple(self._sockets)
+        return tuple(reversed(list(self._sockets.values())))
 
     @property
     def bounds(self) -> tuple[Bound, ...]:
-        """What the lookup knows of the open sockets, newest first. A socket's index is `one.bound.index`."""
-        return tuple(one.bound for one in list(self._sockets))
+        """What the lookup knows of the open sockets, newest first: the order of precedence."""
+        return tuple(one.bound for one in reversed(list(self._sockets)))
 
     def process(self, batch: UdpBatch) -> None:
         """Decide what nobody has decided yet of a batch of udp.rx or udp.tx, by the definition (semantics.py)."""
@@ -118,10 +119,6 @@ class UdpLayer:
                 packet.decide(receive(packet.datagram, batch.sockets))
             else:
                 packet.prepend(header(packet.outgoing))
-
-    def view(self, index: int, view: Any) -> Any:
-        """What a socket sends and receives by; `index` is the socket's."""
-        return view if self.sends_through is None else self.sends_through(index, view)
 
     # ---- opening ----
 
@@ -190,7 +187,7 @@ class UdpLayer:
             return bound
         if not is_any(address) and not is_multicast(address) and bare(address) not in self.host.local_addresses():
             raise shadow.not_available(self.host, wanted)
-        taken = [other.bound for other in self._sockets]
+        taken = self.bounds
         if not port:
             return binding.with_free_port(bound, taken)
         other = None if reuse else binding.conflict(bound, taken)
@@ -230,9 +227,12 @@ class UdpLayer:
             (lib.XS_SOCKET_RECVERR if recverr else 0) | (lib.XS_SOCKET_V6ONLY if bound.v6only else 0),
             0,
         )
-        made = UdpSocket(self, bound, pointer, kernel, ifindex)
+        view = view_of(self.host, pointer)
+        if self.sends_through is not None:
+            view = self.sends_through(bound.index, view)
+        made = Endpoint(self.host, bound, pointer, view, kernel, ifindex)
         native.set_sending(pointer, discover=effects.discovery(made))
-        self._sockets.insert(0, made)
+        self._sockets[made] = UdpSocket(self, made)
         self._next_index += 1
         try:
             self._publish()
@@ -244,7 +244,7 @@ class UdpLayer:
         except BaseException:
             self._forget(made)
             raise
-        return made
+        return self._sockets[made]
 
     def _is_group(self, address: bytes) -> bool:
         """Datagrams come to it, and none are sent from it: __inet_bind leaves the choice of the source to routing."""
@@ -259,11 +259,11 @@ class UdpLayer:
         )
 
     def _publish(self) -> None:
-        native.publish(self.host.core, [(one.bound, one.pointer) for one in self._sockets])
+        native.publish(self.host.core, [(one.bound, one.pointer) for one in reversed(self._sockets)])
 
     # ---- connecting ----
 
-    def connect(self, one: UdpSocket, peer: Address) -> Address:
+    def connect(self, one: Endpoint, peer: Address) -> Address:
         """For a socket: fix its peer; returns it as the kernel has it. Raises OSError as the system call does."""
         with self._lock:
             before = one.bound
@@ -296,7 +296,7 @@ class UdpLayer:
             lib.xs_socket_set_flags(one.pointer, lib.XS_SOCKET_CONNECTED, 0)
             return peer
 
-    def _bind_to_device(self, one: UdpSocket, ifindex: int) -> None:
+    def _bind_to_device(self, one: Endpoint, ifindex: int) -> None:
         """Follow the kernel socket, which connecting to a link-local peer binds to a device even where it then fails."""
         devices = {0: None} | {each.ifindex: each.index for each in self.host.devices}
         index = devices.get(ifindex, native.OTHER_DEVICE)
@@ -304,7 +304,7 @@ class UdpLayer:
         one.bound = replace(one.bound, device=index)
         one.ifindex = ifindex
 
-    def _route(self, one: UdpSocket, peer: Address) -> tuple[bytes, Address]:
+    def _route(self, one: Endpoint, peer: Address) -> tuple[bytes, Address]:
         """Our address towards `peer`, and the peer as the kernel understood it."""
         bound = one.bound
         if one.shadow is not None:
@@ -324,10 +324,10 @@ class UdpLayer:
             raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
         return mapped(source), peer
 
-    def _source(self, one: UdpSocket, peer: Address) -> bytes:
+    def _source(self, one: Endpoint, peer: Address) -> bytes:
         """The source that a connected socket has from routing although it is bound to a group; all zero: none."""
         kind = socket.AF_INET if one.bound.family == 4 else socket.AF_INET6
-        asked = self.host.kernel_socket(kind, socket.SOCK_DGRAM) if one.reserved else None
+        asked = self.host.kernel_socket(kind, socket.SOCK_DGRAM) if one.shadow is not None else None
         if asked is None:
             source = self.host.source_address(bare(packed(peer, one.bound.family)), one.bound.device)
             return mapped(source) if source else bytes(16)
@@ -344,13 +344,13 @@ class UdpLayer:
 
     # ---- options, for sockets ----
 
-    def apply_option(self, one: UdpSocket, level: int, name: int, value: int) -> None:
+    def apply_option(self, one: Endpoint, level: int, name: int, value: int) -> None:
         """Do to our side of a socket what an option says that now has `value`."""
         with self._lock:
             if effects.apply(one, level, name, value):
                 self._publish()
 
-    def attach_filter(self, one: UdpSocket, program: Sequence[Instruction]) -> None:
+    def attach_filter(self, one: Endpoint, program: Sequence[Instruction]) -> None:
         """Have a checked program judge what comes for a socket, by either way in."""
         with self._lock:
             if one.shadow is not None:
@@ -360,7 +360,7 @@ class UdpLayer:
 
     # ---- closing ----
 
-    def close_socket(self, one: UdpSocket) -> None:
+    def close_socket(self, one: Endpoint) -> None:
         """Claim out, what is under way onto the queue, then nothing feeds it any more; what nobody read is counted."""
         try:
             self.host.check()
@@ -371,7 +371,8 @@ class UdpLayer:
         except ValueError:
             pass  # the stack is closed: there is still this to give back
         with self._lock:
-            if one not in self._sockets:
+            closed = self._sockets.get(one)
+            if closed is None:
                 return
             self._claims.remove(one)
             self.waiting.take_in()
@@ -380,12 +381,11 @@ class UdpLayer:
                 unread += shadow.close(one.shadow)
         if unread:
             self.unread_at_close += unread
-            log.info("%r closed with %d datagrams that nobody had read", one, unread)
+            log.info("%r closed with %d datagrams that nobody had read", closed, unread)
 
-    def _forget(self, one: UdpSocket) -> int:
+    def _forget(self, one: Endpoint) -> int:
         """Out of the table, away from its worker; returns how many datagrams were on its queue."""
-        if one in self._sockets:
-            self._sockets.remove(one)
+        self._sockets.pop(one, None)
         self._publish()
         if one.shadow is not None:
             lib.xs_socket_set_shadow(self.host.core.pointer, one.pointer, -1)

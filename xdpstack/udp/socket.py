@@ -26,8 +26,8 @@ from xdpstack.native import ffi, lib, views
 from xdpstack.native.core import BUDGET
 from xdpstack.udp import bpf, effects, options
 from xdpstack.udp.address import Address, is_scoped, nth, resolve, resolve_many, unpacked
+from xdpstack.udp.endpoint import Endpoint
 from xdpstack.udp.errors import SocketError
-from xdpstack.udp.semantics import Bound
 from xdpstack.udp.waiting import DONTWAIT
 
 if TYPE_CHECKING:
@@ -42,19 +42,15 @@ ERRORS_KEPT = 64
 class UdpSocket:
     """One UDP socket of a stack. Made by `stack.udp()`; a context manager; any thread may use it.
 
-    `family`, `type` and `proto` are as Python's; `reserved` says whether a kernel socket backs it. `bound` is what the
-    lookup knows of it. `pointer` (the C socket), `shadow` (the kernel socket) and `ifindex` (of its device, or 0) are the
-    layer's.
+    `family`, `type` and `proto` are as Python's; `reserved` says whether a kernel socket backs it.
     """
 
-    def __init__(self, layer: UdpLayer, bound: Bound, pointer: Any, shadow: socket.socket | None, ifindex: int) -> None:
-        core = layer.host.core
+    def __init__(self, layer: UdpLayer, endpoint: Endpoint) -> None:
         self._layer = layer
         self._waiting = layer.waiting
-        self.host = layer.host
-        self.pointer = pointer
-        self.shadow = shadow
-        self.ifindex = ifindex
+        self._host = layer.host
+        self._endpoint = endpoint
+        self._view: views.Socket = endpoint.view
         self._peer: Address | None = None
         self._timeout: float | None = None
         self._epoll: select.epoll | None = None
@@ -62,18 +58,13 @@ class UdpSocket:
         self._lock = threading.Lock()
         self._values: dict[tuple[int, int], int] = {}
         self._errors: deque[SocketError] = deque(maxlen=ERRORS_KEPT)
-        view = views.Socket(
-            int(ffi.cast("uintptr_t", pointer)), int(ffi.cast("uintptr_t", core.pointer)), (core.umem, pointer)
-        )
-        self._view: views.Socket = layer.view(bound.index, view)
-        self.bound = bound
 
     # ---- who it is ----
 
     @property
     def family(self) -> socket.AddressFamily:
         """AF_INET or AF_INET6."""
-        return socket.AF_INET if self.bound.family == 4 else socket.AF_INET6
+        return socket.AF_INET if self._endpoint.bound.family == 4 else socket.AF_INET6
 
     @property
     def proto(self) -> int:
@@ -83,12 +74,14 @@ class UdpSocket:
     @property
     def reserved(self) -> bool:
         """Whether a kernel socket reserves the port and takes what is not lifted."""
-        return self.shadow is not None
+        return self._endpoint.shadow is not None
 
     def getsockname(self) -> Address:
         """Our address: (host, port), or for IPv6 (host, port, flowinfo, scope_id)."""
-        scope = self.ifindex if is_scoped(self.bound.address) else 0
-        return unpacked(self.bound.address, self.bound.port, self.bound.family, scope)
+        bound = self._endpoint.bound
+        return unpacked(
+            bound.address, bound.port, bound.family, self._endpoint.ifindex if is_scoped(bound.address) else 0
+        )
 
     def getpeername(self) -> Address:
         """The address given to `connect()`; OSError(ENOTCONN) when there is none."""
@@ -135,14 +128,14 @@ class UdpSocket:
             return got
         while True:
             left = -1 if deadline is None else max(0, round((deadline - time.monotonic()) * 1000))
-            self._waiting.for_datagram(self.pointer, left, budget)
+            self._waiting.for_datagram(self._endpoint.pointer, left, budget)
             if (got := take(*arguments)) is not None:
                 return got
             if deadline is not None and time.monotonic() >= deadline:
                 raise _would_block(timeout)
 
     def _check(self, flags: int = 0) -> None:
-        self.host.check()
+        self._host.check()
         if self._closed:
             raise ClosedError("the socket is closed")
         if flags & ~DONTWAIT:
@@ -174,10 +167,10 @@ class UdpSocket:
         if sent is None:
             self._check(flags)
             if address is not None:
-                address = resolve(address, self.bound.family)
+                address = resolve(address, self._endpoint.bound.family)
             sent = self._waiting_for_room(partial(view.sendto, data, address), flags)
         if view.parked:
-            self.host.run_all_parked()
+            self._host.run_all_parked()
         return sent
 
     def send_batch(
@@ -192,7 +185,7 @@ class UdpSocket:
         """
         self._check(flags)
         given = list(payloads)
-        where = resolve_many(addresses, len(given), self.bound.family)
+        where = resolve_many(addresses, len(given), self._endpoint.bound.family)
         errors: dict[int, int] = {}
         done = 0
         while done < len(given):
@@ -204,7 +197,7 @@ class UdpSocket:
                     break
                 raise
             if self._view.parked:
-                self.host.run_all_parked()
+                self._host.run_all_parked()
         for index in [index for index, number in errors.items() if number == errno.EAGAIN]:
             # it had to wait, and those behind it had not, which leave by another device
             try:
@@ -238,9 +231,9 @@ class UdpSocket:
         A socket bound to the wildcard address gets the source address that routing takes, as in Linux.
         """
         self._check()
-        numeric = resolve(address, self.bound.family)
+        numeric = resolve(address, self._endpoint.bound.family)
         with self._lock:
-            self._peer = self._layer.connect(self, numeric)
+            self._peer = self._layer.connect(self._endpoint, numeric)
 
     # ---- options ----
 
@@ -249,14 +242,14 @@ class UdpSocket:
         self._check()
         with self._lock:
             if (level, name) in options.OF_KERNEL:
-                options.hand_over(self.shadow, level, name, value)
-                self._layer.apply_option(self, level, name, 1)
+                options.hand_over(self._endpoint.shadow, level, name, value)
+                self._layer.apply_option(self._endpoint, level, name, 1)
                 return
-            held = options.settle(self.shadow, level, name, options.value_of(value), self.host.sysctl)
+            held = options.settle(self._endpoint.shadow, level, name, options.value_of(value), self._host.sysctl)
             self._values[level, name] = held
             if held == -1:
                 del self._values[level, name]
-            self._layer.apply_option(self, level, name, held)
+            self._layer.apply_option(self._endpoint, level, name, held)
 
     def getsockopt(self, level: int, name: int, buflen: int = 0) -> int:
         """The value of an option, as the kernel would give it. SO_ERROR: the pending ICMP error, which is then forgotten."""
@@ -264,16 +257,16 @@ class UdpSocket:
         if buflen:
             raise OSError(errno.EOPNOTSUPP, "options are numbers here: leave buflen out")
         if (level, name) == (socket.SOL_SOCKET, socket.SO_ERROR):
-            return int(lib.xs_socket_take_error(self.pointer))
+            return int(lib.xs_socket_take_error(self._endpoint.pointer))
         if (level, name) in self._values:
             return self._values[level, name]
         if (level, name) == (socket.SOL_SOCKET, socket.SO_TYPE):
             return int(socket.SOCK_DGRAM)
         if (level, name) not in options.OF_KERNEL:
             options.option(level, name)
-        if self.shadow is not None and (level, name) not in options.OURS:
-            return self.shadow.getsockopt(level, name)
-        return effects.default(self, level, name)
+        if self._endpoint.shadow is not None and (level, name) not in options.OURS:
+            return self._endpoint.shadow.getsockopt(level, name)
+        return effects.default(self._endpoint, level, name)
 
     def attach_filter(self, program: Sequence[Sequence[int]]) -> None:
         """Attach a classic BPF program, as SO_ATTACH_FILTER does: instructions (code, jt, jf, k), see bpf.py.
@@ -284,7 +277,7 @@ class UdpSocket:
         self._check()
         checked = bpf.checked(program) if len(program) else []
         with self._lock:
-            self._layer.attach_filter(self, checked)
+            self._layer.attach_filter(self._endpoint, checked)
 
     def settimeout(self, seconds: float | None) -> None:
         """None: wait for ever; 0: never wait; else raise TimeoutError after so many seconds."""
@@ -318,15 +311,12 @@ class UdpSocket:
     def _take_errors(self) -> None:
         room = ffi.new("struct xs_socket_error[64]")
         with self._lock:
-            for value in room[0 : lib.xs_socket_take_errors(self.pointer, room, 64)]:
-                self._errors.append(SocketError.of(value, self.bound.family))
+            for value in room[0 : lib.xs_socket_take_errors(self._endpoint.pointer, room, 64)]:
+                self._errors.append(SocketError.of(value, self._endpoint.bound.family))
 
     def stats(self) -> dict[str, int]:
         """`datagrams` queued so far, `drops` for want of room, `rmem` and `rcvbuf` in bytes, `queued` now, `slow_sent`."""
-        out = ffi.new("struct xs_socket_stats *")
-        lib.xs_socket_stats(self.pointer, out)
-        names = ("datagrams", "drops", "rmem", "rcvbuf", "queued", "errors_lost")
-        return {**{name: int(getattr(out, name)) for name in names}, "slow_sent": self._view.slow_sent}
+        return {**self._endpoint.stats(), "slow_sent": self._view.slow_sent}
 
     def fileno(self) -> int:
         """A descriptor for select, poll and event loops; -1 once closed. Readable: there may be something to receive.
@@ -338,7 +328,7 @@ class UdpSocket:
             return -1
         with self._lock:
             if self._epoll is None:
-                self._epoll = self._waiting.export(self.pointer)
+                self._epoll = self._waiting.export(self._endpoint.pointer)
             return self._epoll.fileno()
 
     # ---- life ----
@@ -354,22 +344,9 @@ class UdpSocket:
             if self._closed:
                 return
             self._closed = True
-        self._layer.close_socket(self)
+        self._layer.close_socket(self._endpoint)
         if self._epoll is not None:
             self._epoll.close()
-
-    def end(self) -> int:
-        """For the layer, when nothing feeds the socket any more: empty the queue, and have every later call raise.
-
-        Returns how many datagrams nobody had read.
-        """
-        unread = self._view.drain()
-        self._view.close()
-        return int(unread)
-
-    def resize(self, rcvbuf: int) -> None:
-        """For the layer: a receive queue for `rcvbuf` bytes."""
-        self._view.set_rcvbuf(rcvbuf)
 
     def __enter__(self) -> Self:
         return self
