@@ -11,42 +11,12 @@ static void drop_frame(struct xs_walk *w, struct xs_node *node, uint32_t frame, 
     else
         w->ledger.dropped++;
     w->mem->meta[frame].reason = why;
+    if (w->trace) xs_trace_drop(w->trace, w->mem, (uint32_t)(node - w->node), frame, why, w->now_ns);
     xs_pool_put_packet(w->pool, w->mem, frame);
 }
 
 void xs_walk_drop(struct xs_walk *w, uint32_t at, uint32_t frame, enum xs_reason why) {
     drop_frame(w, &w->node[at], frame, (uint16_t)why);
-}
-
-/* A packet is marked when it is first seen, but not when it has just been kept: it is another thread's already then. */
-static void record(struct xs_walk *w, uint32_t at, const struct xs_batch *b) {
-    struct xs_trace *t = w->trace;
-    for (uint32_t i = 0; i < b->n; i++) {
-        struct xs_pkt *p = xs_pkt(b, i);
-        bool first = false;
-        if (!(p->flags & XS_PKT_TRACE)) {
-            if (!t->want || b->next[i] == XS_KEPT) continue;
-            t->want--;
-            p->flags |= XS_PKT_TRACE;
-            xs_meta(b, i)->trace = (uint16_t)t->marked++;
-            first = true;
-        }
-        if (t->n == t->cap) {
-            t->lost++;
-            continue;
-        }
-        struct xs_trace_step *s = &t->step[t->n++];
-        *s = (struct xs_trace_step){.packet = xs_meta(b, i)->trace,
-                                    .node = (uint8_t)at,
-                                    .next = b->next[i],
-                                    .reason = b->next[i] == XS_DROP ? b->reason[i] : 0,
-                                    .now_ns = b->now_ns,
-                                    .frame = b->frame[i]};
-        if (first) {
-            s->len = p->len < sizeof s->bytes ? p->len : sizeof s->bytes;
-            memcpy(s->bytes, xs_data(b, i) + p->data_off, s->len);
-        }
-    }
 }
 
 /* A Python hook: the packets wait, untouched, until Python has looked at them (xs_worker_resume). Their step is recorded
@@ -114,7 +84,7 @@ static void run_node(struct xs_walk *w, uint32_t at, struct xs_batch *b) {
         park(w, at, b);
     if (!node->def) forget(b);
     check_hand_over(w, b);
-    if (w->trace && node->fn) record(w, at, b);
+    if (w->trace && node->fn) xs_trace_record(w->trace, b);
 }
 
 /* Where an edge of `node` leads: a node, or XS_EDGE_NONE when the stage has no such edge. */
@@ -260,7 +230,7 @@ void xs_walk_tick(struct xs_walk *w, uint64_t now_ns) {
         b->count = node->counter;
         node->tick(node->self, b);
         if (!b->n) continue;
-        if (w->trace) record(w, at, b);
+        if (w->trace) xs_trace_record(w->trace, b);
         scatter(w, at, b);
         walk_pending(w, b);
     }
@@ -285,7 +255,7 @@ int xs_walk_resume(struct xs_walk *w, uint32_t at, const uint8_t *next, const ui
         node->resumed(node->self, b); /* a layer's own row: no hook */
     else
         forget(b);
-    if (w->trace) record(w, at, b);
+    if (w->trace) xs_trace_record(w->trace, b);
     scatter(w, at, b);
     walk_pending(w, b);
     return (int)n;

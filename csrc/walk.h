@@ -19,6 +19,7 @@
 
 #include "base/pool.h"
 #include "include/xdpstack_stage.h"
+#include "walk_trace.h"
 
 #define XS_NODES_MAX 64u /* bits of the pending mask */
 #define XS_EDGES_MAX 8u
@@ -46,26 +47,6 @@ struct xs_node {
     struct xs_pending parked;  /* Python hook: packets that wait for it between walks, oldest first */
     xs_stage_fn
         *resumed; /* Python engine of a row: what C does of its work once Python has decided; or NULL */
-};
-
-/* One step of one traced packet. */
-struct xs_trace_step {
-    uint32_t packet; /* number of the packet within the trace */
-    uint8_t node;
-    uint8_t next; /* edge, XS_DROP or XS_KEPT */
-    uint16_t reason;
-    uint64_t now_ns;
-    uint32_t frame;
-    uint16_t len; /* bytes copied to `bytes`; only in a packet's first step */
-    uint8_t bytes[130];
-};
-
-struct xs_trace {
-    uint32_t want; /* packets still to be marked */
-    uint32_t marked;
-    uint32_t n, cap; /* steps recorded; recording stops when full, counted */
-    uint64_t lost;
-    struct xs_trace_step step[];
 };
 
 struct xs_walk {

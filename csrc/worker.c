@@ -299,8 +299,7 @@ void xs_worker_unhold(struct xs_worker *w) { xs_worker_leave(w); }
 int xs_worker_reset_nodes(struct xs_worker *w) {
     if (xs_walk_parked(&w->walk)) return -EBUSY;
     if (w->walk.trace) { /* what is recorded names nodes by number: no more of it */
-        w->walk.trace->want = 0;
-        w->walk.trace->cap = w->walk.trace->n;
+        xs_trace_end(w->walk.trace);
     }
     w->walk.nnodes = 0;
     w->rx_entry = w->tx_entry = w->frames_tx_entry = XS_EDGE_NONE;
@@ -366,47 +365,4 @@ uint64_t xs_node_counter(struct xs_worker *w, uint32_t at, uint32_t i) {
 }
 uint64_t xs_node_drops(struct xs_worker *w, uint32_t at, uint32_t reason) {
     return at < w->walk.nnodes && reason < XS_REASONS ? w->walk.node[at].drops[reason] : 0;
-}
-
-/* ---- trace ---- */
-
-#define STEPS_PER_PACKET 24u
-
-int xs_worker_trace_start(struct xs_worker *w, uint32_t packets) {
-    if (!packets || packets > 4096) return -EINVAL;
-    uint32_t cap = packets * STEPS_PER_PACKET;
-    struct xs_trace *t = calloc(1, sizeof *t + cap * sizeof t->step[0]);
-    if (!t) return -ENOMEM;
-    t->want = packets;
-    t->cap = cap;
-    while (!xs_worker_enter(w)) sched_yield();
-    free(w->walk.trace);
-    w->walk.trace = t;
-    xs_worker_leave(w);
-    return 0;
-}
-
-int xs_worker_trace_read(struct xs_worker *w, uint32_t from, struct xs_trace_values *out, uint32_t cap) {
-    uint32_t n = 0;
-    while (!xs_worker_enter(w)) sched_yield();
-    const struct xs_trace *t = w->walk.trace;
-    for (; t && from + n < t->n && n < cap; n++) {
-        const struct xs_trace_step *s = &t->step[from + n];
-        out[n] = (struct xs_trace_values){.packet = s->packet,
-                                          .node = s->node,
-                                          .next = s->next,
-                                          .reason = s->reason,
-                                          .now_ns = s->now_ns,
-                                          .len = s->len};
-        memcpy(out[n].bytes, s->bytes, s->len);
-    }
-    xs_worker_leave(w);
-    return (int)n;
-}
-
-void xs_worker_trace_stop(struct xs_worker *w) {
-    while (!xs_worker_enter(w)) sched_yield();
-    free(w->walk.trace);
-    w->walk.trace = NULL;
-    xs_worker_leave(w);
 }

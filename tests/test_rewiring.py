@@ -181,6 +181,32 @@ def test_nothing_is_lost_while_hooks_come_and_go(stack: MemoryStack) -> None:
     assert stack.counters()["napi.rx.packets"] == stack.counters()["routing.rx.packets"] == injected
 
 
+def test_a_trace_finds_packets_by_hook_and_by_reason(stack: MemoryStack) -> None:
+    def no_nines(batch: HookBatch) -> None:
+        for packet in batch:
+            if packet.dport == 9:
+                packet.drop("NETFILTER_DROP")
+
+    stack.hook("netfilter.input", no_nines)
+    with stack.udp(("10.0.0.1", 7)):
+        for asked, ends in (
+            ({"reason": "NETFILTER_DROP"}, ["dropped: NETFILTER_DROP"]),
+            ({"row": "no_nines", "reason": "NETFILTER_DROP"}, ["dropped: NETFILTER_DROP"]),
+            ({"row": "udp.rx", "reason": "NETFILTER_DROP"}, []),
+            ({"row": "udp.rx"}, ["kept by udp.rx"] * 2),
+        ):
+            stack.trace_start(8, **asked)
+            stack.inject("a0", datagram(), datagram(port=9), datagram())
+            stack.step()
+            walked = stack.trace_read()
+            assert [packet.end for packet in walked] == ends
+            assert {packet.steps[0].stage for packet in walked} <= {"napi.rx"}
+            stack.trace_stop()
+    for asked in ({"row": "udp"}, {"reason": "CSUM"}):
+        with pytest.raises(ConfigurationError, match=r"UDP_CSUM|udp\.rx"):
+            stack.trace_start(**asked)
+
+
 def test_a_trace_names_stages_as_they_were(stack: MemoryStack) -> None:
     stack.trace_start(2)
     stack.inject("a0", datagram())

@@ -1,6 +1,7 @@
 """The walk: who runs when, on which packets, and that no packet and no frame is lost, whatever stages do."""
 
 import errno
+import itertools
 
 import pytest
 from hypothesis import given, settings
@@ -315,14 +316,23 @@ def test_nodes_are_not_rewired_under_parked_packets() -> None:
 
 
 def steps(graph: Graph) -> list[tuple[int, int, int, int]]:
-    room = ffi.new("struct xs_trace_values[64]")
-    n = lib.xs_worker_trace_read(graph.worker, 0, room, 64)
-    return [(room[i].packet, room[i].node, room[i].next, room[i].reason) for i in range(n)]
+    """(number of the packet, node, edge, reason) of each."""
+    out = ffi.new("struct xs_trace_values *")
+    found: list[tuple[int, int, int, int]] = []
+    for number in itertools.count():
+        if not lib.xs_worker_trace_read(graph.worker, number, out):
+            return found
+        found += [(number, step.node, step.next, step.reason) for step in out.step[0 : out.nsteps]]
+    return found
+
+
+def trace(graph: Graph, packets: int, node: int = lib.XS_TRACE_ANY, reason: int = lib.XS_TRACE_ANY) -> int:
+    return int(lib.xs_worker_trace_start(graph.worker, packets, node, reason))
 
 
 def test_a_trace_has_every_step_of_the_packets_asked_for() -> None:
     with Graph(DIAMOND) as graph:
-        lib.xs_worker_trace_start(graph.worker, 2)
+        trace(graph, 2)
         graph.walk(packet(0), packet(1, DROP), packet(0))
         assert sorted(steps(graph)) == [
             (0, 0, 0, 0),
@@ -340,17 +350,16 @@ def test_a_trace_has_every_step_of_the_packets_asked_for() -> None:
 
 def test_a_trace_starts_with_the_packets_bytes() -> None:
     with Graph([(2,)]) as graph:
-        lib.xs_worker_trace_start(graph.worker, 1)
+        trace(graph, 1)
         graph.walk(packet(size=500))
-        room = ffi.new("struct xs_trace_values[8]")
-        assert lib.xs_worker_trace_read(graph.worker, 0, room, 8) == 3
-        assert bytes(room[0].bytes)[: room[0].len] == packet(size=500)[:130]
-        assert room[1].len == 0
+        out = ffi.new("struct xs_trace_values *")
+        assert lib.xs_worker_trace_read(graph.worker, 0, out) == 1
+        assert bytes(out.bytes)[: out.len] == packet(size=500)[:130]
 
 
 def test_a_trace_shows_a_hook_once_with_what_it_said() -> None:
     with Graph([(2,)], python=[1]) as graph:
-        lib.xs_worker_trace_start(graph.worker, 1)
+        trace(graph, 1)
         graph.walk(packet())
         assert steps(graph) == [(0, 0, 0, 0)]
         graph.resume(1, [lib.XS_DROP], [REASONS["SOCKET_FILTER"]])
@@ -359,7 +368,7 @@ def test_a_trace_shows_a_hook_once_with_what_it_said() -> None:
 
 def test_a_trace_of_held_packets_goes_on_with_their_release() -> None:
     with Graph([(2,)]) as graph:
-        lib.xs_worker_trace_start(graph.worker, 1)
+        trace(graph, 1)
         graph.walk(packet(KEEP))
         graph.poll()
         assert [step[1:3] for step in steps(graph)] == [(0, 0), (1, lib.XS_KEPT), (1, 0), (2, lib.XS_KEPT)]
@@ -368,7 +377,45 @@ def test_a_trace_of_held_packets_goes_on_with_their_release() -> None:
 @pytest.mark.parametrize("packets", [0, 4097])
 def test_a_trace_is_of_1_to_4096_packets(packets: int) -> None:
     with Graph([(2,)]) as graph:
-        assert lib.xs_worker_trace_start(graph.worker, packets) == -errno.EINVAL
+        assert trace(graph, packets) == -errno.EINVAL
+
+
+def test_a_rare_drop_is_found_among_many_packets() -> None:
+    with Graph(DIAMOND) as graph:
+        trace(graph, 2, reason=REASONS["HOOK"])
+        for _ in range(40):
+            graph.walk(*[packet(0)] * 40)
+        assert steps(graph) == []
+        graph.walk(packet(0), packet(1, DROP), packet(0))
+        dropped = [(0, 0, 0, 0), (0, 1, 1, 0), (0, 3, lib.XS_DROP, REASONS["HOOK"])]
+        assert steps(graph) == dropped
+        for _ in range(40):
+            graph.walk(*[packet(0)] * 40)
+        graph.walk(packet(1, DROP), packet(1, DROP))
+        assert steps(graph) == [*dropped, *((1, *step[1:]) for step in dropped)]
+
+
+def test_packets_that_come_to_a_node_are_found() -> None:
+    with Graph(DIAMOND) as graph:
+        trace(graph, 1, node=3)
+        graph.walk(packet(0), packet(1, 0), packet(1, DROP))
+        assert [step[:3] for step in steps(graph)][:3] == [(0, 0, 0), (0, 1, 1), (0, 3, 0)]
+
+
+def test_packets_that_are_dropped_at_a_node_are_found() -> None:
+    with Graph(DIAMOND) as graph:
+        trace(graph, 4, node=3, reason=REASONS["HOOK"])
+        graph.walk(packet(DROP), packet(1, 0), packet(1, DROP))
+        assert [step[:3] for step in steps(graph)] == [(0, 0, 0), (0, 1, 1), (0, 3, lib.XS_DROP)]
+
+
+def test_a_packet_that_goes_in_circles_ends_with_its_last_step() -> None:
+    with Graph([(1, 2)]) as graph:
+        trace(graph, 1, reason=REASONS["LOOP"])
+        graph.walk(packet())
+        found = steps(graph)
+        assert len(found) == lib.XS_TRACE_STEPS
+        assert found[-1][2:] == (lib.XS_DROP, REASONS["LOOP"])
 
 
 # ---- whatever stages do ----

@@ -317,10 +317,14 @@ class Stack:
             **self._backend.info(),
         }
 
-    def trace_start(self, packets: int = 1) -> None:
-        """Record the walk of the next `packets` packets."""
+    def trace_start(self, packets: int = 1, *, row: str | None = None, reason: str | None = None) -> None:
+        """Record the walk of the next `packets` packets of each worker, up to 4,096.
+
+        `row`: of those that come to that row or hook. `reason`: of those that are dropped for it. Both: dropped there.
+        Raises ConfigurationError for a name that is none, with those there are.
+        """
         self._check()
-        trace.start(self._walk, packets)
+        trace.start(self._walk, packets, row, reason)
 
     def trace_read(self) -> list[trace.Walked]:
         """What was recorded so far."""

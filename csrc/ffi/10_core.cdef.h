@@ -106,17 +106,3 @@ uint64_t xs_node_drops(struct xs_worker *worker, uint32_t node, uint32_t reason)
 /* Descriptors, for Python hooks and tests. Layout: xdpstack_stage.h. */
 void *xs_stack_pkts(struct xs_stack *stack);
 void *xs_stack_metas(struct xs_stack *stack);
-
-/* Tracing: marks the next `packets` packets; steps are read back after. */
-int xs_worker_trace_start(struct xs_worker *worker, uint32_t packets);
-struct xs_trace_values {
-    uint32_t packet;
-    uint8_t node;
-    uint8_t next;
-    uint16_t reason;
-    uint64_t now_ns;
-    uint16_t len;
-    uint8_t bytes[130];
-};
-int xs_worker_trace_read(struct xs_worker *worker, uint32_t from, struct xs_trace_values *out, uint32_t cap);
-void xs_worker_trace_stop(struct xs_worker *worker);

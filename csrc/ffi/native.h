@@ -22,6 +22,7 @@
 #include "tables/config.h"
 #include "tables/fib.h"
 #include "tables/sockets.h"
+#include "walk_trace.h" /* and through it ffi/11_trace.cdef.h */
 #include "watchdog.h"
 #include "xsk/xsk.h"
 

@@ -50,6 +50,16 @@ def server(run: Run, pair: Veth) -> Iterator[Server]:
         yield server
 
 
+def send_with_wrong_checksum(pair: Veth) -> None:
+    pair.far.netns.run(
+        sys.executable,
+        "-c",
+        "from scapy.all import *; "
+        f"sendp(Ether(dst='{pair.near.mac}') / IP(src='10.0.0.2', dst='10.0.0.1') / UDP(dport=7777, chksum=1) / b'x', "
+        f"iface='{pair.far.name}', verbose=0)",
+    )
+
+
 # ---- with none ----
 
 
@@ -104,13 +114,7 @@ def test_show_reasons(run: Run, server: Server, pair: Veth) -> None:
         client.setsockopt(1, 11, 1)  # SO_NO_CHECK
         client.send(b"no checksum is allowed over IPv4")
         assert client.recv(99)
-    pair.far.netns.run(
-        sys.executable,
-        "-c",
-        "from scapy.all import *; "
-        f"sendp(Ether(dst='{pair.near.mac}') / IP(src='10.0.0.2', dst='10.0.0.1') / UDP(dport=7777, chksum=1) / b'x', "
-        f"iface='{pair.far.name}', verbose=0)",
-    )
+    send_with_wrong_checksum(pair)
     assert json.loads(run("show", "reasons", "--json").stdout) == {"UDP_CSUM": [1, "wrong UDP checksum"]}
     assert "wrong UDP checksum" in run("show", "reasons").stdout
 
@@ -137,6 +141,34 @@ def test_trace(run: Run, server: Server, pair: Veth) -> None:
         places = [text.index(stage) for stage in stages]
         assert places == sorted(places), said
     assert "10.0.0.2" in received
+
+
+def test_trace_of_a_rare_drop(run: Run, server: Server, pair: Veth) -> None:
+    """The one among many."""
+    words = [sys.executable, "-m", "xdpstack", "trace", "--drop", "UDP_CSUM", "--seconds", "20"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as tracer:
+        assert tracer.stderr is not None
+        assert tracer.stderr.readline() == "waiting for 1 packet dropped for UDP_CSUM\n"
+        with kernel_udp(pair.far.netns, to=OURS[0]) as client:
+            for _ in range(20):
+                client.send(b"not me")
+                assert client.recv(99) == b"not me"
+        send_with_wrong_checksum(pair)
+        said, errors = tracer.communicate(timeout=30)
+    assert (tracer.returncode, errors) == (0, "")
+    assert "dropped: UDP_CSUM" in said
+    assert said.index("napi.rx") < said.index("ip.rx") < said.index("udp.rx")
+
+
+def test_trace_of_what_there_is_not(run: Run, server: Server) -> None:
+    done = run("trace", "--drop", "CSUM")
+    assert done.returncode == 1
+    assert "there is no drop reason 'CSUM'" in done.stderr
+    assert "UDP_CSUM" in done.stderr
+    done = run("trace", "--row", "udp")
+    assert "there is no row 'udp'" in done.stderr
+    assert "udp.rx" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_trace_of_what_does_not_come(run: Run, server: Server) -> None:

@@ -19,12 +19,18 @@ from xdpstack.observe.server import ask
 @click.option("-n", "--packets", default=1, show_default=True, type=click.IntRange(1, 4096), help="Packets to follow.")
 @click.option("--seconds", default=10.0, show_default=True, help="Wait for them no longer than this.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--row", help="Only packets that come to this row of the path, or to this hook.")
+@click.option("--drop", "reason", help="Only packets that are dropped for this reason; with --row, dropped there.")
 @find.option
-def trace(packets: int, seconds: float, as_json: bool, pid: int | None) -> None:
+def trace(packets: int, seconds: float, as_json: bool, row: str | None, reason: str | None, pid: int | None) -> None:
     """Follow the next N packets: every stage they pass, the edge taken, the verdict and its reason."""
     path = find.running(pid)
-    ask(path, "trace_start", packets=packets)
-    click.echo(f"waiting for {packets} packet{'s' if packets > 1 else ''}", err=True)
+    try:
+        ask(path, "trace_start", packets=packets, row=row, reason=reason)
+    except RuntimeError as error:
+        raise click.ClickException(str(error)) from None
+    which = (f" that come to {row}" if row and not reason else "") + (f" dropped for {reason}" if reason else "")
+    click.echo(f"waiting for {packets} packet{'s' if packets > 1 else ''}{which}", err=True)
     walked: list[dict[str, Any]] = []
     try:
         deadline = time.monotonic() + seconds

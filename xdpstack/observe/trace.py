@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from xdpstack.errors import ConfigurationError
 from xdpstack.native import check, ffi, lib
 from xdpstack.walk import Node, Walk, reasons
-
-#: Steps read from C at once.
-_CHUNK = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +46,28 @@ class Walked:
         return {**asdict(self), "head": self.head.hex(), "end": self.end}
 
 
-def start(walk: Walk, packets: int) -> None:
-    """Mark the next `packets` packets of every worker. Raises OSError(EINVAL) beyond 4,096.
+def start(walk: Walk, packets: int, row: str | None = None, reason: str | None = None) -> None:
+    """Record the next `packets` packets of every worker; or those that come to `row`, or are dropped for `reason`.
 
-    When the path changes, as a hook comes or goes, recording ends.
+    `row` may also name a hook; with both, packets that are dropped there. Then every packet is followed until enough are
+    found, 512 at a time: one that waits in a stage while others pass is followed from there on.
+
+    When the path changes, as a hook comes or goes, recording ends. Raises ConfigurationError for a name that is none,
+    OSError(EINVAL) beyond 4,096 packets.
     """
     with walk.looking:
+        names = [node.name for node in walk.nodes]
+        number = lib.XS_TRACE_ANY if row is None else _number("row", row, names)
+        why = lib.XS_TRACE_ANY if reason is None else _number("drop reason", reason, reasons())
         for worker in walk.workers:
-            check(lib.xs_worker_trace_start(worker, packets), "start the trace")
+            check(lib.xs_worker_trace_start(worker, packets, number, why), "start the trace")
         walk.traced = walk.nodes
+
+
+def _number(what: str, name: str, names: Sequence[str]) -> int:
+    if name not in names:
+        raise ConfigurationError(f"there is no {what} {name!r}", fix=f"One of: {', '.join(names)}.")
+    return names.index(name)
 
 
 def stop(walk: Walk) -> None:
@@ -66,22 +77,15 @@ def stop(walk: Walk) -> None:
 
 
 def read(walk: Walk) -> list[Walked]:
-    """What was recorded since `start`, packet by packet in the order they were marked."""
+    """What was recorded since `start`, packet by packet in the order they were found."""
     walked: list[Walked] = []
-    buffer = ffi.new("struct xs_trace_values[]", _CHUNK)
+    out = ffi.new("struct xs_trace_values *")
     for worker in walk.workers:
-        raw: dict[int, list[Any]] = {}
-        heads: dict[int, tuple[bytes, int]] = {}
-        start_at = 0
-        while n := check(lib.xs_worker_trace_read(worker, start_at, buffer, _CHUNK), "read the trace"):
-            for step in buffer[0:n]:
-                raw.setdefault(step.packet, []).append((step.node, step.next, step.reason, step.now_ns))
-                if step.len:
-                    heads[step.packet] = (bytes(step.bytes[0 : step.len]), step.len)
-            start_at += n
-        for number, steps in raw.items():
-            head, length = heads.get(number, (b"", 0))
-            walked.append(Walked(number, head, length, tuple(_step(walk.traced, *s) for s in steps)))
+        number = 0
+        while lib.xs_worker_trace_read(worker, number, out):
+            steps = tuple(_step(walk.traced, s.node, s.next, s.reason, s.now_ns) for s in out.step[0 : out.nsteps])
+            walked.append(Walked(number, bytes(out.bytes[0 : out.len]), out.len, steps))
+            number += 1
     return walked
 
 
