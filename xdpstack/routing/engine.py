@@ -10,6 +10,7 @@ Next hops are those of the published tables (nexthops.py), so that the C stages 
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from xdpstack.errors import ConfigurationError
@@ -52,7 +53,7 @@ class RoutingPacket(LayerPacket):
         """What routing knows of it."""
         flow = self._received() if self._batch.row == "routing.rx" else self._sent()
         fields = self._batch.layer.hash_fields.get(flow.family, 0)
-        return flow.but(hash=multipath_hash(fields, flow)) if fields else flow
+        return flow.but(hasher=partial(multipath_hash, fields)) if fields else flow
 
     def _received(self) -> Flow:
         pkt, at = self._pkt, self._pkt.l3_off

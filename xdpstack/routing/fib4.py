@@ -61,8 +61,8 @@ def select_path(tables: Tables, found: Result, flow: Flow, source: bytes) -> Res
     assert entry is not None
     if len(entry.paths) > 1:
         if entry.is_group:
-            return Result(0, entry, group_path(tables, entry, flow.hash))
-        return Result(0, entry, multipath(tables, entry, flow.hash, source) or found.path)
+            return Result(0, entry, group_path(tables, entry, flow.path_hash))
+        return Result(0, entry, multipath(tables, entry, flow.path_hash, source) or found.path)
     default = not entry.route.destination.length and entry.route.type == RTN_UNICAST
     if default and entry.route.table != RT_TABLE_LOCAL:
         return select_default(tables, found, flow)

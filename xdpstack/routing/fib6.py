@@ -55,7 +55,7 @@ def pol_route(tables: Tables, fib: Fib | None, flow: Flow, want: Want) -> Result
     if path is None:  # a blackhole object
         return Result(TYPE_ERRORS[RTN_BLACKHOLE], entry)
     if entry.is_group:  # chosen by the hash alone, even for a sender that is bound to a device
-        path = group_path(tables, entry, flow.hash)
+        path = group_path(tables, entry, flow.path_hash)
     elif len(entry.paths) > 1:
         path = multipath(tables, entry, path, flow, want)
     return Result(entry.error, entry, path)
@@ -144,8 +144,8 @@ def score(tables: Tables, entry: Entry, path: Path, want: Want) -> int:
 
 
 def multipath(tables: Tables, entry: Entry, path: Path, flow: Flow, want: Want) -> Path:
-    """The path of a multipath route that `flow.hash` falls to, if it will do; else `path` (fib6_select_path)."""
+    """The path of a multipath route that `flow.path_hash` falls to, if it will do; else `path` (fib6_select_path)."""
     for sibling in entry.paths:
-        if flow.hash <= sibling.bound:
+        if flow.path_hash <= sibling.bound:
             return sibling if score(tables, entry, sibling, want) > FAIL else path
     return path

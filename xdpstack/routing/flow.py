@@ -1,5 +1,6 @@
 """What a lookup is asked, and what it answers: plain values."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from xdpstack.netlink import Route, text
@@ -33,7 +34,9 @@ class Flow:
     tunnel: int = 0
     """The id of the tunnel it came through."""
     hash: int = 0
-    """The multipath hash, 31 bits. Whoever asks computes it; 0 takes the first usable path."""
+    """The multipath hash, 31 bits, where whoever asks has computed it; 0 takes the first usable path."""
+    hasher: Callable[["Flow"], int] | None = None
+    """Else it is made of the flow when a path is to be chosen: the sender may have been given its source by then."""
     bound: bool = False
     """The sender's socket is bound to device `oif` (SO_BINDTODEVICE), not just told it: IPv6 then takes no other way."""
     scope: int = RT_SCOPE_UNIVERSE
@@ -48,6 +51,11 @@ class Flow:
     def source_or_any(self) -> bytes:
         """The source, or the unspecified address of the family."""
         return self.source or ANY[self.family]
+
+    @property
+    def path_hash(self) -> int:
+        """What the choice among several paths goes by."""
+        return self.hasher(self) if self.hasher else self.hash
 
     def but(self, **changes: object) -> "Flow":
         """The same flow with some keys changed."""
