@@ -10,7 +10,7 @@ AS_OWNER := tools/as-owner
 AS_ROOT = MAKE_GOAL=$@ tools/as-root
 
 SOURCES := $(shell find csrc bpf -name '*.[ch]' -o -name '*.def') csrc/ffi/build.py setup.py
-C_FILES := find csrc bpf examples benchmarks -name '*.[ch]'
+C_FILES := find csrc bpf examples benchmarks xdpstack/bench -name '*.[ch]'
 PYTHON_SOURCES := $(shell find xdpstack -name '*.py*' -not -path '*/__pycache__/*')
 
 ASAN := $(CURDIR)/build/asan
@@ -34,9 +34,9 @@ SOAK_ROUNDS ?= 1000
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-unit test-asan test-leaks fuzz soak bench lint format wheel clean
+.PHONY: help demo test test-unit test-asan test-leaks fuzz soak bench bench-peers lint format wheel clean
 .PHONY: lint-python lint-types lint-imports lint-c
-.PHONY: packages-python packages-build packages-network packages-fuzz
+.PHONY: packages-python packages-build packages-network packages-peers packages-fuzz
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -97,8 +97,10 @@ build/fuzz/%.o: %.c | packages-build packages-fuzz
 soak: packages-network $(VENV)/.built $(VENV)/.requires-testing ## open and close a stack SOAK_ROUNDS (1000) times: nothing is left (needs root)
 	@XDPSTACK_SOAK_ROUNDS=$(SOAK_ROUNDS) $(AS_ROOT) $(IN_VENV)/python -m pytest -rP tests/paths/test_soak.py $(ARGS)
 
-bench: packages-network $(VENV)/.built ## compare receive paths with a plain ring loop and kernel sockets (needs root)
-	@$(AS_ROOT) $(IN_VENV)/python -m benchmarks.receive $(ARGS)
+bench: packages-network $(VENV)/.built $(VENV)/.requires-bench ## compare with a plain ring loop, DPDK, kernel sockets, scapy (needs root)
+	@$(AS_ROOT) $(IN_VENV)/python -m xdpstack bench $(ARGS)
+
+bench-peers: packages-peers $(VENV)/.requires-bench ## install what the benchmark compares with: DPDK, scapy, valgrind (needs root)
 
 lint: lint-python lint-types lint-imports lint-c ## check style, types, import rules and C formatting
 
@@ -138,6 +140,8 @@ packages-build:
 	@tools/system-packages python build
 packages-network:
 	@tools/system-packages python build network
+packages-peers: packages-build
+	@tools/system-packages peers
 packages-fuzz: packages-build
 	@tools/system-packages fuzz
 

@@ -151,7 +151,7 @@ setup(
     packages=[".".join(path.parent.relative_to(ROOT).parts) for path in sorted(ROOT.glob("xdpstack/**/__init__.py"))],
     # What BuildExt makes, it puts where the package is built: no pattern is needed for that.
     include_package_data=False,
-    package_data={"xdpstack": ["py.typed"], "xdpstack.native": ["*.pyi"]},
+    package_data={"xdpstack": ["py.typed"], "xdpstack.native": ["*.pyi"], "xdpstack.bench": ["peers/*.c"]},
     # Here, because each spelling in pyproject.toml is refused or deprecated by some setuptools that we support.
     license="Apache-2.0",
     license_files=["LICENSE", "LICENSES/*"],

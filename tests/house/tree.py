@@ -23,5 +23,7 @@ def text(path: Path | str) -> str:
 
 
 PYTHON = files("*.py", "xdpstack/**/*.py", "tests/**/*.py", "examples/**/*.py", "benchmarks/**/*.py", "tools/*.py")
-C_SOURCES = files("csrc/**/*.[ch]", "csrc/**/*.def", "bpf/*.[ch]", "examples/**/*.[ch]", "benchmarks/**/*.[ch]")
+C_SOURCES = files(
+    "csrc/**/*.[ch]", "csrc/**/*.def", "bpf/*.[ch]", "examples/**/*.[ch]", "xdpstack/**/*.c", "benchmarks/**/*.[ch]"
+)
 DOCS = files("*.md", "docs/**/*.md", "benchmarks/**/*.md")

@@ -1,5 +1,5 @@
 /* A custom stage that drops whatever comes, and counts it: what is left of a receive path without a receiver.
- * The harness builds it against xdpstack.get_include(); benchmarks/subjects.py loads it and reads `dropped`. */
+ * The harness builds it against xdpstack.get_include(); xdpstack/bench/programs.py loads it and reads `dropped`. */
 #include <xdpstack_stage.h>
 
 __attribute__((visibility("default"))) volatile uint64_t dropped;

@@ -4,9 +4,11 @@ import ctypes
 import os
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from xdpstack.bench.results import BenchError
 
 _SYSCALL = {"x86_64": 298, "aarch64": 241}[os.uname().machine]
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -33,8 +35,16 @@ def _open(tid: int, flags: int) -> int:
 
 
 def _cpu_ns(pid: int) -> int:
-    """CPU time of all threads so far, from schedstat (nanoseconds on the processor)."""
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in Path(f"/proc/{pid}/task").iterdir())
+    """CPU time of all threads so far, from schedstat (nanoseconds on the processor). BenchError: there are none."""
+    total, threads = 0, 0
+    with suppress(FileNotFoundError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(FileNotFoundError, ProcessLookupError):  # one that has ended
+                total += int((task / "schedstat").read_text().split()[0])
+                threads += 1
+    if not threads:
+        raise BenchError(f"process {pid} has ended while it was measured")
+    return total
 
 
 @contextmanager

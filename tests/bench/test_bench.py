@@ -1,0 +1,109 @@
+"""The harness measures each case on a real wire and leaves nothing behind: tiny windows, few subjects."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xdpstack.bench import CASES, Plan, Setting, as_json, run, subjects
+from xdpstack.bench.peers import TESTPMD
+from xdpstack.testing.wait import until
+
+TINY = Setting(seconds=0.1, settle=0.05, ring=512)
+FIELDS = {"case", "subject", "frame_bytes", "queues", "metric", "unit", "median", "worst", "best", "rounds"}
+LATENCIES = {"latency_us_p50", "latency_us_p99", "latency_us_p99_9", "latency_us_max", "lost"}
+
+
+def plan(cases: tuple[str, ...], *names: str, **options: object) -> Plan:
+    return Plan(cases, names, rounds=1, setting=TINY, instructions=False, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def measured() -> Any:
+    """The JSON of a run of all cases."""
+    return json.loads(json.dumps(as_json(run(plan(CASES, "xdpstack", "rings", "kernel-udp-c")))))
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("case", CASES)
+def test_each_case_is_measured(measured: Any, case: str) -> None:
+    assert [failed for failed in measured["environment"]["failed"] if failed["case"] == case] == []
+    results = [result for result in measured["results"] if result["case"] == case]
+    names = {"xdpstack", "rings"} | ({"kernel-udp-c"} if case != "forward" else set())
+    assert {result["subject"] for result in results} == names
+    metrics = {"pps", "cpu_ns_per_packet"} | (LATENCIES if case == "latency" else set())
+    for name in names:
+        assert metrics <= {result["metric"] for result in results if result["subject"] == name}
+    for result in results:
+        assert set(result) == FIELDS
+        assert (result["frame_bytes"], result["queues"], result["rounds"]) == (64, 1, 1)
+    assert all(result["median"] > 0 for result in results if result["metric"] == "pps")
+    granted = measured["environment"]["granted"][case][0]
+    mode = "transmit only" if case == "tx" else "native"
+    assert (granted["name"], granted["mode"], granted["zero_copy"]) == ("veth0", mode, False)
+
+
+@pytest.mark.root
+def test_the_environment_is_told(measured: Any) -> None:
+    told = measured["environment"]
+    assert (told["nic"], told["driver"], told["kernel"]) == ("veth0", "veth", os.uname().release)
+    assert (told["knobs"]["ring"], told["knobs"]["rounds"], told["missing"]) == (512, 1, {})
+
+
+@pytest.mark.root
+def test_frame_sizes_and_queues_are_measured_apart() -> None:
+    report = run(plan(("rx",), "rings", frame_bytes=(64, 1518), queues=(1, 2)))
+    assert report.failed == {}
+    assert {(key.frame_bytes, key.queues) for key in report.figures} == {(64, 1), (1518, 1), (64, 2), (1518, 2)}
+
+
+@pytest.mark.root
+@pytest.mark.skipif(not TESTPMD.met, reason="make bench-peers installs it")
+@pytest.mark.parametrize("name", ["testpmd-af_xdp", "testpmd-af_packet"])
+def test_testpmd_is_measured(name: str) -> None:
+    report = run(plan(("rx",), name))
+    assert report.failed == {}
+    assert report.environment["versions"]["dpdk"]
+
+
+@pytest.mark.root
+def test_what_is_not_there_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = subjects.Subject("scapy", {}, (subjects.Need("pip install it", module="no_such_module"),))
+    monkeypatch.setattr("xdpstack.bench.runner.SUBJECTS", (absent,))
+    assert as_json(run(plan(("rx",), "scapy")))["environment"]["missing"] == {"scapy": "pip install it"}
+
+
+@pytest.mark.root
+def test_what_fails_is_told_and_the_rest_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = subjects.Subject("scapy", {"rx": lambda _: ["sh", "-c", "echo no luck >&2; exit 3"]})
+    monkeypatch.setitem(subjects.BY_NAME, "scapy", broken)
+    report = run(plan(("rx",), "scapy", "rings"))
+    assert [key.subject for key in report.figures] == ["rings"]
+    ((key, why),) = report.failed.items()
+    assert (key.subject, why) == ("scapy", "sh ended by itself with status 3: no luck: ended before it was ready")
+
+
+@pytest.mark.root
+def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "xdpstack", "bench", "rx", "--only", "rings", "--seconds", "60", "--no-instructions"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    child = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    names = [f"bench-near-{child.pid}", f"bench-far-{child.pid}"]
+    sending = ["ip", "netns", "pids", names[1]]
+
+    def pids() -> list[str]:
+        return subprocess.run(sending, capture_output=True, text=True, check=False).stdout.split()
+
+    until(lambda: bool(pids()), seconds=30, message="the generator does not run")
+    generators = pids()
+    child.send_signal(signal.SIGINT)
+    child.communicate(timeout=20)
+    assert child.returncode != 0
+    assert not any(Path("/run/netns", name).exists() for name in names)
+    assert not any(Path("/proc", pid).exists() for pid in generators)
+    assert list(tmp_path.iterdir()) == []

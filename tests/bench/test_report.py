@@ -1,0 +1,73 @@
+"""What is told of figures: median, worst and best the right way round, percentiles, frames, tables."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Ether
+
+from xdpstack.bench import CASES, SUBJECTS, Plan, Report, as_json
+from xdpstack.bench.results import Key, percentile, summary
+from xdpstack.bench.subjects import Spot
+from xdpstack.bench.table import tables
+from xdpstack.bench.wire import End, Wire, datagram
+
+KEY = Key("rx", 64, 1, "rings")
+WIRE = Wire(End("a", "veth0", "02:00:00:00:00:01", "10.88.0.1"), End("b", "veth1", "02:00:00:00:00:02", "10.88.0.2"))
+
+
+def test_best_is_most_of_packets_and_least_of_costs() -> None:
+    rounds = [{"pps": 5.0, "cpu_ns_per_packet": 80.0}, {"pps": 9.0, "cpu_ns_per_packet": 70.0}, {"pps": 7.0}]
+    rate, cost = summary(KEY, rounds)
+    assert (rate.metric, rate.unit, rate.median, rate.worst, rate.best, rate.rounds) == ("pps", "packets/s", 7, 5, 9, 3)
+    assert (cost.median, cost.worst, cost.best, cost.rounds) == (75, 80, 70, 2)
+
+
+@pytest.mark.parametrize("share, expected", [(0.5, 50), (0.99, 99), (0.999, 100), (1.0, 100), (0.0, 1), (0.501, 51)])
+def test_percentiles_are_of_the_nearest_rank(share: float, expected: int) -> None:
+    assert percentile(list(range(1, 101)), share) == expected
+
+
+def test_a_single_sample_is_every_percentile() -> None:
+    assert [percentile([7], share) for share in (0.0, 0.5, 0.999, 1.0)] == [7, 7, 7, 7]
+
+
+@pytest.mark.parametrize("frame_bytes", [64, 65, 1518])
+def test_the_frame_that_is_sent_is_a_valid_datagram(frame_bytes: int) -> None:
+    sent = datagram(WIRE, frame_bytes, "10.88.0.1")
+    assert len(sent) == frame_bytes - 4
+    packet = Ether(sent)
+    rebuilt = Ether(dst=packet.dst, src=packet.src) / IP(
+        src=packet[IP].src, dst=packet[IP].dst, id=0, flags="DF", ttl=64
+    )
+    rebuilt = rebuilt / UDP(sport=1000, dport=9) / bytes(frame_bytes - 46)
+    assert bytes(rebuilt) == sent
+
+
+def test_the_report_names_what_is_missing_and_what_failed() -> None:
+    report = Report({"nic": "veth0"}, {KEY: [{"pps": 250_000.0, "drops_HOOK": 3.0}]})
+    report.missing["scapy"] = "pip install 'xdpstack[bench]'"
+    report.failed[Key("echo", 64, 1, "rings")] = "ended [by itself]"
+    console = Console(file=io.StringIO(), width=200)
+    for each in tables(report):
+        console.print(each)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    for words in ("rings", "250k", "HOOK 3", "pip install 'xdpstack[bench]'", "ended [by itself]"):
+        assert words in text
+    told = as_json(report)
+    assert told["environment"]["missing"] == report.missing
+    assert [line["metric"] for line in told["results"]] == ["pps", "drops_HOOK"]
+
+
+def test_every_subject_has_a_command_in_each_of_its_cases(tmp_path: Path) -> None:
+    spot = Spot("veth0", "10.88.0.1", "10.88.0.2", 9, 1, 2048, 64, 18, 1, "/count", "/frame", str(tmp_path), "veth2")
+    for subject in SUBJECTS:
+        assert set(subject.commands) <= set(CASES)
+        assert all(all(isinstance(word, str) for word in command(spot)) for command in subject.commands.values())
+
+
+def test_subjects_that_are_alike_run_when_they_are_asked_for() -> None:
+    assert "xdpstack-recvfrom" not in {key.subject for key in Plan(("rx",)).wanted()}
+    assert [key.subject for key in Plan(("rx",), ("xdpstack-recvfrom",)).wanted()] == ["xdpstack-recvfrom"]

@@ -1,0 +1,268 @@
+"""What is measured: one subject, one case, one round.
+
+rx        the generator floods; packets that the subject receives
+echo      the generator floods; answers that come back to it, counted by its XDP program
+tx        the subject floods; what comes at the far end, counted there
+forward   the generator floods one wire; what comes by the other
+latency   a client in C has one datagram under way; round trips, and how long each took
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from array import array
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, SupportsInt
+
+from xdpstack.bench.counting import Counted, counting
+from xdpstack.bench.process import Count, running
+from xdpstack.bench.results import BenchError, percentile
+from xdpstack.bench.subjects import Spot, Subject
+from xdpstack.bench.testpmd import Telemetry
+from xdpstack.bench.wire import NOBODY, PORT, End, Wire, datagram, payload_bytes
+
+#: Times of round trips that are kept, the latest of a round: 4 MiB.
+SAMPLES = 1 << 20
+PATIENCE_SECONDS = 10.0
+PERCENTILES = {"latency_us_p50": 0.5, "latency_us_p99": 0.99, "latency_us_p99_9": 0.999, "latency_us_max": 1.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """How long, how large, and on which cores: the subject's, and those of generators and clients."""
+
+    seconds: float = 2.0
+    settle: float = 0.5
+    ring: int = 2048
+    frame_bytes: int = 64
+    queues: int = 1
+    subject_cpu: int = 1
+    far_cpus: tuple[int, ...] = (0,)
+
+
+@dataclass(slots=True)
+class Round:
+    """What one round found. `granted` is what a stack's devices were granted; `versions` those a subject told of."""
+
+    figures: dict[str, float] = field(default_factory=dict)
+    samples: list[int] = field(default_factory=list)
+    granted: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Bench:
+    """One subject on one wire, set up piece by piece; what was set up goes when `stack` is closed."""
+
+    case: str
+    subject: Subject
+    wire: Wire
+    setting: Setting
+    programs: Path
+    folder: Path
+    stack: ExitStack
+    sent: Count = field(init=False)
+    seen: Count = field(init=False)
+    spot: Spot = field(init=False)
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.sent, self.seen = Count(self.folder), Count(self.folder)
+        near, far = self.wire.near, self.wire.far
+        frame = self.folder / "frame"
+        if far is not None:
+            frame.write_bytes(datagram(self.wire, self.setting.frame_bytes, self.target))
+        self.spot = Spot(
+            interface=near.name,
+            address=near.address,
+            peer=far.address if far else "",
+            port=PORT,
+            queues=self.setting.queues,
+            ring=self.setting.ring,
+            frame_bytes=self.setting.frame_bytes,
+            payload_bytes=payload_bytes(self.setting.frame_bytes),
+            cpu=self.setting.subject_cpu,
+            count=str(Count(self.folder).path),
+            frame=str(frame),
+            build=str(self.programs),
+            other=self.wire.second.near.name if self.wire.second and self.case == "forward" else "",
+        )
+
+    @property
+    def target(self) -> str:
+        """The address that datagrams go to."""
+        return NOBODY if self.subject.raw and self.wire.near.netns else self.wire.near.address
+
+    def far(self) -> End:
+        """The far end. BenchError if it is not ours."""
+        if self.wire.far is None:
+            raise BenchError("needs the other end of the wire: name it with --peer")
+        return self.wire.far
+
+    def passing(self) -> None:
+        """A veth hands frames of the generator on only if there is an XDP program; some subjects have none."""
+        if self.subject.kernel and self.wire.far is not None:
+            self._start(self.wire.near, self.setting.subject_cpu, "pass", self.wire.near.name)
+
+    def generate(self, answers: Count | None = None) -> None:
+        """Flood from the far end, by a generator a queue (veth takes the queue of the sender's core)."""
+        if self.wire.far is None:
+            return  # somebody else does
+        cpus = self.setting.far_cpus
+        for number in range(self.setting.queues):
+            back = [str(answers.path)] if answers and not number else []
+            words = ["send", self.far().name, self.spot.frame, str(self.sent.path), *back]
+            self._start(self.far(), cpus[number % len(cpus)], *words)
+
+    def count_at(self, end: End) -> None:
+        """Count, and drop, what comes to an end."""
+        self._start(end, self.setting.far_cpus[0], "count", end.name, str(self.seen.path))
+
+    def _start(self, end: End, cpu: int, *words: str) -> None:
+        self.stack.enter_context(running(end.netns, cpu, [str(self.programs / "generator"), *words]))
+
+    def start(self) -> tuple[int, SupportsInt]:
+        """Start the subject; its process, and what counts for it."""
+        words = self.subject.commands[self.case](self.spot)
+        where, cpu = self.wire.near.netns, self.setting.subject_cpu
+        if not self.subject.telemetry:
+            child = self.stack.enter_context(running(where, cpu, words))
+            return child.pid, _Path(Path(self.spot.count))
+        telemetry = Telemetry(self.folder)
+        self.stack.callback(telemetry.close)
+        environment = {"RUNTIME_DIRECTORY": str(self.folder)}
+        child = self.stack.enter_context(running(where, cpu, words, telemetry.ready, environment))
+        self.versions["dpdk"] = telemetry.version
+        return child.pid, telemetry
+
+
+class _Path:
+    """A count that another process writes into a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __int__(self) -> int:
+        return int.from_bytes(self._path.read_bytes()[:8], "little")
+
+
+def measure(case: str, subject: Subject, wire: Wire, setting: Setting, programs: Path) -> Round:
+    """One round. `programs` is where the peers were compiled to. BenchError when nothing can be measured."""
+    with _bench(case, subject, wire, setting, programs) as bench:
+        found = _latency(bench) if case == "latency" else _flood(bench)
+        found.versions = bench.versions
+        count = bench.spot.count
+        bench.stack.close()  # a stack notes what it was granted when it ends
+        _noted(Path(f"{count}.json"), found)
+    return found
+
+
+@contextmanager
+def _bench(case: str, subject: Subject, wire: Wire, setting: Setting, programs: Path) -> Iterator[Bench]:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        yield Bench(case, subject, wire, setting, programs, Path(folder), stack)
+
+
+def _flood(bench: Bench) -> Round:
+    """Packets per second, and what each cost."""
+    counts: SupportsInt
+    if bench.case == "tx":
+        bench.count_at(bench.far())
+        pid, _ = bench.start()
+        counts = bench.seen
+    elif bench.case == "forward":
+        if bench.wire.second is None or bench.wire.second.far is None:
+            raise BenchError("needs a second interface: name it with --forward-to")
+        bench.passing()
+        bench.count_at(bench.wire.second.far)
+        pid, _ = bench.start()
+        bench.generate()
+        counts = bench.seen
+    else:
+        bench.passing()
+        pid, counts = bench.start()
+        echo = bench.case == "echo" and bench.wire.far is not None
+        bench.generate(bench.seen if echo else None)
+        counts = bench.seen if echo else counts
+    _settle(counts, bench.setting)
+    with counting(pid) as counted:
+        before, began = int(counts), time.monotonic()
+        packets, took = _window(counts, before, bench.setting.seconds), time.monotonic() - began
+    return Round({"pps": packets / took, **_costs(counted, packets)})
+
+
+def _settle(counts: SupportsInt, setting: Setting) -> None:
+    """Until the first packet has come, and then a while. BenchError when none comes."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not int(counts):
+        if time.monotonic() > deadline:
+            raise BenchError(f"no packet came within {PATIENCE_SECONDS:.0f} s")
+        time.sleep(0.01)
+    time.sleep(setting.settle)
+
+
+def _window(counts: SupportsInt, before: int, seconds: float) -> int:
+    """Packets that have come after so many seconds; it takes longer until one has. BenchError when none comes."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    time.sleep(seconds)
+    while not (packets := int(counts) - before):
+        if time.monotonic() > deadline:
+            raise BenchError(f"no packet came within {PATIENCE_SECONDS:.0f} s")
+        time.sleep(0.01)
+    return packets
+
+
+def _costs(counted: Counted, packets: int) -> dict[str, float]:
+    """What each packet cost the subject, polls that found nothing included."""
+    figures = {"cpu_ns_per_packet": counted.cpu_ns / packets}
+    for which in ("user", "kernel"):
+        instructions = getattr(counted, f"{which}_instructions")
+        if instructions is not None:
+            figures[f"{which}_instructions_per_packet"] = instructions / packets
+    return figures
+
+
+def _latency(bench: Bench) -> Round:
+    """Round trips: how long they took, how many were lost, and what each cost the subject."""
+    lost, samples = Count(bench.folder), bench.folder / "samples"
+    samples.write_bytes(bytes(4 * SAMPLES))
+    far = bench.far()
+    pid, _ = bench.start()
+    words = [str(bench.programs / "udp_client"), bench.target, str(PORT), str(bench.spot.payload_bytes)]
+    words += [str(bench.seen.path), str(lost.path), str(samples)]
+    bench.stack.enter_context(running(far.netns, bench.setting.far_cpus[0], words))
+    _settle(bench.seen, bench.setting)
+    with counting(pid) as counted:
+        first, lost_before, began = int(bench.seen), int(lost), time.monotonic()
+        last, took = first + _window(bench.seen, first, bench.setting.seconds), time.monotonic() - began
+    times = array("I", samples.read_bytes())
+    first = max(first, last - SAMPLES)
+    ordered = sorted(times[number % SAMPLES] for number in range(first, last))
+    figures = {"pps": (last - first) / took, **_costs(counted, last - first)}
+    figures |= {name: percentile(ordered, share) / 1000 for name, share in PERCENTILES.items()}
+    return Round({**figures, "lost": float(int(lost) - lost_before)}, ordered)
+
+
+def _noted(path: Path, found: Round) -> None:
+    """What a stack noted when it ended: over its whole life, not the window alone."""
+    if not path.exists():
+        return
+    noted = json.loads(path.read_text())
+    found.granted = noted["info"]
+    counters: dict[str, int] = noted["counters"]
+
+    def total(ending: str) -> int:
+        return sum(value for name, value in counters.items() if name.endswith(f".{ending}"))
+
+    if counters.get("napi.rx.batches"):
+        found.figures["packets_per_poll"] = counters["napi.rx.packets"] / counters["napi.rx.batches"]
+    if total("kicks"):
+        found.figures["kicks"] = float(total("kicks"))
+        found.figures["packets_per_kick"] = counters.get("napi.tx.packets", 0) / total("kicks")
+        found.figures["kicks_spared"] = float(total("kicks_spared"))
+    found.figures |= {f"drops_{reason}": float(count) for reason, count in noted["reasons"].items()}

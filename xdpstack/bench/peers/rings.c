@@ -1,0 +1,278 @@
+/* The floor: AF_XDP loops with nothing above the rings. rings rx|echo|tx IFNAME QUEUES RING COUNTFILE [FRAMEFILE]
+ *                                                       rings forward IFNAME QUEUES RING COUNTFILE OTHER
+ *
+ * rx       takes descriptors, touches the first bytes of each frame, and gives it back on the fill ring.
+ * echo     turns addresses and ports around and sends the frame back where it came from.
+ * forward  sends what comes by IFNAME out by OTHER; one UMEM, so that no frame is copied here.
+ * tx       sends the frame in FRAMEFILE as fast as it can.
+ *
+ * No descriptor, no pool, no stage. One port for each of the first QUEUES queues, one thread that polls them all. The number
+ * of packets received (sent, for the others) goes to COUNTFILE (8 bytes, mapped); it prints "ready" and runs until it is
+ * killed. The XDP program is six instructions: redirect to the queue's socket.
+ */
+#include <bpf/bpf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/bpf.h>
+#include <linux/if_link.h>
+#include <linux/if_xdp.h>
+#include <net/if.h>
+#include <poll.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define FRAME 2048u
+#define BURST 64u
+#define PORTS 65 /* one a queue, and the one that is forwarded to */
+
+struct ring {
+    _Atomic(uint32_t) *producer, *consumer, *flags;
+    void *slots;
+    uint32_t mask, at;
+};
+
+/* One queue of a device: its socket and four rings. */
+struct port {
+    int fd;
+    struct ring rx, tx, fill, done;
+};
+
+static char *umem;
+static uint32_t ring_slots;
+
+static void fail(const char *what) {
+    fprintf(stderr, "rings: %s: %s\n", what, strerror(errno));
+    exit(1);
+}
+
+static struct ring map_ring(int fd, uint64_t page, const struct xdp_ring_offset *off, uint32_t n,
+                            size_t slot) {
+    char *p =
+        mmap(NULL, off->desc + n * slot, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, (off_t)page);
+    if (p == MAP_FAILED) fail("mmap of a ring");
+    return (struct ring){(void *)(p + off->producer),
+                         (void *)(p + off->consumer),
+                         (void *)(p + off->flags),
+                         p + off->desc,
+                         n - 1,
+                         0};
+}
+
+static int attach(int ifindex, int map) {
+    struct bpf_insn code[] = {
+        {BPF_LDX | BPF_MEM | BPF_W, BPF_REG_2, BPF_REG_1, 16, 0}, /* r2 = ctx->rx_queue_index */
+        {BPF_LD | BPF_DW | BPF_IMM, BPF_REG_1, BPF_PSEUDO_MAP_FD, 0, map},
+        {0, 0, 0, 0, 0},
+        {BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_3, 0, 0, XDP_PASS},
+        {BPF_JMP | BPF_CALL, 0, 0, 0, BPF_FUNC_redirect_map},
+        {BPF_JMP | BPF_EXIT, 0, 0, 0, 0},
+    };
+    LIBBPF_OPTS(bpf_prog_load_opts, options);
+    int prog = bpf_prog_load(BPF_PROG_TYPE_XDP, "rings", "GPL", code, sizeof code / sizeof code[0], &options);
+    if (prog < 0) fail("load the program");
+    LIBBPF_OPTS(bpf_link_create_opts, link, .flags = XDP_FLAGS_DRV_MODE);
+    int fd = bpf_link_create(prog, ifindex, BPF_XDP, &link);
+    if (fd < 0) fail("attach the program");
+    return fd;
+}
+
+/* Bind a socket to a queue. The first registers the memory (`frames` of it), the others share it with `first`. */
+static struct port open_port(int ifindex, uint32_t queue, uint32_t frames, const struct port *first) {
+    struct port p = {.fd = socket(AF_XDP, SOCK_RAW, 0)};
+    struct xdp_umem_reg reg = {
+        .addr = (uint64_t)(uintptr_t)umem, .len = (uint64_t)frames * FRAME, .chunk_size = FRAME};
+    uint32_t n = ring_slots, fill_n = 2 * n;
+    if (p.fd < 0 || (!first && setsockopt(p.fd, SOL_XDP, XDP_UMEM_REG, &reg, sizeof reg)))
+        fail("register the memory");
+    if (setsockopt(p.fd, SOL_XDP, XDP_UMEM_FILL_RING, &fill_n, 4) ||
+        setsockopt(p.fd, SOL_XDP, XDP_UMEM_COMPLETION_RING, &n, 4) ||
+        setsockopt(p.fd, SOL_XDP, XDP_RX_RING, &n, 4) || setsockopt(p.fd, SOL_XDP, XDP_TX_RING, &n, 4))
+        fail("make the rings");
+    struct xdp_mmap_offsets off;
+    socklen_t len = sizeof off;
+    if (getsockopt(p.fd, SOL_XDP, XDP_MMAP_OFFSETS, &off, &len)) fail("ask for the offsets");
+    p.rx = map_ring(p.fd, XDP_PGOFF_RX_RING, &off.rx, n, sizeof(struct xdp_desc));
+    p.tx = map_ring(p.fd, XDP_PGOFF_TX_RING, &off.tx, n, sizeof(struct xdp_desc));
+    p.fill = map_ring(p.fd, XDP_UMEM_PGOFF_FILL_RING, &off.fr, fill_n, sizeof(uint64_t));
+    p.done = map_ring(p.fd, XDP_UMEM_PGOFF_COMPLETION_RING, &off.cr, n, sizeof(uint64_t));
+    struct sockaddr_xdp address = {.sxdp_family = AF_XDP,
+                                   .sxdp_ifindex = (uint32_t)ifindex,
+                                   .sxdp_queue_id = queue,
+                                   .sxdp_flags = first ? XDP_SHARED_UMEM : XDP_USE_NEED_WAKEUP,
+                                   .sxdp_shared_umem_fd = first ? (uint32_t)first->fd : 0};
+    for (int tries = 0; bind(p.fd, (struct sockaddr *)&address, sizeof address); tries++) {
+        if (errno != EBUSY || tries == 100)
+            fail("bind"); /* a socket closed just before lets go after a while */
+        usleep(10000);
+    }
+    return p;
+}
+
+static uint32_t available(const struct ring *r) {
+    return atomic_load_explicit(r->producer, memory_order_acquire) - r->at;
+}
+
+static void give(struct ring *fill, uint64_t addr) {
+    ((uint64_t *)fill->slots)[fill->at++ & fill->mask] = addr & ~(uint64_t)(FRAME - 1);
+}
+
+static void publish(struct ring *r) { atomic_store_explicit(r->producer, r->at, memory_order_release); }
+static void consume(struct ring *r) { atomic_store_explicit(r->consumer, r->at, memory_order_release); }
+
+/* What was sent comes home to `fill`. */
+static void reap(struct port *p, struct ring *fill) {
+    uint32_t have = available(&p->done);
+    if (!have) return;
+    for (uint32_t i = 0; i < have; i++) give(fill, ((uint64_t *)p->done.slots)[p->done.at++ & p->done.mask]);
+    consume(&p->done);
+    publish(fill);
+}
+
+/* Tell the kernel of what it has not taken yet: one call moves 32 frames in copy mode. Returns whether some are left. */
+static int kick(struct port *p) {
+    if (atomic_load_explicit(p->tx.consumer, memory_order_acquire) == p->tx.at) return 0;
+    if (atomic_load_explicit(p->tx.flags, memory_order_relaxed) & XDP_RING_NEED_WAKEUP)
+        sendto(p->fd, NULL, 0, MSG_DONTWAIT, NULL, 0);
+    return 1;
+}
+
+static void swap(char *a, char *b, size_t n) {
+    char kept[6];
+    memcpy(kept, a, n);
+    memcpy(a, b, n);
+    memcpy(b, kept, n);
+}
+
+/* UDP over IPv4 without options or tag. Checksums are sums: they stay right. */
+static void turn_around(char *frame) {
+    swap(frame, frame + 6, 6);
+    swap(frame + 26, frame + 30, 4);
+    swap(frame + 34, frame + 36, 2);
+}
+
+static uint32_t rx(struct port *p, volatile uint16_t *touched) {
+    uint32_t have = available(&p->rx);
+    if (have > BURST) have = BURST;
+    const struct xdp_desc *slot = p->rx.slots;
+    uint16_t sum = 0;
+    for (uint32_t i = 0; i < have; i++) {
+        const struct xdp_desc *d = &slot[p->rx.at++ & p->rx.mask];
+        sum = (uint16_t)(sum + *(uint16_t *)(umem + d->addr + 12));
+        give(&p->fill, d->addr);
+    }
+    if (!have) return 0;
+    *touched = sum;
+    consume(&p->rx);
+    publish(&p->fill);
+    return have;
+}
+
+/* What came by `in` leaves by `out`. */
+static uint32_t pass_on(struct port *in, struct port *out, int turn) {
+    reap(out, &in->fill);
+    uint32_t have = available(&in->rx);
+    uint32_t room = ring_slots - (out->tx.at - atomic_load_explicit(out->tx.consumer, memory_order_acquire));
+    if (have > BURST) have = BURST;
+    if (have > room) have = room;
+    for (uint32_t i = 0; i < have; i++) {
+        struct xdp_desc d = ((struct xdp_desc *)in->rx.slots)[in->rx.at++ & in->rx.mask];
+        if (turn) turn_around(umem + d.addr);
+        ((struct xdp_desc *)out->tx.slots)[out->tx.at++ & out->tx.mask] = d;
+    }
+    if (have) {
+        consume(&in->rx);
+        publish(&out->tx);
+    }
+    return have + (uint32_t)(kick(out) && !have); /* not idle while something is to be sent */
+}
+
+static uint32_t tx(struct port *p, uint32_t len) {
+    uint32_t done = available(&p->done);
+    if (done > BURST) done = BURST;
+    for (uint32_t i = 0; i < done; i++) {
+        uint64_t addr = ((uint64_t *)p->done.slots)[p->done.at++ & p->done.mask];
+        ((struct xdp_desc *)p->tx.slots)[p->tx.at++ & p->tx.mask] = (struct xdp_desc){addr, len, 0};
+    }
+    if (done) {
+        consume(&p->done);
+        publish(&p->tx);
+    }
+    kick(p);
+    return done;
+}
+
+/* Every frame of the port's TX ring is the one to send. */
+static uint32_t load_frames(struct port *p, const char *path, uint64_t base) {
+    static char frame[FRAME];
+    int fd = open(path, O_RDONLY);
+    ssize_t len = read(fd, frame, sizeof frame);
+    if (len < 14) fail(path);
+    for (uint32_t i = 0; i < ring_slots; i++) {
+        uint64_t addr = base + (uint64_t)i * FRAME;
+        memcpy(umem + addr, frame, (size_t)len);
+        ((struct xdp_desc *)p->tx.slots)[p->tx.at++ & p->tx.mask] = (struct xdp_desc){addr, (uint32_t)len, 0};
+    }
+    publish(&p->tx);
+    return (uint32_t)len;
+}
+
+int main(int argc, char **argv) {
+    if (argc < 6)
+        return fprintf(stderr, "usage: rings MODE IFNAME QUEUES RING COUNTFILE [FRAMEFILE|OTHER]\n"), 2;
+    char mode = argv[1][0]; /* r, e, t, f */
+    int ifindex = (int)if_nametoindex(argv[2]), queues = atoi(argv[3]);
+    int other = mode == 'f' && argc > 6 ? (int)if_nametoindex(argv[6]) : 0;
+    ring_slots = (uint32_t)atoi(argv[4]);
+    int count_fd = open(argv[5], O_RDWR);
+    volatile uint64_t *count = mmap(NULL, 8, PROT_READ | PROT_WRITE, MAP_SHARED, count_fd, 0);
+    if (!ifindex || count == MAP_FAILED || queues < 1 || queues >= PORTS || (mode == 'f' && !other))
+        fail(argv[2]);
+
+    uint32_t each = 4 * ring_slots, frames = each * (uint32_t)(queues + 1);
+    umem = mmap(NULL, (size_t)frames * FRAME, PROT_READ | PROT_WRITE,
+                MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    static struct port port[PORTS];
+    static struct pollfd wait[PORTS];
+    uint32_t frame_bytes = 0;
+    int map = bpf_map_create(BPF_MAP_TYPE_XSKMAP, "xsks", 4, 4, PORTS, NULL);
+    for (int q = 0; q < queues; q++) {
+        port[q] = open_port(ifindex, (uint32_t)q, frames, q ? port : NULL);
+        wait[q] = (struct pollfd){.fd = port[q].fd, .events = POLLIN};
+        uint64_t base = (uint64_t)q * each * FRAME;
+        if (mode == 't') {
+            frame_bytes = load_frames(&port[q], argv[6], base);
+            continue;
+        }
+        for (uint32_t i = 0; i < 2 * ring_slots; i++) give(&port[q].fill, base + (uint64_t)i * FRAME);
+        publish(&port[q].fill);
+        if (map < 0 || bpf_map_update_elem(map, &q, &port[q].fd, 0)) fail("enter the socket into the map");
+    }
+    if (other) port[queues] = open_port(other, 0, frames, port);
+    if (mode != 't') attach(ifindex, map);
+    puts("ready");
+    fflush(stdout);
+
+    uint64_t total = 0;
+    uint16_t touched;
+    for (;;) {
+        uint32_t busy = 0;
+        for (int q = 0; q < queues; q++) {
+            struct port *p = &port[q];
+            uint32_t n = mode == 'r'   ? rx(p, &touched)
+                         : mode == 't' ? tx(p, frame_bytes)
+                                       : pass_on(p, other ? &port[queues] : p, mode == 'e');
+            busy += n;
+            total += n;
+        }
+        if (busy)
+            *count = total;
+        else if (mode != 't')
+            poll(wait, (nfds_t)queues, 100);
+    }
+}

@@ -1,0 +1,148 @@
+"""A whole run: all subjects in turn, round after round, so that what else the machine does meets all of them alike."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from xdpstack.bench.callgrind import can_count, user_instructions
+from xdpstack.bench.cases import Setting, measure
+from xdpstack.bench.environment import environment
+from xdpstack.bench.peers import build
+from xdpstack.bench.results import BenchError, Key, Report
+from xdpstack.bench.subjects import BY_NAME, CASES, SUBJECTS, Subject
+from xdpstack.bench.wire import Wire, interfaces, veth
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to run. No `interface`: on veth pairs of the run's own. `subjects` empty: all but those alike another.
+
+    `instructions` are counted by callgrind where the CPU does not count them, each in a run of its own; `callgrind`: always,
+    and into that folder.
+    """
+
+    cases: tuple[str, ...] = CASES
+    subjects: tuple[str, ...] = ()
+    frame_bytes: tuple[int, ...] = (64,)
+    queues: tuple[int, ...] = (1,)
+    rounds: int = 3
+    setting: Setting = field(default_factory=Setting)
+    interface: str = ""
+    peer: str | None = None
+    peer_netns: str | None = None
+    forward_to: str | None = None
+    instructions: bool = True
+    callgrind: Path | None = None
+
+    def chosen(self) -> list[Subject]:
+        """The subjects, in the order of the catalogue."""
+        return [s for s in SUBJECTS if (s.name in self.subjects if self.subjects else not s.alike)]
+
+    def wanted(self) -> list[Key]:
+        """What is measured in each round."""
+        sizes = itertools.product(self.cases, self.frame_bytes, self.queues)
+        return [
+            Key(case, size, queues, subject.name)
+            for case, size, queues in sizes
+            for subject in self.chosen()
+            if case in subject.commands
+        ]
+
+    def steps(self) -> int:
+        """Calls of the progress function that a run makes at most."""
+        return len(self.wanted()) * (self.rounds + 1)
+
+    def seconds(self) -> float:
+        """About how long it takes: windows, and a second to start each."""
+        return len(self.wanted()) * self.rounds * (self.setting.seconds + self.setting.settle + 1.0)
+
+
+def cores() -> tuple[int, tuple[int, ...]]:
+    """A core for the subject, and those for what feeds it: others, where there are others."""
+    mine = sorted(os.sched_getaffinity(0))
+    subject = mine[1] if len(mine) > 1 else mine[0]
+    return subject, (mine[0], *(cpu for cpu in mine[2:]), *([subject] if len(mine) > 1 else []))
+
+
+def wired(plan: Plan, queues: int) -> AbstractContextManager[Wire]:
+    """What is measured on."""
+    if plan.interface:
+        return nullcontext(interfaces(plan.interface, plan.peer, plan.peer_netns, plan.forward_to))
+    return veth(queues, "forward" in plan.cases)
+
+
+def run(plan: Plan, progress: Progress = lambda _: None) -> Report:
+    """Measure. What is not installed, and what fails, is told of in the report; the rest goes on.
+
+    Needs root. KeyboardInterrupt ends it, with nothing left behind.
+    """
+    subject_cpu, far_cpus = cores()
+    setting = replace(plan.setting, subject_cpu=subject_cpu, far_cpus=far_cpus)
+    report = Report({})
+    report.missing = {subject.name: subject.missing for subject in plan.chosen() if subject.missing}
+    keys = [key for key in plan.wanted() if key.subject not in report.missing]
+    with tempfile.TemporaryDirectory(prefix="xdpstack-bench-") as name:
+        programs = Path(name)
+        build(programs)
+        for queues, group in _by_queues(keys):
+            with wired(plan, queues) as wire:
+                report.environment = report.environment or environment(wire)
+                for number in range(plan.rounds):
+                    for key in group:
+                        progress(f"{key.case} {key.subject} {key.frame_bytes}, round {number + 1}")
+                        _one(report, key, wire, replace(setting, frame_bytes=key.frame_bytes, queues=queues), programs)
+                _count(report, plan, group, wire, setting, programs, progress)
+    knobs: dict[str, Any] = {**asdict(setting), "rounds": plan.rounds, "rx_ring": setting.ring}
+    for varying in ("frame_bytes", "queues"):
+        del knobs[varying]
+    report.environment["knobs"] = knobs
+    return report
+
+
+def _by_queues(keys: list[Key]) -> Iterator[tuple[int, list[Key]]]:
+    for queues in dict.fromkeys(key.queues for key in keys):
+        yield queues, [key for key in keys if key.queues == queues]
+
+
+def _one(report: Report, key: Key, wire: Wire, setting: Setting, programs: Path) -> None:
+    try:
+        found = measure(key.case, BY_NAME[key.subject], wire, setting, programs)
+    except BenchError as error:
+        report.failed[key] = str(error)
+        return
+    report.figures.setdefault(key, []).append(found.figures)
+    if found.samples:
+        report.samples[key] = sorted(report.samples.get(key, []) + found.samples)
+    report.environment["versions"].update(found.versions)
+    if found.granted:
+        report.environment.setdefault("granted", {})[key.case] = found.granted["devices"]
+
+
+def _count(
+    report: Report, plan: Plan, group: list[Key], wire: Wire, setting: Setting, programs: Path, progress: Progress
+) -> None:
+    """Where the CPU does not count instructions, callgrind does."""
+    if not plan.callgrind and (report.environment["hardware_counters"] or not plan.instructions):
+        return
+    for key in group:
+        subject = BY_NAME[key.subject]
+        if key not in report.figures or wire.far is None or not can_count(key.case, subject):
+            continue
+        progress(f"instructions of {key.subject} {key.frame_bytes}")
+        each = replace(setting, frame_bytes=key.frame_bytes, queues=key.queues)
+        try:
+            counted = user_instructions(subject, wire, each, programs, plan.callgrind)
+        except BenchError as error:
+            report.failed[key] = f"instructions: {error}"
+            continue
+        for figures in report.figures[key]:
+            figures["user_instructions_per_packet"] = counted

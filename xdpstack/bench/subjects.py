@@ -1,0 +1,128 @@
+"""Who is measured: each subject by its name, with what it needs and the command that runs it in each case."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+
+from xdpstack.bench import testpmd
+from xdpstack.bench.peers import SCAPY, TESTPMD, Need
+
+CASES = ("rx", "tx", "forward", "echo", "latency")
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """What a subject is told. Paths are absolute; `other` is the interface to forward to, `peer` the far end's address."""
+
+    interface: str
+    address: str
+    peer: str
+    port: int
+    queues: int
+    ring: int
+    frame_bytes: int
+    payload_bytes: int
+    cpu: int
+    count: str
+    frame: str
+    build: str
+    other: str = ""
+
+
+Words = Callable[[Spot], list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One way to do it, in the cases that `commands` has.
+
+    `raw`: it takes whole frames, of any address. `kernel`: it hears of them through the kernel; then an XDP program that
+    passes everything has to be on the receiving veth, for the generator. `telemetry`: counts through testpmd's socket.
+    `slow`: too slow to be counted by callgrind. `alike`: runs only when it is asked for; another subject says most of it.
+    """
+
+    name: str
+    commands: dict[str, Words]
+    needs: tuple[Need, ...] = ()
+    raw: bool = False
+    kernel: bool = False
+    telemetry: bool = False
+    alike: bool = False
+    slow: bool = False
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def missing(self) -> str:
+        """The command that installs what it needs and is not there; empty if all is."""
+        return " && ".join(need.install for need in self.needs if not need.met)
+
+
+def _python(name: str, *cases: str) -> dict[str, Words]:
+    def command(case: str) -> Words:
+        return lambda spot: [sys.executable, "-m", "xdpstack.bench.programs", name, case, json.dumps(asdict(spot))]
+
+    return {case: command(case) for case in cases}
+
+
+def _rings() -> dict[str, Words]:
+    def command(case: str) -> Words:
+        mode = "echo" if case == "latency" else case
+        return lambda spot: [
+            f"{spot.build}/rings",
+            mode,
+            spot.interface,
+            str(spot.queues),
+            str(spot.ring),
+            spot.count,
+            *([spot.frame] if case == "tx" else [spot.other] if case == "forward" else []),
+        ]
+
+    return {case: command(case) for case in CASES}
+
+
+def _kernel(how: str, *cases: str) -> dict[str, Words]:
+    def command(case: str) -> Words:
+        mode = "echo" if case == "latency" else case
+        return lambda spot: [
+            f"{spot.build}/kernel_udp",
+            mode,
+            str(spot.port),
+            spot.count,
+            how,
+            *([spot.peer, str(spot.payload_bytes)] if case == "tx" else []),
+        ]
+
+    return {case: command(case) for case in cases}
+
+
+def _testpmd(driver: str) -> dict[str, Words]:
+    def command(case: str) -> Words:
+        return lambda spot: testpmd.words(
+            driver,
+            case,
+            [name for name in (spot.interface, spot.other) if name],
+            spot.queues,
+            spot.ring,
+            spot.frame_bytes,
+            spot.cpu,
+        )
+
+    return {case: command(case) for case in CASES}
+
+
+SUBJECTS = (
+    Subject("xdpstack", _python("xdpstack", *CASES)),
+    Subject("xdpstack-udp", _python("xdpstack-udp", "rx")),
+    Subject("xdpstack-recvfrom", _python("xdpstack-recvfrom", "rx", "echo"), alike=True),
+    Subject("rings", _rings(), raw=True),
+    Subject("testpmd-af_xdp", _testpmd("af_xdp"), (TESTPMD,), raw=True, telemetry=True),
+    Subject("testpmd-af_packet", _testpmd("af_packet"), (TESTPMD,), raw=True, kernel=True, telemetry=True),
+    Subject("kernel-udp-c", _kernel("plain", "rx", "echo", "latency", "tx"), kernel=True),
+    Subject("kernel-udp-gso-gro", _kernel("offload", "rx", "echo", "tx"), kernel=True),
+    Subject("python-socket", _python("python-socket", "rx", "echo", "latency", "tx"), kernel=True),
+    Subject("scapy", _python("scapy", "rx", "echo", "latency", "tx"), (SCAPY,), raw=True, kernel=True, slow=True),
+)
+BY_NAME = {subject.name: subject for subject in SUBJECTS}

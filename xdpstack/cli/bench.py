@@ -1,0 +1,99 @@
+"""`xdpstack bench`: what this costs and carries, beside a plain ring loop, DPDK, kernel sockets and scapy, in one run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from xdpstack.bench.cases import Setting
+from xdpstack.bench.results import BenchError, Report
+from xdpstack.bench.runner import Plan, run
+from xdpstack.bench.subjects import CASES, SUBJECTS
+
+Several = tuple[str, ...]
+
+
+@click.command()
+@click.argument("cases", nargs=-1, type=click.Choice(CASES))
+@click.option("-i", "--interface", default="", help="Measure on this interface; without: on veth pairs of its own.")
+@click.option(
+    "--peer", help="The interface at the other end of the wire, to generate by; without: somebody else sends."
+)
+@click.option("--peer-netns", help="The network namespace that the peer is in.")
+@click.option("--forward-to", help="The second interface of `forward`.")
+@click.option(
+    "--only", multiple=True, type=click.Choice([s.name for s in SUBJECTS]), help="A subject; may be repeated."
+)
+@click.option("--seconds", default=2.0, show_default=True, help="Length of a window.")
+@click.option("--settle", default=0.5, show_default=True, help="Load before a window, in seconds.")
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1))
+@click.option("--frame-bytes", multiple=True, type=click.IntRange(64, 1518), default=(64,), show_default=True)
+@click.option("--queues", multiple=True, type=click.IntRange(1, 64), default=(1,), show_default=True)
+@click.option("--ring", default=2048, show_default=True, help="Slots of the rings, a power of two.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the results there.")
+@click.option("--instructions/--no-instructions", default=True, help="Count them, by callgrind where the CPU does not.")
+@click.option(
+    "--callgrind",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Count instructions of rx with callgrind, and keep its files in this folder.",
+)
+def bench(
+    cases: Several,
+    interface: str,
+    peer: str | None,
+    peer_netns: str | None,
+    forward_to: str | None,
+    only: Several,
+    seconds: float,
+    settle: float,
+    rounds: int,
+    frame_bytes: tuple[int, ...],
+    queues: tuple[int, ...],
+    ring: int,
+    json_file: Path | None,
+    instructions: bool,
+    callgrind: Path | None,
+) -> None:
+    """Measure CASES (without any: all) for all subjects in turn, round after round.
+
+    Needs root. Nothing is left behind, also when it is interrupted. Exit status 1: a subject failed.
+    """
+    if os.geteuid():
+        raise click.ClickException("XDP programs and network namespaces need root: run it with sudo")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    setting = Setting(seconds=seconds, settle=settle, ring=ring)
+    near = (interface, peer, peer_netns, forward_to)
+    plan = Plan(cases or CASES, only, frame_bytes, queues, rounds, setting, *near, instructions, callgrind)
+    try:
+        report = _run(plan)
+    except BenchError as error:
+        raise click.ClickException(str(error)) from None
+    _show(report)
+    if json_file:
+        from xdpstack.bench import as_json
+
+        json_file.write_text(json.dumps(as_json(report), indent=2) + "\n")
+    raise SystemExit(1 if report.failed else 0)
+
+
+def _run(plan: Plan) -> Report:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("building", total=plan.steps())
+        return run(plan, lambda what: bar.update(task, advance=1, description=what))
+
+
+def _show(report: Report) -> None:
+    from xdpstack.bench.table import tables
+
+    console = Console()
+    wide = Console(width=180) if not console.is_terminal else console
+    for each in tables(report):
+        wide.print(each)
