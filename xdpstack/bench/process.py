@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -41,6 +41,8 @@ def says_ready(child: subprocess.Popen[str]) -> None:
     if not select.select([child.stdout], [], [], READY_SECONDS)[0]:
         raise BenchError(f"was not ready within {READY_SECONDS:.0f} s")
     if child.stdout.readline().strip() != "ready":
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(END_SECONDS)  # so that its status can be told
         raise BenchError("ended before it was ready")
 
 
