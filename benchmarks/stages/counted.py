@@ -41,6 +41,12 @@ def datagram4(sender: int = 8, payload: bytes = PAYLOAD) -> bytes:
     return ethernet(ipv4(udp(payload, sum_with=source + US4), src=source, dst=US4))
 
 
+def with_options() -> bytes:
+    """As datagram4(), with four NOPs."""
+    source = bytes([10, 0, 0, 8])
+    return ethernet(ipv4(udp(PAYLOAD, sum_with=source + US4), options=b"\1" * 4, src=source, dst=US4))
+
+
 def datagram6(sender: int = 8) -> bytes:
     source = bytes.fromhex("fd0000000000000000000000000000") + bytes([sender])
     return ethernet(ipv6(udp(PAYLOAD, sum_with=source + US6), src=source, dst=US6))
@@ -114,6 +120,7 @@ CASES: Mapping[str, Callable[[MemoryStack], Turn]] = {
     "rx IPv6": lambda s: receiving(s, V6, [datagram6()] * BATCH),
     "rx IPv4, 64 senders": lambda s: receiving(s, V4, [datagram4(8 + i) for i in range(BATCH)]),
     "rx IPv6, 64 senders": lambda s: receiving(s, V6, [datagram6(8 + i) for i in range(BATCH)]),
+    "rx IPv4, one with options": lambda s: receiving(s, V4, [datagram4()] * (BATCH - 1) + [with_options()]),
     "rx IPv4, 1472 bytes": lambda s: receiving(s, V4, [datagram4(payload=b"x" * 1472)] * BATCH),
     "tx IPv4": lambda s: sending(s, V4, "10.0.0.8"),
     "tx IPv6": lambda s: sending(s, V6, "fd00::8"),
