@@ -67,7 +67,7 @@ class Control:
     # ---- publishing ----
 
     def publish(self) -> None:
-        """Give the workers what the mirror knows; all tables are of one snapshot, old ones serve until replaced."""
+        """Give the workers what the mirror knows; one table after the other, all of one snapshot."""
         snapshot = self.mirror.snapshot
         with self.lock:
             self._publish_devices(snapshot)

@@ -27,7 +27,7 @@ Where = Literal["kernel", "stack", "hook"]
 class Row:
     """One stage in one direction.
 
-    `name` is `<stem>.<hook>`; the stem is the same in csrc/stages/<stem>.c, docs/stages/<stem>.md and counters.
+    `name` is `<stem>.<hook>`; both are in csrc/stages/<stem>_<hook>.c and counters, the stem in docs/stages/<stem>.md.
     `where` says who runs it: "kernel" (the XDP program), "stack" (the C walk, or a layer's Python engine) or
     "hook" (nothing of its own yet: a place where the user's stages go).
     """

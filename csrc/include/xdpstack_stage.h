@@ -80,8 +80,9 @@ enum xs_pkt_type {
 #define XS_PKT_NO_DF 0x1000u /* transmit: routers may fragment (IP_PMTUDISC_DONT, _INTERFACE, _OMIT) */
 #define XS_PKT_USER 0xe000u  /* free for custom stages */
 
-/* Hot descriptor: 64 bytes. Written by napi on receive and by udp on transmit; a later stage may change what it says it
- * does in its contract. Offsets are from the start of the frame (the chunk), so that headers can be put before data. */
+/* Hot descriptor: 64 bytes. Written by napi on receive and by the sender on transmit; a later stage may change what it says it
+ * does in its contract. What is said to be set by ip or udp, napi has set already for plain packets, as which most are
+ * recognised by one look (XS_ALL_PLAIN): lengths, offsets, protocol, ports, TOS. Offsets are from the start of the frame (the chunk), so that headers can be put before data. */
 struct xs_pkt {
     uint32_t pkt_len;     /* bytes of the whole packet, all frames, from the Ethernet header on */
     uint16_t data_off;    /* first byte (Ethernet header) */

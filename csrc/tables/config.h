@@ -46,7 +46,8 @@ struct xs_config {
     struct xs_device_config device[XS_DEVICES_MAX];
 };
 
-/* Every table that control publishes; each pointer is replaced whole (base/epoch.h says when the old one may go). */
+/* Every table that control publishes; each pointer is replaced whole (base/epoch.h says when the old one may go), but for
+ * the cells of neighbours, which change in place. */
 struct xs_fib;
 struct xs_neigh_table;
 struct xs_socket_table;
