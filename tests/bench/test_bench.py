@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from xdpstack.bench import CASES, Plan, Setting, as_json, run, subjects
+from xdpstack.bench import Plan, Setting, as_json, run, subjects
 from xdpstack.bench.peers import TESTPMD
+from xdpstack.bench.subjects import USUAL
 from xdpstack.testing.wait import until
 
 TINY = Setting(seconds=0.1, settle=0.05, ring=512)
@@ -25,12 +26,12 @@ def plan(cases: tuple[str, ...], *names: str, **options: object) -> Plan:
 
 @pytest.fixture(scope="module")
 def measured() -> Any:
-    """The JSON of a run of all cases."""
-    return json.loads(json.dumps(as_json(run(plan(CASES, "xdpstack", "rings", "kernel-udp-c")))))
+    """The JSON of a run of the usual cases."""
+    return json.loads(json.dumps(as_json(run(plan(USUAL, "xdpstack", "rings", "kernel-udp-c")))))
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", USUAL)
 def test_each_case_is_measured(measured: Any, case: str) -> None:
     assert [failed for failed in measured["environment"]["failed"] if failed["case"] == case] == []
     results = [result for result in measured["results"] if result["case"] == case]
@@ -46,6 +47,15 @@ def test_each_case_is_measured(measured: Any, case: str) -> None:
     granted = measured["environment"]["granted"][case][0]
     mode = "transmit only" if case == "tx" else "native"
     assert (granted["name"], granted["mode"], granted["zero_copy"]) == ("veth0", mode, False)
+
+
+@pytest.mark.root
+def test_a_rate_without_loss_is_searched_for() -> None:
+    report = run(plan(("rfc2544",), "rings"))
+    assert report.failed == {}
+    ((found,),) = report.figures.values()
+    assert 0 <= found["pps"] <= found["offered_pps"]  # 0: some packet was lost at every rate
+    assert found["offered_pps"] > 0
 
 
 @pytest.mark.root

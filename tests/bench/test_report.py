@@ -1,14 +1,17 @@
 """What is told of figures: median, worst and best the right way round, percentiles, frames, tables."""
 
 import io
+import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from rich.console import Console
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
-from xdpstack.bench import CASES, SUBJECTS, Plan, Report, as_json
+from xdpstack.bench import CASES, SUBJECTS, BenchError, Plan, Report, as_json, histograms, plots
+from xdpstack.bench.peers import Need
 from xdpstack.bench.results import Key, percentile, summary
 from xdpstack.bench.subjects import Spot
 from xdpstack.bench.table import tables
@@ -71,3 +74,35 @@ def test_every_subject_has_a_command_in_each_of_its_cases(tmp_path: Path) -> Non
 def test_subjects_that_are_alike_run_when_they_are_asked_for() -> None:
     assert "xdpstack-recvfrom" not in {key.subject for key in Plan(("rx",)).wanted()}
     assert [key.subject for key in Plan(("rx",), ("xdpstack-recvfrom",)).wanted()] == ["xdpstack-recvfrom"]
+
+
+@pytest.fixture
+def report() -> Report:
+    keys = [Key("rx", size, queues, name) for size in (64, 1518) for queues in (1, 2) for name in ("rings", "scapy")]
+    figures = {key: [{"pps": 1e5, "cpu_ns_per_packet": 90.0}, {"pps": 2e5, "cpu_ns_per_packet": 80.0}] for key in keys}
+    round_trips = Key("latency", 64, 1, "rings")
+    figures[round_trips] = [{"pps": 1e4, "cpu_ns_per_packet": 900.0}]
+    return Report({}, figures, {round_trips: [9000, 10000, 11000, 250000]})
+
+
+def test_plots_are_drawn_as_png_and_svg(report: Report, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    names = {path.name for path in plots.draw(report, tmp_path)}
+    drawn = ("rx-rate", "rx-cost", "latency-cost", "latency")
+    assert names == {f"{name}.{ending}" for name in drawn for ending in ("png", "svg")}
+    assert all((tmp_path / name).stat().st_size > 1000 for name in names)
+
+
+def test_histograms_have_all_round_trips(report: Report, tmp_path: Path) -> None:
+    pytest.importorskip("hdrh")
+    (path,) = histograms.write(report, tmp_path)
+    text = path.read_text()
+    assert re.search(r"TotalCount *= *4\b", text)
+    assert "250.1" in text
+
+
+@pytest.mark.parametrize("module, needed", [(plots, "PLOTS"), (histograms, "HISTOGRAMS")])
+def test_what_pictures_need_is_named(module: ModuleType, needed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, needed, Need("pip install it", module="no_such_module"))
+    with pytest.raises(BenchError, match="pip install it"):
+        module.require()

@@ -5,6 +5,7 @@ echo      the generator floods; answers that come back to it, counted by its XDP
 tx        the subject floods; what comes at the far end, counted there
 forward   the generator floods one wire; what comes by the other
 latency   a client in C has one datagram under way; round trips, and how long each took
+    rfc2544   a sender keeps a rate, the subject answers; the highest rate at which no answer is missing
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ from xdpstack.bench.wire import NOBODY, PORT, End, Wire, datagram, payload_bytes
 #: Times of round trips that are kept, the latest of a round: 4 MiB.
 SAMPLES = 1 << 20
 PATIENCE_SECONDS = 10.0
+STILL_SECONDS = 0.1
+#: Of a search: packets that the first trial sends for each second of a window, when it ends, and slots of the sender's ring.
+FIRST_TRIAL, RESOLUTION, SENDER_RING = 200_000, 1 / 64, 512
 PERCENTILES = {"latency_us_p50": 0.5, "latency_us_p99": 0.99, "latency_us_p99_9": 0.999, "latency_us_max": 1.0}
 
 
@@ -154,7 +158,7 @@ class _Path:
 def measure(case: str, subject: Subject, wire: Wire, setting: Setting, programs: Path) -> Round:
     """One round. `programs` is where the peers were compiled to. BenchError when nothing can be measured."""
     with _bench(case, subject, wire, setting, programs) as bench:
-        found = _latency(bench) if case == "latency" else _flood(bench)
+        found = {"latency": _latency, "rfc2544": _search}.get(case, _flood)(bench)
         found.versions = bench.versions
         count = bench.spot.count
         bench.stack.close()  # a stack notes what it was granted when it ends
@@ -246,6 +250,46 @@ def _latency(bench: Bench) -> Round:
     figures = {"pps": (last - first) / took, **_costs(counted, last - first)}
     figures |= {name: percentile(ordered, share) / 1000 for name, share in PERCENTILES.items()}
     return Round({**figures, "lost": float(int(lost) - lost_before)}, ordered)
+
+
+def _search(bench: Bench) -> Round:
+    """RFC 2544, section 26.1: the highest rate without a loss, found by halving; `offered_pps`: what the sender can do."""
+    bench.passing()
+    bench.count_at(bench.far())
+    bench.start()
+    seconds = bench.setting.seconds
+    offered, lost = _trial(bench, 0, max(1, round(FIRST_TRIAL * seconds)))
+    low, high = (0.0, offered) if lost else (offered, offered)
+    while high - low > RESOLUTION * offered:
+        rate = (low + high) / 2
+        reached, lost = _trial(bench, round(rate), max(1, round(rate * seconds)))
+        if lost:
+            high = rate
+        elif reached < (low + rate) / 2:  # the sender was kept from its rate: more halving would tell nothing
+            low = max(low, reached)
+            break
+        else:
+            low = min(rate, reached)
+    return Round({"pps": low, "offered_pps": offered})
+
+
+def _trial(bench: Bench, rate: int, total: int) -> tuple[float, int]:
+    """Send `total` at `rate` (0: as fast as it goes); the rate that was reached, and how many answers were missing."""
+    sent, far = Count(bench.folder), bench.far()
+    words = [str(bench.programs / "rings"), "tx", far.name, "1", str(SENDER_RING), str(sent.path), bench.spot.frame]
+    before = int(bench.seen)
+    with running(far.netns, bench.setting.far_cpus[0], [*words, str(rate), str(total)]):
+        began = time.monotonic()
+        deadline = began + bench.setting.seconds + PATIENCE_SECONDS
+        while int(sent) < total and time.monotonic() < deadline:
+            time.sleep(0.001)
+        took = time.monotonic() - began
+        came, seen = 0, -1
+        while came != seen and came < int(sent) and time.monotonic() < deadline:  # until it stands still
+            seen = came
+            time.sleep(STILL_SECONDS)
+            came = int(bench.seen) - before
+    return int(sent) / took, int(sent) - came
 
 
 def _noted(path: Path, found: Round) -> None:

@@ -24,6 +24,7 @@ class Metric:
 
 METRICS = {
     "pps": Metric("packets/s", "packets/s", max),
+    "offered_pps": Metric("packets/s", "offered/s", max),
     "cpu_ns_per_packet": Metric("ns", "CPU ns /packet", min),
     "user_instructions_per_packet": Metric("instructions", "user instr /packet", min),
     "kernel_instructions_per_packet": Metric("instructions", "kernel instr /packet", min),

@@ -16,7 +16,7 @@ from xdpstack.bench.cases import Setting, measure
 from xdpstack.bench.environment import environment
 from xdpstack.bench.peers import build
 from xdpstack.bench.results import BenchError, Key, Report
-from xdpstack.bench.subjects import BY_NAME, CASES, SUBJECTS, Subject
+from xdpstack.bench.subjects import BY_NAME, SUBJECTS, USUAL, Subject
 from xdpstack.bench.wire import Wire, interfaces, veth
 
 Progress = Callable[[str], None]
@@ -30,7 +30,7 @@ class Plan:
     and into that folder.
     """
 
-    cases: tuple[str, ...] = CASES
+    cases: tuple[str, ...] = USUAL
     subjects: tuple[str, ...] = ()
     frame_bytes: tuple[int, ...] = (64,)
     queues: tuple[int, ...] = (1,)

@@ -10,7 +10,11 @@ from dataclasses import asdict, dataclass, field
 from xdpstack.bench import testpmd
 from xdpstack.bench.peers import SCAPY, TESTPMD, Need
 
-CASES = ("rx", "tx", "forward", "echo", "latency")
+CASES = ("rx", "tx", "forward", "echo", "latency", "rfc2544")
+#: Those that one does not have to ask for.
+USUAL = CASES[:-1]
+#: What C programs call the cases.
+MODES = {"latency": "echo", "rfc2544": "echo"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ def _python(name: str, *cases: str) -> dict[str, Words]:
 
 def _rings() -> dict[str, Words]:
     def command(case: str) -> Words:
-        mode = "echo" if case == "latency" else case
+        mode = MODES.get(case, case)
         return lambda spot: [
             f"{spot.build}/rings",
             mode,
@@ -85,7 +89,7 @@ def _rings() -> dict[str, Words]:
 
 def _kernel(how: str, *cases: str) -> dict[str, Words]:
     def command(case: str) -> Words:
-        mode = "echo" if case == "latency" else case
+        mode = MODES.get(case, case)
         return lambda spot: [
             f"{spot.build}/kernel_udp",
             mode,
@@ -120,9 +124,11 @@ SUBJECTS = (
     Subject("rings", _rings(), raw=True),
     Subject("testpmd-af_xdp", _testpmd("af_xdp"), (TESTPMD,), raw=True, telemetry=True),
     Subject("testpmd-af_packet", _testpmd("af_packet"), (TESTPMD,), raw=True, kernel=True, telemetry=True),
-    Subject("kernel-udp-c", _kernel("plain", "rx", "echo", "latency", "tx"), kernel=True),
-    Subject("kernel-udp-gso-gro", _kernel("offload", "rx", "echo", "tx"), kernel=True),
-    Subject("python-socket", _python("python-socket", "rx", "echo", "latency", "tx"), kernel=True),
-    Subject("scapy", _python("scapy", "rx", "echo", "latency", "tx"), (SCAPY,), raw=True, kernel=True, slow=True),
+    Subject("kernel-udp-c", _kernel("plain", "rx", "echo", "latency", "tx", "rfc2544"), kernel=True),
+    Subject("kernel-udp-gso-gro", _kernel("offload", "rx", "echo", "tx", "rfc2544"), kernel=True),
+    Subject("python-socket", _python("python-socket", "rx", "echo", "latency", "tx", "rfc2544"), kernel=True),
+    Subject(
+        "scapy", _python("scapy", "rx", "echo", "latency", "tx", "rfc2544"), (SCAPY,), raw=True, kernel=True, slow=True
+    ),
 )
 BY_NAME = {subject.name: subject for subject in SUBJECTS}

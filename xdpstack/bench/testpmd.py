@@ -11,7 +11,7 @@ from pathlib import Path
 from xdpstack.bench.results import BenchError
 
 #: What testpmd calls each of our cases. 5tswap turns addresses and ports around, as the other subjects do.
-MODES = {"rx": "rxonly", "echo": "5tswap", "latency": "5tswap", "tx": "txonly", "forward": "io"}
+MODES = {"rx": "rxonly", "echo": "5tswap", "latency": "5tswap", "rfc2544": "5tswap", "tx": "txonly", "forward": "io"}
 READY_SECONDS = 30.0
 ANSWER_BYTES = 16384
 

@@ -11,10 +11,12 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from xdpstack.bench import histograms as writing
+from xdpstack.bench import plots as drawing
 from xdpstack.bench.cases import Setting
 from xdpstack.bench.results import BenchError, Report
 from xdpstack.bench.runner import Plan, run
-from xdpstack.bench.subjects import CASES, SUBJECTS
+from xdpstack.bench.subjects import CASES, SUBJECTS, USUAL
 
 Several = tuple[str, ...]
 
@@ -37,6 +39,14 @@ Several = tuple[str, ...]
 @click.option("--queues", multiple=True, type=click.IntRange(1, 64), default=(1,), show_default=True)
 @click.option("--ring", default=2048, show_default=True, help="Slots of the rings, a power of two.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the results there.")
+@click.option(
+    "--plots", type=click.Path(path_type=Path, file_okay=False, exists=True), help="A folder for plots, PNG and SVG."
+)
+@click.option(
+    "--histograms",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="A folder for HdrHistogram's files of round trips.",
+)
 @click.option("--instructions/--no-instructions", default=True, help="Count them, by callgrind where the CPU does not.")
 @click.option(
     "--callgrind",
@@ -57,10 +67,12 @@ def bench(
     queues: tuple[int, ...],
     ring: int,
     json_file: Path | None,
+    plots: Path | None,
+    histograms: Path | None,
     instructions: bool,
     callgrind: Path | None,
 ) -> None:
-    """Measure CASES (without any: all) for all subjects in turn, round after round.
+    """Measure CASES (without any: all but rfc2544) for all subjects in turn, round after round.
 
     Needs root. Nothing is left behind, also when it is interrupted. Exit status 1: a subject failed.
     """
@@ -70,8 +82,9 @@ def bench(
         signal.signal(number, signal.default_int_handler)
     setting = Setting(seconds=seconds, settle=settle, ring=ring)
     near = (interface, peer, peer_netns, forward_to)
-    plan = Plan(cases or CASES, only, frame_bytes, queues, rounds, setting, *near, instructions, callgrind)
+    plan = Plan(cases or USUAL, only, frame_bytes, queues, rounds, setting, *near, instructions, callgrind)
     try:
+        _require(plots, histograms)
         report = _run(plan)
     except BenchError as error:
         raise click.ClickException(str(error)) from None
@@ -80,7 +93,19 @@ def bench(
         from xdpstack.bench import as_json
 
         json_file.write_text(json.dumps(as_json(report), indent=2) + "\n")
+    if plots:
+        drawing.draw(report, plots)
+    if histograms:
+        writing.write(report, histograms)
     raise SystemExit(1 if report.failed else 0)
+
+
+def _require(plots: Path | None, histograms: Path | None) -> None:
+    """What is not installed is said before the run, not after it."""
+    if plots:
+        drawing.require()
+    if histograms:
+        writing.require()
 
 
 def _run(plan: Plan) -> Report:

@@ -1,10 +1,11 @@
-/* The floor: AF_XDP loops with nothing above the rings. rings rx|echo|tx IFNAME QUEUES RING COUNTFILE [FRAMEFILE]
+/* The floor: AF_XDP loops with nothing above the rings. rings rx|echo IFNAME QUEUES RING COUNTFILE
+ *                                                       rings tx IFNAME QUEUES RING COUNTFILE FRAMEFILE [RATE TOTAL]
  *                                                       rings forward IFNAME QUEUES RING COUNTFILE OTHER
  *
  * rx       takes descriptors, touches the first bytes of each frame, and gives it back on the fill ring.
  * echo     turns addresses and ports around and sends the frame back where it came from.
  * forward  sends what comes by IFNAME out by OTHER; one UMEM, so that no frame is copied here.
- * tx       sends the frame in FRAMEFILE as fast as it can.
+ * tx       sends the frame in FRAMEFILE as fast as it can; or RATE a second (0: as it can), TOTAL of them.
  *
  * No descriptor, no pool, no stage. One port for each of the first QUEUES queues, one thread that polls them all. The number
  * of packets received (sent, for the others) goes to COUNTFILE (8 bytes, mapped); it prints "ready" and runs until it is
@@ -25,6 +26,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #define FRAME 2048u
@@ -192,33 +194,56 @@ static uint32_t pass_on(struct port *in, struct port *out, int turn) {
     return have + (uint32_t)(kick(out) && !have); /* not idle while something is to be sent */
 }
 
-static uint32_t tx(struct port *p, uint32_t len) {
-    uint32_t done = available(&p->done);
-    if (done > BURST) done = BURST;
-    for (uint32_t i = 0; i < done; i++) {
-        uint64_t addr = ((uint64_t *)p->done.slots)[p->done.at++ & p->done.mask];
-        ((struct xdp_desc *)p->tx.slots)[p->tx.at++ & p->tx.mask] = (struct xdp_desc){addr, len, 0};
-    }
-    if (done) {
-        consume(&p->done);
-        publish(&p->tx);
-    }
-    kick(p);
-    return done;
+/* How many frames are wanted, and by when: all at once unless there is a rate. */
+struct wanted {
+    uint64_t total, rate, began_ns, sent;
+    uint32_t len;
+};
+
+static uint64_t now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* Every frame of the port's TX ring is the one to send. */
-static uint32_t load_frames(struct port *p, const char *path, uint64_t base) {
+/* How many may be sent now. */
+static uint64_t due(const struct wanted *w) {
+    uint64_t until_now = w->total;
+    if (w->rate) {
+        uint64_t by_rate = (uint64_t)((double)(now_ns() - w->began_ns) * 1e-9 * (double)w->rate);
+        if (by_rate < until_now) until_now = by_rate;
+    }
+    return until_now - w->sent;
+}
+
+/* Completions come in order, so that the frames of the port's part of the memory go round in order too. */
+static uint32_t tx(struct port *p, uint64_t base, struct wanted *w) {
+    uint32_t done = available(&p->done);
+    if (done) {
+        p->done.at += done;
+        consume(&p->done);
+    }
+    uint64_t n = ring_slots - (p->tx.at - p->done.at), may = due(w);
+    if (n > may) n = may;
+    if (n > BURST) n = BURST;
+    for (uint64_t i = 0; i < n; i++) {
+        uint64_t addr = base + (uint64_t)(p->tx.at & p->tx.mask) * FRAME;
+        ((struct xdp_desc *)p->tx.slots)[p->tx.at++ & p->tx.mask] = (struct xdp_desc){addr, w->len, 0};
+    }
+    if (n) publish(&p->tx);
+    kick(p);
+    w->sent += n;
+    return (uint32_t)n;
+}
+
+/* The frame to send, into every slot of a port's part of the memory; its length. */
+static uint32_t load_frames(const char *path, uint64_t base) {
     static char frame[FRAME];
     int fd = open(path, O_RDONLY);
     ssize_t len = read(fd, frame, sizeof frame);
+    close(fd);
     if (len < 14) fail(path);
-    for (uint32_t i = 0; i < ring_slots; i++) {
-        uint64_t addr = base + (uint64_t)i * FRAME;
-        memcpy(umem + addr, frame, (size_t)len);
-        ((struct xdp_desc *)p->tx.slots)[p->tx.at++ & p->tx.mask] = (struct xdp_desc){addr, (uint32_t)len, 0};
-    }
-    publish(&p->tx);
+    for (uint32_t i = 0; i < ring_slots; i++) memcpy(umem + base + (uint64_t)i * FRAME, frame, (size_t)len);
     return (uint32_t)len;
 }
 
@@ -239,14 +264,16 @@ int main(int argc, char **argv) {
                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     static struct port port[PORTS];
     static struct pollfd wait[PORTS];
-    uint32_t frame_bytes = 0;
+    struct wanted wanted = {.total = argc > 8 ? strtoull(argv[8], NULL, 10) : UINT64_MAX,
+                            .rate = argc > 8 ? strtoull(argv[7], NULL, 10) : 0};
+    if (mode == 't' && argc < 7) return 2;
     int map = bpf_map_create(BPF_MAP_TYPE_XSKMAP, "xsks", 4, 4, PORTS, NULL);
     for (int q = 0; q < queues; q++) {
         port[q] = open_port(ifindex, (uint32_t)q, frames, q ? port : NULL);
         wait[q] = (struct pollfd){.fd = port[q].fd, .events = POLLIN};
         uint64_t base = (uint64_t)q * each * FRAME;
         if (mode == 't') {
-            frame_bytes = load_frames(&port[q], argv[6], base);
+            wanted.len = load_frames(argv[6], base);
             continue;
         }
         for (uint32_t i = 0; i < 2 * ring_slots; i++) give(&port[q].fill, base + (uint64_t)i * FRAME);
@@ -258,6 +285,7 @@ int main(int argc, char **argv) {
     puts("ready");
     fflush(stdout);
 
+    wanted.began_ns = now_ns();
     uint64_t total = 0;
     uint16_t touched;
     for (;;) {
@@ -265,7 +293,7 @@ int main(int argc, char **argv) {
         for (int q = 0; q < queues; q++) {
             struct port *p = &port[q];
             uint32_t n = mode == 'r'   ? rx(p, &touched)
-                         : mode == 't' ? tx(p, frame_bytes)
+                         : mode == 't' ? tx(p, (uint64_t)q * each * FRAME, &wanted)
                                        : pass_on(p, other ? &port[queues] : p, mode == 'e');
             busy += n;
             total += n;
