@@ -117,3 +117,15 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
     assert not any(Path("/run/netns", name).exists() for name in names)
     assert not any(Path("/proc", pid).exists() for pid in generators)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.root
+def test_interfaces_that_are_there_are_left_as_they_were() -> None:
+    words = [sys.executable, "-m", "xdpstack", "bench", "echo", "-i", "veth0", "--only", "rings", "--no-instructions"]
+    tiny = ["--seconds", "0.1", "--settle", "0", "--rounds", "1"]
+    script = f"{' '.join([*words, *tiny])} --peer veth1 --peer-netns $XDPSTACK_LAB_PEER && ip -o neigh && ip -o link"
+    lab = [sys.executable, "-m", "xdpstack", "lab", "--", "sh", "-c", script]
+    done = subprocess.run(lab, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "PERMANENT" not in done.stdout
+    assert "prog/xdp" not in done.stdout

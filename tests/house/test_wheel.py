@@ -40,6 +40,7 @@ def test_the_wheel_has_all_that_users_need(wheel: Path) -> None:
         "xdpstack/native/_native.abi3.so",
         "xdpstack/include/xdpstack_stage.h",
         "xdpstack/include/reasons.def",
+        "xdpstack/bench/peers/rings.c",
     } <= names
     programs = {f"xdpstack/device/bpf/{path.stem}.o" for path in files("bpf/*.bpf.c")}
     assert programs

@@ -6,7 +6,7 @@ import itertools
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,7 @@ def cores() -> tuple[int, tuple[int, ...]]:
 def wired(plan: Plan, queues: int) -> AbstractContextManager[Wire]:
     """What is measured on."""
     if plan.interface:
-        return nullcontext(interfaces(plan.interface, plan.peer, plan.peer_netns, plan.forward_to))
+        return interfaces(plan.interface, plan.peer, plan.peer_netns, plan.forward_to)
     return veth(queues, "forward" in plan.cases)
 
 

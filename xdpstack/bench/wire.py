@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xdpstack.bench.results import BenchError
-from xdpstack.lab import ip, namespace
+from xdpstack.lab import ip, namespace, uninterrupted
 from xdpstack.netlink import run_in
 
 PORT = 9
@@ -87,12 +87,36 @@ def _pair(near: str, far: str, names: tuple[str, str], addresses: tuple[str, str
     return Wire(*ends)
 
 
-def interfaces(near: str, far: str | None, far_netns: str | None, other: str | None) -> Wire:
-    """Interfaces that are there and stay as they are. BenchError if the first has no IPv4 address."""
+@contextmanager
+def interfaces(near: str, far: str | None, far_netns: str | None, other: str | None) -> Iterator[Wire]:
+    """Interfaces that are there. If the far one is named, both know each other as neighbours for the time of the run.
+
+    BenchError if one of them has no IPv4 address.
+    """
     found = Wire(_end(None, near), _end(far_netns, far) if far else None)
-    if not found.near.address:
-        raise BenchError(f"{near} has no IPv4 address, which sockets could be bound to")
-    return Wire(found.near, found.far, Wire(_end(None, other), found.far)) if other else found
+    for end in (found.near, found.far):
+        if end is not None and not end.address:
+            raise BenchError(f"{end.name} has no IPv4 address")
+    if other:
+        found = Wire(found.near, found.far, Wire(_end(None, other), found.far))
+    with ExitStack() as stack:
+        if found.far is not None:
+            stack.enter_context(_neighbour(found.near, found.far))
+            stack.enter_context(_neighbour(found.far, found.near))
+        yield found
+
+
+@contextmanager
+def _neighbour(end: End, other: End) -> Iterator[None]:
+    """Nobody has to ask: a subject that takes whole frames answers no ARP. Afterwards the kernel asks anew."""
+    where = ["-n", end.netns] if end.netns else []
+    entry = [other.address, "dev", end.name]
+    ip(*where, "neighbour", "replace", *entry, "lladdr", other.mac, "nud", "permanent")
+    try:
+        yield
+    finally:
+        with uninterrupted():
+            ip(*where, "neighbour", "delete", *entry)
 
 
 def payload_bytes(frame_bytes: int) -> int:
