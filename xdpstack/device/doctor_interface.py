@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from xdpstack.device import ethtool, firewall, netdev
 from xdpstack.device.attached import attached_programs
+from xdpstack.device.drivers import GENERIC_ONLY, RESETS, zero_copy_lacks
 from xdpstack.device.finding import Finding, error, note, ok, warning
 from xdpstack.device.holders import Holders, bound_inodes, holders
 from xdpstack.device.interface import active_queues, kernel_version
@@ -17,17 +18,6 @@ from xdpstack.device.plan import PARAVIRTUAL, SG_KERNEL, largest_mtu, zero_copy_
 from xdpstack.device.session import sessions_through
 from xdpstack.netlink import Link, Snapshot
 from xdpstack.netlink.uapi import ARPHRD_ETHER
-
-#: Drivers that take the link down for seconds when a program is attached or detached.
-RESETS = {
-    "igb": "2 to 3 s",
-    "igc": "some seconds",
-    "ixgbe": "about a second",
-    "i40e": "about a second",
-    "ice": "a moment",
-}
-#: Kinds of device without native XDP.
-GENERIC_ONLY = {"bridge", "vlan", "macvlan", "macvtap", "ipvlan", "dummy", "vxlan", "gre", "wireguard", "loopback"}
 
 
 def link_findings(link: Link) -> Iterator[Finding]:
@@ -74,6 +64,8 @@ def driver_findings(link: Link, mode: str) -> Iterator[Finding]:
     obstacle = zero_copy_obstacle(name, "native" if native else "generic", features, False, link.mtu, 2048)
     if obstacle:
         yield note("driver", "copy mode", obstacle)
+    elif lacks := zero_copy_lacks(name):
+        yield note("driver", "copy mode: zero-copy is asked for, and will be refused", lacks)
     elif features is None:
         yield note("driver", "zero-copy is asked for; whether it is granted shows when the queues are bound")
     else:
@@ -121,13 +113,13 @@ def queue_findings(link: Link, mode: str) -> Iterator[Finding]:
             "Queues are counted again after attaching; to be sure, use all pairs before.",
             f"ethtool -L {name} combined {channels.combined_max}",
         )
-    if driver and driver.name in ("igb", "e1000e") and len(queues) > 1:
+    if len(queues) > 1 and ethtool.hashes_udp_ports(name) is False:
         yield note(
             "queues",
             "UDP between two hosts comes in on one queue",
-            f"{driver.name} hashes UDP on the addresses alone.",
+            f"{driver.name if driver else name} hashes UDP on the addresses alone.",
             "Hash on the ports too.",
-            f"ethtool -N {name} rx-flow-hash udp4 sdfn",
+            f"ethtool -N {name} rx-flow-hash udp4 sdfn; ethtool -N {name} rx-flow-hash udp6 sdfn",
         )
     told = {queue.number for queue in netdev.rx_queues(link.index) or () if queue.xsk}
     taken = [queue for queue in queues if queue in told or bound_inodes(link.index, queue)]

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 SIOCETHTOOL = 0x8946
 ETHTOOL_GDRVINFO, ETHTOOL_GLINK, ETHTOOL_GRINGPARAM, ETHTOOL_GSTRINGS, ETHTOOL_GSSET_INFO = 0x03, 0x0A, 0x10, 0x1B, 0x37
 ETHTOOL_GFEATURES, ETHTOOL_GCHANNELS = 0x3A, 0x3C
+ETHTOOL_GRXFH, UDP_V4_FLOW = 0x29, 0x02
+RXH_L4_B_0_1, RXH_L4_B_2_3 = 1 << 6, 1 << 7
 ETH_SS_FEATURES = 4
 ETH_GSTRING_LEN = 32
 
@@ -114,6 +116,18 @@ def offloads(name: str) -> dict[str, Offload] | None:
         if text:
             found[text] = Offload(bool(active & bit), not available & bit or bool(never_changed & bit))
     return found
+
+
+def hashes_udp_ports(name: str) -> bool | None:
+    """Whether the hash that chooses a receive queue covers the ports of UDP over IPv4: `ethtool -n NAME rx-flow-hash udp4`.
+
+    None if the driver does not say. Source: struct ethtool_rxnfc, of which this question needs the first 16 bytes.
+    """
+    answer = _ioctl(name, struct.pack("=IIQ", ETHTOOL_GRXFH, UDP_V4_FLOW, 0) + bytes(192 - 16))
+    if answer is None:
+        return None
+    fields = struct.unpack_from("=Q", answer, 8)[0]
+    return bool(fields & RXH_L4_B_0_1 and fields & RXH_L4_B_2_3)
 
 
 def has_link(name: str) -> bool | None:

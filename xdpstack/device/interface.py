@@ -20,14 +20,15 @@ from typing import Any
 
 from xdpstack.device import ethtool, netdev
 from xdpstack.device.backend import Device
+from xdpstack.device.drivers import zero_copy_lacks
 from xdpstack.device.holders import holders
 from xdpstack.device.plan import PARAVIRTUAL, Plan, choose_queues, next_power_of_two, plan
 from xdpstack.device.sysfs import queue_numbers
 from xdpstack.device.umem import Umem
 from xdpstack.device.watchdog import Watchdog
 from xdpstack.device.xdp import Granted, Mode, XdpProgram
-from xdpstack.device.xsk import COUNTERS, BindFailed, Rings, Xsk, errno_name, explain
-from xdpstack.errors import QueueTaken
+from xdpstack.device.xsk import COUNTERS, XDP_COPY, BindFailed, Rings, Xsk, errno_name, explain
+from xdpstack.errors import ModeRefused, QueueTaken
 from xdpstack.native import check, lib
 from xdpstack.native.core import Core
 from xdpstack.netlink import Link
@@ -70,6 +71,9 @@ class Interface:
         self._umem = umem
         self._watchdog = watchdog
         self._plan = Plan(0)
+        self._granted_zero_copy = False
+        self._copy_because = ""
+        self._no_carrier = ""
         self._granted: Granted | None = None
         self._rings = Rings()
         self._watched = False
@@ -97,7 +101,10 @@ class Interface:
         if not self.link.has_carrier:
             return
         deadline = time.monotonic() + CARRIER_SECONDS
-        while not ethtool.has_link(self.name) and time.monotonic() < deadline:
+        while not ethtool.has_link(self.name):
+            if time.monotonic() >= deadline:
+                self._no_carrier = f"It was lost when the program was attached, and not back {CARRIER_SECONDS:.0f} s later."
+                return
             time.sleep(0.01)
 
     def _choose_rings(self) -> Rings:
@@ -119,13 +126,28 @@ class Interface:
     def bind(self) -> None:
         """Bind all queues and give each to its worker, queue i to worker i, over again where there are more queues.
 
+        The queues of a device share one mode. Where zero-copy was not demanded, and the driver grants it to some queues and
+        refuses it to another, all are bound in copy mode, and the reason is in `why`.
+
         Raises QueueTaken, ModeRefused, MtuTooLarge, OutOfMemory, PrivilegeError, InterfaceDown or NoSuchInterface; then
         nothing is bound.
         """
         self._plan = self._make_plan()
+        self._copy_because = ""
+        try:
+            self._bind_queues(self._plan.flags)
+        except ModeRefused as refused:
+            if not self._granted_zero_copy or self._options.zero_copy:
+                raise
+            self._copy_because = f"{refused.message}, and the queues of a device share one mode. {refused.cause}"
+            self._bind_queues(self._plan.flags | XDP_COPY)
+
+    def _bind_queues(self, flags: int) -> None:
+        self._granted_zero_copy = False
         try:
             for number, queue in enumerate(self.queues):
-                xsk = self._open_socket(queue)
+                xsk = self._open_socket(queue, flags)
+                self._granted_zero_copy |= xsk.zero_copy
                 self.sockets.append(xsk)
                 if self.program is not None:
                     self.program.set_socket(queue, xsk.fileno())
@@ -154,11 +176,14 @@ class Interface:
         """
         return run_in(self._options.netns, self._make_plan).flags == self._plan.flags
 
-    def _open_socket(self, queue: int) -> Xsk:
+    def _open_socket(self, queue: int, flags: int) -> Xsk:
         try:
-            return self._umem.open(self.link.index, queue, self._rings, self._plan.flags)
+            return self._umem.open(self.link.index, queue, self._rings, flags)
         except BindFailed as failed:
-            error = explain(failed, self.name, queue, self._umem.size, bool(self._options.zero_copy))
+            zero_copy = bool(self._options.zero_copy) or self._granted_zero_copy
+            error = explain(failed, self.name, queue, self._umem.size, zero_copy)
+            if isinstance(error, ModeRefused) and zero_copy and (lacks := zero_copy_lacks(self.name)):
+                raise ModeRefused(error.message, f"{failed}. {lacks}", error.fix, number=failed.errno) from None
             if isinstance(error, QueueTaken):
                 who = holders(self.link.index, queue, [xsk.fileno() for xsk in self._umem.sockets])
                 raise QueueTaken(
@@ -220,11 +245,18 @@ class Interface:
         driver = ethtool.driver(self.name)
         kind = driver.name if driver else self.link.kind
         why = dict(self._plan.why)
+        if self._copy_because:
+            why["zero_copy"] = self._copy_because
+        if self._no_carrier and not ethtool.has_link(self.name):
+            why["carrier"] = self._no_carrier
         if self._granted is not None and self._granted.refused:
             why["mode"] = "; ".join(self._granted.refused)
         zero_copy = bool(self.sockets) and all(xsk.zero_copy for xsk in self.sockets)
         if self._options.zero_copy is None and not zero_copy:
-            why.setdefault("zero_copy", "The driver was asked for it and refused; the kernel does not say why.")
+            lacks = zero_copy_lacks(self.name)
+            why.setdefault(
+                "zero_copy", lacks or "The driver was asked for it and refused; the kernel does not say why."
+            )
         return Device(
             name=self.name,
             index=self.index,
