@@ -39,6 +39,18 @@ def test_virtio_without_dma_cannot_have_zero_copy(
 
 
 @pytest.mark.root
+def test_generic_mode_where_native_mode_would_lift_nothing(monkeypatch: pytest.MonkeyPatch, veth: MakeVeth) -> None:
+    pair = veth()
+    monkeypatch.setattr(drivers, "NO_METADATA", {"veth"})
+    with Harness() as harness:
+        [device] = harness.open(pair.near).devices
+        assert (device.asked, device.mode) == ("auto", "generic")
+        assert "no room for metadata" in device.why["mode"]
+    with Harness() as harness, pytest.raises(ModeRefused, match="no room for metadata"):
+        harness.open(pair.near, mode="native")
+
+
+@pytest.mark.root
 def test_veth_says_neither(veth: MakeVeth) -> None:
     pair = veth()
     assert pair.near.netns.call(lambda: drivers.virtio_features("near0")) == []

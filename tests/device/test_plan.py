@@ -53,6 +53,15 @@ def test_zero_copy_that_cannot_be(mode: str, features: NetdevFeatures, mtu: int,
     assert words in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    "mtu, frame_bytes, why", [(1500, 2048, "1024"), (1006, 2048, ""), (3054, 4096, ""), (3055, 4096, "3072")]
+)
+def test_igb_cuts_packets_that_are_longer_than_whole_kibibytes(mtu: int, frame_bytes: int, why: str) -> None:
+    made = plan("eth7", "native", None, ZERO_COPY, mtu, frame_bytes, NEW, "igb")
+    assert made.flags == WAKE | (XDP_COPY if why else 0)
+    assert f"of a frame of {frame_bytes} bytes {why}" in made.why["zero_copy"] if why else made.why == {}
+
+
 def test_an_mtu_that_is_too_large_for_an_old_kernel() -> None:
     with pytest.raises(MtuTooLarge) as raised:
         plan("eth7", "native", None, COPY, 9000, 2048, OLD)

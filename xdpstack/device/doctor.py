@@ -68,7 +68,7 @@ def _look(
         return
     looks: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
         ("interface", lambda: doctor_interface.link_findings(link)),
-        ("driver", lambda: doctor_interface.driver_findings(link, mode)),
+        ("driver", lambda: doctor_interface.driver_findings(link, mode, frame_bytes)),
         ("XDP program", lambda: doctor_interface.program_findings(name)),
         ("program", lambda: doctor_host.load_findings(name)),
         ("queues", lambda: doctor_interface.queue_findings(link, mode)),

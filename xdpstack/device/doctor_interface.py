@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from xdpstack.device import ethtool, firewall, netdev
 from xdpstack.device.attached import attached_programs
-from xdpstack.device.drivers import GENERIC_ONLY, RESETS, zero_copy_lacks
+from xdpstack.device.drivers import GENERIC_ONLY, RESETS, native_lacks, zero_copy_lacks
 from xdpstack.device.finding import Finding, error, note, ok, warning
 from xdpstack.device.holders import Holders, bound_inodes, holders
 from xdpstack.device.interface import active_queues, kernel_version
@@ -43,7 +43,7 @@ def link_findings(link: Link) -> Iterator[Finding]:
         )
 
 
-def driver_findings(link: Link, mode: str) -> Iterator[Finding]:
+def driver_findings(link: Link, mode: str, frame_bytes: int) -> Iterator[Finding]:
     """Which XDP modes and whether zero-copy can be had."""
     name = link.name
     driver = ethtool.driver(name)
@@ -51,7 +51,11 @@ def driver_findings(link: Link, mode: str) -> Iterator[Finding]:
     features = netdev.features(link.index)
     native = kind not in GENERIC_ONLY if features is None else XdpFeature.BASIC | XdpFeature.REDIRECT in features.xdp
     said = "" if features is not None else " as far as is known: this kernel does not say"
-    if native:
+    if native and (lacks := native_lacks(name)):
+        native = False
+        level = error if mode == "native" else warning
+        yield level("driver", f"{kind}: native XDP is of no use here", lacks, "mode='auto' takes generic mode.")
+    elif native:
         yield ok("driver", f"{kind}: native XDP{said}")
     else:
         level = error if mode == "native" else warning
@@ -61,7 +65,7 @@ def driver_findings(link: Link, mode: str) -> Iterator[Finding]:
             "Generic mode runs after the kernel has made an skb: about ten times dearer for each frame.",
             "Use a device whose driver has native XDP, or mode='generic' (mode='auto' takes it).",
         )
-    obstacle = zero_copy_obstacle(name, "native" if native else "generic", features, False, link.mtu, 2048)
+    obstacle = zero_copy_obstacle(name, "native" if native else "generic", features, False, link.mtu, frame_bytes, kind)
     if obstacle:
         yield note("driver", "copy mode", obstacle)
     elif lacks := zero_copy_lacks(name):

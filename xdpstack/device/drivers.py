@@ -20,8 +20,19 @@ RESETS = {
 }
 #: Kinds of device without native XDP.
 GENERIC_ONLY = {"bridge", "vlan", "macvlan", "macvtap", "ipvlan", "dummy", "vxlan", "gre", "wireguard", "loopback"}
+#: Drivers that in native mode give a program no room before the frame (bpf_xdp_adjust_meta() fails), where ours puts what
+#: it knows of it. All would be passed, as pass_no_metadata.
+NO_METADATA = {"vmxnet3"}
 #: uapi/linux/virtio_config.h: the device's memory accesses go through the platform's DMA.
 VIRTIO_F_ACCESS_PLATFORM = 33
+
+
+def native_lacks(name: str) -> str:
+    """Why a program can be attached in native mode but lifts nothing there; empty if nothing is known."""
+    driver = ethtool.driver(name)
+    if driver is None or driver.name not in NO_METADATA:
+        return ""
+    return f"In native mode {driver.name} has no room for metadata before a frame, without which nothing can be lifted."
 
 
 def zero_copy_lacks(name: str) -> str:

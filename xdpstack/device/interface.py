@@ -20,7 +20,7 @@ from typing import Any
 
 from xdpstack.device import ethtool, netdev
 from xdpstack.device.backend import Device
-from xdpstack.device.drivers import zero_copy_lacks
+from xdpstack.device.drivers import native_lacks, zero_copy_lacks
 from xdpstack.device.holders import holders
 from xdpstack.device.plan import PARAVIRTUAL, Plan, choose_queues, next_power_of_two, plan
 from xdpstack.device.sysfs import queue_numbers
@@ -74,6 +74,7 @@ class Interface:
         self._granted_zero_copy = False
         self._copy_because = ""
         self._no_carrier = ""
+        self._no_native = ""
         self._granted: Granted | None = None
         self._rings = Rings()
         self._watched = False
@@ -86,7 +87,8 @@ class Interface:
         with ExitStack() as undo:
             undo.callback(self.close)
             if not self._options.transmit_only:
-                self.program = XdpProgram.open(self.name, self.link.rx_queues, mode=self._options.mode, metadata=True)
+                mode = self._choose_mode()
+                self.program = XdpProgram.open(self.name, self.link.rx_queues, mode=mode, metadata=True)
                 self._granted = self.program.attach()
                 self._await_carrier()
             self.queues = choose_queues(self.name, self._options.queues, active_queues(self.name, self.link.index))
@@ -97,13 +99,28 @@ class Interface:
                 self._watched = True
             undo.pop_all()
 
+    def _choose_mode(self) -> Mode:
+        """Generic instead of native, which was not demanded, where the driver would take the program in vain.
+
+        Raises ModeRefused.
+        """
+        mode = self._options.mode
+        self._no_native = native_lacks(self.name) if mode in ("auto", "native") else ""
+        if self._no_native and mode == "native":
+            raise ModeRefused(
+                f"native mode is of no use on {self.name}", self._no_native, "mode='auto' takes what there is."
+            )
+        return "generic" if self._no_native else mode
+
     def _await_carrier(self) -> None:
         if not self.link.has_carrier:
             return
         deadline = time.monotonic() + CARRIER_SECONDS
         while not ethtool.has_link(self.name):
             if time.monotonic() >= deadline:
-                self._no_carrier = f"It was lost when the program was attached, and not back {CARRIER_SECONDS:.0f} s later."
+                self._no_carrier = (
+                    f"It was lost when the program was attached, and not back {CARRIER_SECONDS:.0f} s later."
+                )
                 return
             time.sleep(0.01)
 
@@ -159,6 +176,7 @@ class Interface:
 
     def _make_plan(self) -> Plan:
         """The bind flags for the link as it is now."""
+        driver = ethtool.driver(self.name)
         return plan(
             self.name,
             self._granted.mode if self._granted else "native",
@@ -167,6 +185,7 @@ class Interface:
             self.link.mtu,
             self._core.frame_bytes,
             kernel_version(),
+            driver.name if driver else "",
         )
 
     def fits(self) -> bool:
@@ -249,8 +268,9 @@ class Interface:
             why["zero_copy"] = self._copy_because
         if self._no_carrier and not ethtool.has_link(self.name):
             why["carrier"] = self._no_carrier
-        if self._granted is not None and self._granted.refused:
-            why["mode"] = "; ".join(self._granted.refused)
+        refused = [self._no_native] if self._no_native else []
+        if refused := [*refused, *(self._granted.refused if self._granted else ())]:
+            why["mode"] = "; ".join(refused)
         zero_copy = bool(self.sockets) and all(xsk.zero_copy for xsk in self.sockets)
         if self._options.zero_copy is None and not zero_copy:
             lacks = zero_copy_lacks(self.name)

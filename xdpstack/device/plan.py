@@ -30,6 +30,9 @@ PARAVIRTUAL = {
     "ipvlan",
     "bridge",
 }
+#: Drivers that in zero-copy tell the NIC the size of a frame's room rounded down to a multiple of this many bytes. A longer
+#: packet comes cut into pieces, each a packet of its own to the driver (igb_setup_srrctl(), seen on Linux 7.3).
+ZERO_COPY_STEPS = {"igb": 1024}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,7 @@ def plan(
     mtu: int,
     frame_bytes: int,
     kernel: tuple[int, int],
+    driver: str = "",
 ) -> Plan:
     """The bind flags for an interface whose program is attached in `mode` ("native", "generic", "offloaded").
 
@@ -67,7 +71,7 @@ def plan(
             f"ip link set {name} mtu {largest_mtu(frame_bytes)}"
             + (f", or frame_bytes=4096 (MTU {largest_mtu(4096)})" if frame_bytes < 4096 else ""),
         )
-    obstacle = zero_copy_obstacle(name, mode, features, several, mtu, frame_bytes)
+    obstacle = zero_copy_obstacle(name, mode, features, several, mtu, frame_bytes, driver)
     flags = XDP_USE_NEED_WAKEUP | (XDP_USE_SG if several else 0)
     if zero_copy is False:
         return Plan(flags | XDP_COPY)
@@ -83,7 +87,13 @@ def plan(
 
 
 def zero_copy_obstacle(
-    name: str, mode: str, features: NetdevFeatures | None, several: bool, mtu: int, frame_bytes: int
+    name: str,
+    mode: str,
+    features: NetdevFeatures | None,
+    several: bool,
+    mtu: int,
+    frame_bytes: int,
+    driver: str = "",
 ) -> str:
     """Why there can be no zero-copy; empty if nothing that can be known speaks against it."""
     if mode == "generic":
@@ -92,6 +102,14 @@ def zero_copy_obstacle(
         return ""
     if XdpFeature.XSK_ZEROCOPY not in features.xdp:
         return f"The driver of {name} has no zero-copy."
+    step = ZERO_COPY_STEPS.get(driver, 1)
+    room = (frame_bytes - HEADROOM_BYTES) // step * step
+    if step > 1 and mtu + FRAMING_BYTES > room:
+        larger = (4096 - HEADROOM_BYTES) // step * step - FRAMING_BYTES
+        return (
+            f"In zero-copy {driver} receives into steps of {step} bytes, of a frame of {frame_bytes} bytes {room}, and cuts "
+            f"longer packets to pieces. frame_bytes=4096 has zero-copy up to MTU {larger}."
+        )
     if several and features.zc_max_segs <= 1:
         return (
             f"The driver of {name} takes zero-copy packets in one frame only, and the MTU {mtu} needs several: "
