@@ -31,10 +31,14 @@ ARGS ?=
 FUZZ_SECONDS ?= 60
 # How many times `make soak` opens a stack.
 SOAK_ROUNDS ?= 1000
+# The NICs of `make test-nic`, all if none is named, and the kernel and QEMU of its guest if not those that are pinned.
+MODELS ?=
+KERNEL ?=
+QEMU ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-unit test-asan test-leaks fuzz soak bench bench-peers lint format wheel clean
+.PHONY: help demo test test-unit test-asan test-leaks test-nic fuzz soak bench bench-peers lint format wheel clean
 .PHONY: lint-python lint-types lint-imports lint-c
 .PHONY: packages-python packages-build packages-network packages-peers packages-fuzz
 
@@ -75,6 +79,11 @@ $(ASAN)/.built: $(SOURCES) $(PYTHON_SOURCES) $(VENV)/.built $(VENV)/.requires-te
 	@$(ASAN_ENV) ASAN_OPTIONS=detect_leaks=0 $(IN_VENV)/python -c \
 		'from xdpstack.native import _native; assert "/asan/" in _native.__file__, _native.__file__'
 	@$(AS_OWNER) touch $@
+
+# In a guest, which needs neither root nor KVM: tools/nic_lab/. Its packages are fetched into a cache; nothing is installed.
+test-nic: packages-network $(VENV)/.built $(VENV)/.requires-testing ## run tests on emulated NICs: MODELS='igb vmxnet3', or all
+	@$(AS_OWNER) $(IN_VENV)/python -m tools.nic_lab $(if $(KERNEL),--kernel $(KERNEL)) $(if $(QEMU),--qemu $(QEMU)) \
+		$(MODELS) --pytest $(ARGS)
 
 fuzz: packages-fuzz $(FUZZERS) ## run each fuzz target for FUZZ_SECONDS (60)
 	@for fuzzer in $(FUZZERS); do \

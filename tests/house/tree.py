@@ -22,7 +22,7 @@ def text(path: Path | str) -> str:
     return (ROOT / path).read_text()
 
 
-PYTHON = files("*.py", "xdpstack/**/*.py", "tests/**/*.py", "examples/**/*.py", "benchmarks/**/*.py", "tools/*.py")
+PYTHON = files("*.py", "xdpstack/**/*.py", "tests/**/*.py", "examples/**/*.py", "benchmarks/**/*.py", "tools/**/*.py")
 C_SOURCES = files(
     "csrc/**/*.[ch]", "csrc/**/*.def", "bpf/*.[ch]", "examples/**/*.[ch]", "xdpstack/**/*.c", "benchmarks/**/*.[ch]"
 )

@@ -1,0 +1,30 @@
+"""What each model of the lab grants, on the kernel that is pinned there: docs/drivers.md has it in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """`queues` are those that a stack binds: those that are active with a program attached.
+
+    `frame_bytes` is what it takes to have zero-copy; with less there is copy mode and the reason is said.
+    """
+
+    driver: str
+    native: bool = True
+    zero_copy: bool = False
+    queues: int = 1
+    frame_bytes: int = 2048
+
+
+EXPECTED = {
+    "igb": Expected("igb", zero_copy=True, queues=2, frame_bytes=4096),
+    "virtio-net": Expected("virtio_net", zero_copy=True),
+    "virtio-net-plain": Expected("virtio_net"),
+    "virtio-net-mq": Expected("virtio_net", zero_copy=True, queues=2),
+    "virtio-net-spare": Expected("virtio_net", zero_copy=True, queues=4),
+    "vmxnet3": Expected("vmxnet3", native=False, queues=2),
+    "e1000e": Expected("e1000e", native=False),
+}

@@ -1,0 +1,47 @@
+"""The NICs of the lab: what QEMU calls them, which driver runs them, and what has to be set to have all they can do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One NIC. `device` is QEMU's name with its options, `driver` the kernel module.
+
+    `pairs` are the queue pairs that the device offers, None one only; `used` those that are in use before a program is
+    attached.
+    """
+
+    name: str
+    driver: str
+    device: str
+    pairs: int = 1
+    used: int = 1
+
+
+#: How many CPUs the guest has, and so how many queues a NIC needs for one each.
+CPUS = 2
+
+# iommu_platform (VIRTIO_F_ACCESS_PLATFORM): without it virtio-net has no DMA device, and no zero-copy.
+_VIRTIO = "virtio-net-pci,iommu_platform=on"
+
+
+def _virtio(name: str, pairs: int, used: int) -> Model:
+    """`vectors`: an interrupt for each queue, one for the control queue, one for changes of the configuration."""
+    return Model(name, "virtio_net", f"{_VIRTIO},mq=on,rss=on,hash=on,vectors={2 * pairs + 2}", pairs, used)
+
+
+MODELS = {
+    model.name: model
+    for model in (
+        Model("igb", "igb", "igb"),
+        Model("virtio-net", "virtio_net", _VIRTIO),
+        Model("virtio-net-plain", "virtio_net", "virtio-net-pci"),  # as most virtual machines have it
+        _virtio("virtio-net-mq", CPUS, CPUS),
+        # The driver takes the spare pairs for sending when a program is attached, and receives on them as well.
+        _virtio("virtio-net-spare", 2 * CPUS, CPUS),
+        Model("vmxnet3", "vmxnet3", "vmxnet3"),
+        Model("e1000e", "e1000e", "e1000e"),
+    )
+}
