@@ -17,7 +17,7 @@ import sys
 import time
 
 from tools.nic_lab import machine
-from tools.nic_lab.models import MODELS
+from tools.nic_lab.models import DEFAULT, MODELS
 from tools.nic_lab.packages import KERNEL, QEMU, Cache, LabError
 from tools.nic_lab.table import table
 
@@ -44,7 +44,7 @@ def main(words: list[str]) -> int:
             cache.fill()
         if options.fetch:
             return 0
-        chosen = [MODELS[name] for name in options.models or MODELS]
+        chosen = [MODELS[name] for name in options.models or DEFAULT]
         failed: list[str] = []
         rows = []
         for model in chosen:

@@ -45,3 +45,6 @@ MODELS = {
         Model("e1000e", "e1000e", "e1000e"),
     )
 }
+
+#: What runs if no model is named: those on which all has been seen to pass.
+DEFAULT = ("igb", "virtio-net", "virtio-net-mq", "vmxnet3", "e1000e")
