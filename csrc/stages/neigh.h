@@ -4,6 +4,7 @@
  *      none, incomplete, failed --> waits, asked for
  *                                     |-- tick: the cell is valid now ----> header, XMIT, in the order they came
  *                                     |-- tick: it failed since, or 3 s --> dropped
+ *                                     |-- another comes, the cell is valid -> it is put behind, all are sent
  *                                     +-- the queue is full --------------> the oldest is dropped
  *
  * Packets that wait for one neighbour are a list through their descriptors (xs_meta.scratch[0]); nothing is allocated. The
@@ -68,6 +69,12 @@ extern const struct xs_stage_def xs_neigh_tx_def;
 /* neigh_wait.c: the packet at `i` waits for its neighbour, whose cell is `cell`; or is dropped for want of room. */
 void xs_neigh_hold(struct xs_neigh *self, struct xs_batch *b, uint32_t i, struct xs_addr address,
                    uint64_t cell);
+/* The same for one whose neighbour is known by now: behind those that still wait for it, if there are any; they are to be
+ * released once the batch has been seen. False: nobody waits, it may go at once. */
+bool xs_neigh_follow(struct xs_neigh *self, struct xs_batch *b, uint32_t i, const struct xs_config *config,
+                     struct xs_addr address, uint64_t cell);
+/* Sends what waits for neighbours that are known by now, and drops what has waited in vain, as far as the batch has room. */
+void xs_neigh_release(struct xs_neigh *self, struct xs_batch *b);
 /* Asks control to have the neighbour looked for; false when its ring is full. */
 bool xs_neigh_ask(struct xs_neigh *self, struct xs_batch *b, uint32_t device, struct xs_addr address);
 /* neigh_tx.c: puts the Ethernet header before the IP header. */

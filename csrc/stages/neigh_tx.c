@@ -90,7 +90,8 @@ void xs_neigh_tx(struct xs_neigh *self, struct xs_batch *b) {
     const struct xs_fib *fib = xs_table(self->tables, fib);
     struct xs_neigh_table *table = xs_table(self->tables, neigh);
     struct previous before = {0};
-    uint32_t n = b->n; /* what is dropped to make room in a queue is appended behind */
+    uint32_t n = b->n; /* what leaves a queue, sent or dropped, is appended behind */
+    bool followed = false;
     for (uint32_t i = 0; i < n; i++) {
         struct xs_pkt *p = xs_pkt(b, i);
         b->next[i] = XS_NEIGH_TX_XMIT;
@@ -113,6 +114,10 @@ void xs_neigh_tx(struct xs_neigh *self, struct xs_batch *b) {
             xs_neigh_hold(self, b, i, address, cell);
             continue;
         }
+        if (unlikely(self->nwaits) && xs_neigh_follow(self, b, i, config, address, cell)) {
+            followed = true;
+            continue;
+        }
         if (unlikely(state & XS_NUD_STALE)) ask_if_stale(self, b, p->device, slot);
         if (slot != before.slot || cell != before.cell || hop != before.hop ||
             before.ipv6 != (p->flags & XS_PKT_IPV6)) {
@@ -127,6 +132,7 @@ void xs_neigh_tx(struct xs_neigh *self, struct xs_batch *b) {
         }
         put(b, i, before.header);
     }
+    if (unlikely(followed)) xs_neigh_release(self, b);
 }
 
 const struct xs_stage_def xs_neigh_tx_def = {

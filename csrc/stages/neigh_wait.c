@@ -80,6 +80,14 @@ static struct xs_neigh_wait *begin_wait(struct xs_neigh *self, const struct xs_b
     return w;
 }
 
+static void keep(struct xs_neigh *self, struct xs_batch *b, uint32_t i, struct xs_neigh_wait *w,
+                 uint32_t bytes) {
+    xs_pkt(b, i)->owner = XS_HELD;
+    b->next[i] = XS_KEPT;
+    b->count[XS_NEIGH_TX_HELD]++;
+    push(self, w, b->frame[i], bytes);
+}
+
 void xs_neigh_hold(struct xs_neigh *self, struct xs_batch *b, uint32_t i, struct xs_addr address,
                    uint64_t cell) {
     struct xs_pkt *p = xs_pkt(b, i);
@@ -95,10 +103,7 @@ void xs_neigh_hold(struct xs_neigh *self, struct xs_batch *b, uint32_t i, struct
     }
     if (w->bytes + bytes > XS_NEIGH_QUEUE_BYTES || self->nheld >= self->held_max)
         return xs_drop(b, i, XS_REASON_NEIGH_QUEUEFULL);
-    p->owner = XS_HELD;
-    b->next[i] = XS_KEPT;
-    b->count[XS_NEIGH_TX_HELD]++;
-    push(self, w, b->frame[i], bytes);
+    keep(self, b, i, w, bytes);
 }
 
 /* ---- waiting ends ---- */
@@ -130,6 +135,20 @@ static bool finish(struct xs_neigh *self, struct xs_batch *b, struct xs_neigh_wa
     return true;
 }
 
+/* The queue's bound in bytes is for packets of which nobody knows where they go: these are on their way out. */
+bool xs_neigh_follow(struct xs_neigh *self, struct xs_batch *b, uint32_t i, const struct xs_config *config,
+                     struct xs_addr address, uint64_t cell) {
+    const struct xs_pkt *p = xs_pkt(b, i);
+    struct xs_neigh_wait *w = find_wait(self, p->device, address);
+    if (!w) return false;
+    if (self->nheld >= self->held_max) finish(self, b, w, config, SEND, cell);
+    if (self->nheld >= self->held_max)
+        xs_drop(b, i, XS_REASON_NEIGH_QUEUEFULL);
+    else
+        keep(self, b, i, w, truesize(p));
+    return true;
+}
+
 /* When `w` is due, though nothing changes. */
 static uint64_t due(const struct xs_neigh_wait *w) {
     uint64_t over = w->since_ns + XS_NEIGH_WAIT_NS, ask = w->asked ? w->asked_ns + XS_NEIGH_ASK_NS : 0;
@@ -149,11 +168,9 @@ static bool look_again(struct xs_neigh *self, const struct xs_config *config, st
     return true;
 }
 
-void xs_neigh_tx_tick(struct xs_neigh *self, struct xs_batch *b) {
-    if (!self->nwaits) return;
+void xs_neigh_release(struct xs_neigh *self, struct xs_batch *b) {
     const struct xs_config *config = xs_table(self->tables, config);
     struct xs_neigh_table *table = xs_table(self->tables, neigh);
-    if (!look_again(self, config, table, b->now_ns)) return;
     self->due_ns = b->now_ns + XS_NEIGH_LOOK_NS;
     for (uint32_t k = 0; k < self->nwaits;) {
         struct xs_neigh_wait *w = &self->wait[k];
@@ -170,4 +187,10 @@ void xs_neigh_tx_tick(struct xs_neigh *self, struct xs_batch *b) {
             return;
         }
     }
+}
+
+void xs_neigh_tx_tick(struct xs_neigh *self, struct xs_batch *b) {
+    if (!self->nwaits) return;
+    const struct xs_config *config = xs_table(self->tables, config);
+    if (look_again(self, config, xs_table(self->tables, neigh), b->now_ns)) xs_neigh_release(self, b);
 }

@@ -72,10 +72,10 @@ class Router(MemoryWalk):
         asked, self.asked = self.asked, []
         return asked
 
-    def forward(self, destination: str, payload: bytes = b"x", number: int = 1) -> None:
-        """`number` packets to `destination` arrive, and are walked."""
+    def forward(self, destination: str, payload: bytes = b"x", number: int = 1, first: int = 0) -> None:
+        """`number` packets to `destination` arrive, and are walked; they are numbered from `first`."""
         for i in range(number):
-            self.inject("a0", frame(destination, payload, i))
+            self.inject("a0", frame(destination, payload, first + i))
             if i % 64 == 63:
                 self.step()
         self.step()
@@ -160,6 +160,25 @@ def test_packets_wait_and_leave_in_order(router: Router) -> None:
     assert [int.from_bytes(each[34:36]) for each in sent] == [1024 + i for i in range(100)]
     assert {each[:14] for each in sent} == {PEER + B0 + b"\x08\0"}
     assert router.neigh.held() == 0
+    assert router.drops() == {}
+
+
+@pytest.mark.parametrize("waiting, more", [(1, 1), (100, 64), (100, 200), (240, 128)])
+def test_those_that_come_when_it_is_found_do_not_overtake_those_that_wait(
+    router: Router, waiting: int, more: int
+) -> None:
+    router.forward("10.1.0.8", number=3)
+    router.forward("10.1.0.9", number=waiting)
+    router.publish(entry("10.1.0.9"), entry("10.1.0.7"))
+    router.inject("a0", frame("10.1.0.7"))  # in the same batch, to another
+    router.forward("10.1.0.9", number=more, first=waiting)
+    router.step(4)
+    sent = router.sent("b0")
+    ours = [each for each in sent if each[30:34] == packed("10.1.0.9")]
+    assert [int.from_bytes(each[34:36]) for each in ours] == [1024 + i for i in range(waiting + more)]
+    assert {each[:14] for each in sent} == {PEER + B0 + b"\x08\0"}
+    assert len(sent) == len(ours) + 1
+    assert router.neigh.held() == 3
     assert router.drops() == {}
 
 

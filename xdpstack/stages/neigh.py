@@ -19,7 +19,7 @@ Drops:
     DEVICE_GONE: the device went down or away while the packet waited.
 Holds: packets whose neighbour is missing, incomplete or failed; for each 212,992 bytes by truesize, in all 1024 packets
     or a quarter of the worker's frames. They leave in their order when the neighbour is valid: looked at in each tick in
-    which a table has changed or a time is over.
+    which a table has changed or a time is over, and when a packet for the same neighbour comes, which goes behind them.
 State: the neighbour table (csrc/tables/neigh.h): cells changed in place, the table replaced when it fills; Neigh.publish().
 Cost: benchmarks/stages/bench_neigh.py
 Differs from Linux:
