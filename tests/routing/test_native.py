@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tests.routing.native_case import Case
 from tests.routing.native_strategies import DEVICES, FAR4, FAR6, NAMES, OURS, OWN4, OWN6, snapshots
+from xdpstack.errors import ConfigurationError
 from xdpstack.native import ffi, lib
 from xdpstack.netlink import Address, Hop, Link, Neighbour, Route, Snapshot, packed
 from xdpstack.netlink.uapi import AF_INET6, NUD_FAILED, NUD_REACHABLE
@@ -226,3 +227,12 @@ def test_an_index_that_control_got_wrong_is_refused(wrong: dict[str, object]) ->
         }
         assert lib.xs_fib_create(ffi.new("struct xs_fib_values *", {**values, "nnexthops": 1}), out) == result
     lib.xs_fib_destroy(out[0])
+
+
+def test_a_namespace_with_a_vrf_is_refused_and_changes_nothing(case: Case) -> None:
+    links = [Link(index, name) for index, name in NAMES.items()]
+    case.publish(Snapshot.build(links))
+    before = case.routing.publications
+    with pytest.raises(ConfigurationError, match="red"):
+        case.routing.publish(Snapshot.build([*links, Link(99, "red", kind="vrf")]), OURS)
+    assert case.routing.publications == before

@@ -35,7 +35,7 @@ Differs from Linux:
     - A packet is not a flow that remembers: no cached routes, no path MTUs or redirects that were learned.
     - The multipath hash is another one, over the same fields: flows spread alike, each by a path of its own choice.
     - Routes through tunnels (encapsulation) and resilient next-hop groups: see `RoutingLayer.apply`.
-    - VRFs are refused by `apply`; their rules (l3mdev) match nothing.
+    - VRFs are refused by compile_tables(); their rules (l3mdev) match nothing.
     - Multicast is not forwarded (mc_forwarding), and source filters of memberships (IGMPv3, MLDv2) are not heeded.
     - IPv4: once a policy rule has ever been added, Linux looks tables local and main up one after the other; here that is so
       while there is one. Before, a more specific route of main comes before one of local, in both.
@@ -88,7 +88,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from xdpstack.errors import ConfigurationError
 from xdpstack.netlink import Snapshot
 from xdpstack.netlink.uapi import FAMILIES
 from xdpstack.routing.flow import Flow, Verdict
@@ -132,16 +131,9 @@ class RoutingLayer:
 
         What the tables hold and this stack cannot do is left to the kernel, and logged once: `left_to_kernel`.
 
-        ConfigurationError: the namespace has a VRF, whose packets would be routed by the wrong table. The old tables stay in
-        force, here and with every publisher.
+        ConfigurationError: compile_tables() refuses the snapshot. The old tables stay in force, here and with every
+        publisher.
         """
-        masters = [link.name for link in snapshot.links.values() if link.kind == "vrf"]
-        if masters:
-            raise ConfigurationError(
-                f"there are VRFs here: {', '.join(masters)}",
-                "A VRF gives its devices routing tables of their own, which this stack does not keep apart.",
-                "Open the stack in a network namespace without VRF devices.",
-            )
         if self._compiled is not None and only_neighbours_differ(self._compiled, snapshot):
             tables = replace(self._tables, generation=snapshot.generation, neighbours=snapshot.neighbours)
         else:

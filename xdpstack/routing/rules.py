@@ -86,7 +86,7 @@ def selects(tables: Tables, rule: Rule, flow: Flow) -> bool:
         return False
     if rule.tunnel and rule.tunnel != flow.tunnel:
         return False
-    if rule.l3_master:  # matches packets of a VRF; layer.apply refuses namespaces that have one
+    if rule.l3_master:  # matches packets of a VRF; compile_tables() refuses namespaces that have one
         return False
     if rule.users and not rule.users.start <= flow.user <= rule.users.end:
         return False

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Final
 
+from xdpstack.errors import ConfigurationError
 from xdpstack.netlink import Address, Hop, Link, NextHop, Route, Rule, Snapshot
 from xdpstack.netlink.ip import ANY, mask
 from xdpstack.netlink.neighbour import Neighbour
@@ -178,8 +179,23 @@ class Tables:
         return self.fibs.get((AF_INET, RT_TABLE_LOCAL)) or Fib(AF_INET)
 
 
+def refuse_vrfs(snapshot: Snapshot) -> None:
+    """Raise ConfigurationError if `snapshot` has a VRF, by whatever engine is to be routed."""
+    masters = [link.name for link in snapshot.links.values() if link.kind == "vrf"]
+    if masters:
+        raise ConfigurationError(
+            f"there are VRFs here: {', '.join(masters)}",
+            "A VRF gives its devices routing tables of their own, which this stack does not keep apart.",
+            "Open the stack in a network namespace without VRF devices.",
+        )
+
+
 def compile_tables(snapshot: Snapshot) -> Tables:
-    """The tables that stand for `snapshot`."""
+    """The tables that stand for `snapshot`.
+
+    ConfigurationError: the namespace has a VRF, whose packets would be routed by the wrong table.
+    """
+    refuse_vrfs(snapshot)
     devices = {index: compile_device(snapshot, link) for index, link in sorted(snapshot.links.items())}
     rules = {family: tuple(rule for rule in snapshot.rules if rule.family == family) for family in FAMILIES}
     custom_rules = tuple(map(essence, rules[AF_INET])) != DEFAULT_IPV4_RULES
