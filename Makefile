@@ -25,6 +25,9 @@ FUZZ_OBJECTS := $(FUZZED:%.c=build/fuzz/%.o)
 FUZZ_FLAGS := -std=gnu17 -O1 -g -fno-omit-frame-pointer -fno-strict-aliasing -fno-sanitize-recover=undefined \
 	-fsanitize=address,undefined -D_GNU_SOURCE -DXS_DEBUG=1 -I. -Icsrc
 
+# What the tests need; of the benchmark they test the pictures too.
+SUITE := $(VENV)/.requires-testing $(VENV)/.requires-bench
+
 # Arguments for pytest, and for the benchmark:  sudo make test ARGS='tests/udp -k echo'
 ARGS ?=
 # How long each fuzz target runs.
@@ -48,10 +51,10 @@ help: ## list the commands
 demo: packages-network $(VENV)/.built ## an unmodified client talks to a Python UDP server on AF_XDP (needs root)
 	@$(AS_ROOT) $(IN_VENV)/python examples/demo.py
 
-test: packages-network $(VENV)/.built $(VENV)/.requires-testing ## run all tests (needs root)
+test: packages-network $(VENV)/.built $(SUITE) ## run all tests (needs root)
 	@$(AS_ROOT) $(IN_VENV)/python -m pytest $(ARGS)
 
-test-unit: $(VENV)/.built $(VENV)/.requires-testing ## run the tests that need no privilege
+test-unit: $(VENV)/.built $(SUITE) ## run the tests that need no privilege
 	@$(IN_VENV)/python -m pytest -m 'not root' $(ARGS)
 
 # The extension and all that tests it, with the address and the undefined-behaviour sanitizer. Reports go to files: a test may
@@ -71,7 +74,7 @@ test-leaks: packages-network $(ASAN)/.built ## run all tests and list the C memo
 	ls $(ASAN)/report.* >/dev/null && awk -v RS= -v ORS='\n\n' '/#1 [^\n]*csrc\// { print; leaks = 1 } END { exit leaks }' \
 		$(ASAN)/report.* || status=1; exit $$status
 
-$(ASAN)/.built: $(SOURCES) $(PYTHON_SOURCES) $(VENV)/.built $(VENV)/.requires-testing
+$(ASAN)/.built: $(SOURCES) $(PYTHON_SOURCES) $(VENV)/.built $(SUITE)
 	@echo "building with sanitizers"
 	@$(AS_OWNER) rm -rf $(ASAN)/lib
 	@$(AS_OWNER) env XDPSTACK_SANITIZE=address,undefined $(IN_VENV)/python setup.py -q \
@@ -81,7 +84,7 @@ $(ASAN)/.built: $(SOURCES) $(PYTHON_SOURCES) $(VENV)/.built $(VENV)/.requires-te
 	@$(AS_OWNER) touch $@
 
 # In a guest, which needs neither root nor KVM: tools/nic_lab/. Its packages are fetched into a cache; nothing is installed.
-test-nic: packages-network $(VENV)/.built $(VENV)/.requires-testing ## run tests on emulated NICs: MODELS='igb vmxnet3', or all
+test-nic: packages-network $(VENV)/.built $(SUITE) ## run tests on emulated NICs: MODELS='igb vmxnet3', or all
 	@$(AS_OWNER) $(IN_VENV)/python -m tools.nic_lab $(if $(KERNEL),--kernel $(KERNEL)) $(if $(QEMU),--qemu $(QEMU)) \
 		$(MODELS) --pytest $(ARGS)
 
@@ -103,7 +106,7 @@ build/fuzz/%.o: %.c | packages-build packages-fuzz
 
 -include $(wildcard build/fuzz/csrc/*.d build/fuzz/csrc/*/*.d)
 
-soak: packages-network $(VENV)/.built $(VENV)/.requires-testing ## open and close a stack SOAK_ROUNDS (1000) times: nothing is left (needs root)
+soak: packages-network $(VENV)/.built $(SUITE) ## open and close a stack SOAK_ROUNDS (1000) times: nothing is left (needs root)
 	@XDPSTACK_SOAK_ROUNDS=$(SOAK_ROUNDS) $(AS_ROOT) $(IN_VENV)/python -m pytest -rP tests/paths/test_soak.py $(ARGS)
 
 bench: packages-network $(VENV)/.built $(VENV)/.requires-bench ## compare with a plain ring loop, DPDK, kernel sockets, scapy (needs root)

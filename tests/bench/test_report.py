@@ -86,7 +86,6 @@ def report() -> Report:
 
 
 def test_plots_are_drawn_as_png_and_svg(report: Report, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     names = {path.name for path in plots.draw(report, tmp_path)}
     drawn = ("rx-rate", "rx-cost", "latency-cost", "latency")
     assert names == {f"{name}.{ending}" for name in drawn for ending in ("png", "svg")}
@@ -94,7 +93,6 @@ def test_plots_are_drawn_as_png_and_svg(report: Report, tmp_path: Path) -> None:
 
 
 def test_histograms_have_all_round_trips(report: Report, tmp_path: Path) -> None:
-    pytest.importorskip("hdrh")
     (path,) = histograms.write(report, tmp_path)
     text = path.read_text()
     assert re.search(r"TotalCount *= *4\b", text)
