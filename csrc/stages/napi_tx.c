@@ -41,7 +41,7 @@ static inline uint32_t frames_of(const struct xs_mem *mem, const struct xs_xsk *
         n++;
         frame = p->frag;
     } while (unlikely(frame != XS_NO_FRAME));
-    if (unlikely(n > 1) && (!x->multi || n > XS_FRAGS_MAX - 1 || n > x->tx.size)) return 0;
+    if (unlikely(n > 1) && (!x->multi || n > XS_FRAGS_MAX || n > x->tx.size)) return 0;
     return n;
 }
 
@@ -235,7 +235,9 @@ uint32_t xs_napi_tx_room(struct xs_napi *self, uint32_t device) {
     uint32_t at = tx_port(self, device, 0);
     const struct xs_port *port = &self->port[at % XS_PORTS_MAX];
     if (at == XS_NO_PORT || port->xsk->dead) return 0;
-    return xs_ring_room(&port->xsk->tx, XS_WEIGHT) + (XS_TX_BACKLOG - port->backlog_n);
+    uint32_t waiting = XS_TX_BACKLOG - port->backlog_n;
+    /* those that wait already have the ring's room before anyone else */
+    return port->backlog_n ? waiting : xs_ring_room(&port->xsk->tx, XS_WEIGHT) + waiting;
 }
 
 const struct xs_stage_def xs_napi_tx_def = {

@@ -82,7 +82,7 @@ static struct xs_neigh_wait *begin_wait(struct xs_neigh *self, const struct xs_b
 
 static void keep(struct xs_neigh *self, struct xs_batch *b, uint32_t i, struct xs_neigh_wait *w,
                  uint32_t bytes) {
-    xs_pkt(b, i)->owner = XS_HELD;
+    xs_own(b->mem, b->frame[i], XS_HELD);
     b->next[i] = XS_KEPT;
     b->count[XS_NEIGH_TX_HELD]++;
     push(self, w, b->frame[i], bytes);

@@ -2,7 +2,7 @@
  * and in the same order: xdpstack/udp/semantics.py. */
 #include <netinet/in.h>
 
-#include "base/csum.h"
+#include "base/csum_frames.h"
 #include "stages/udp_look.h"
 
 #define MANY_SLOTS 1024u /* a table larger than this is not in the cache: its slots are fetched ahead */
@@ -20,31 +20,12 @@ static inline uint64_t pseudo_sum(const struct look *k) {
                    : xs_pseudo_sum(k->ip + 12, 4, IPPROTO_UDP, k->ulen);
 }
 
-/* Adds `bytes` of a packet of several frames, from `off` in its first frame on. A frame that begins at an odd byte of the
- * packet adds its bytes the other way round (RFC 1071, 2 B). */
-static uint64_t add_frames(const struct xs_mem *mem, uint32_t frame, uint32_t off, uint32_t bytes,
-                           uint64_t sum) {
-    bool odd = false;
-    while (frame != XS_NO_FRAME && bytes) {
-        const struct xs_pkt *p = &mem->pkt[frame];
-        uint32_t here = (uint32_t)p->data_off + p->len - off;
-        if (here > bytes) here = bytes;
-        uint16_t part = xs_csum_fold(xs_csum_add(0, xs_frame_data(mem, frame) + off, here));
-        sum += odd ? (uint16_t)(part << 8 | part >> 8) : part;
-        odd ^= here & 1;
-        bytes -= here;
-        frame = p->frag;
-        if (frame != XS_NO_FRAME) off = mem->pkt[frame].data_off;
-    }
-    return sum;
-}
-
 /* The state of a checksum that is there (the field is not zero). */
 static inline uint8_t checksum(const struct xs_batch *b, const struct look *k, bool partial) {
     uint64_t sum = pseudo_sum(k);
     if (likely(k->p->frag == XS_NO_FRAME)) return xs_udp_verify(k->uh, k->ulen, sum, partial);
     if (partial && xs_udp_csum(k->uh) == xs_csum_fold(sum)) return XS_CSUM_PARTIAL;
-    sum = add_frames(b->mem, b->frame[k->i], k->p->l4_off, k->ulen, sum);
+    sum = xs_csum_add_frames(sum, b->mem, b->frame[k->i], k->p->l4_off, k->ulen);
     return xs_csum_is_right(sum) ? XS_CSUM_VERIFIED : XS_CSUM_BAD;
 }
 

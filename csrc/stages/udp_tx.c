@@ -1,18 +1,25 @@
 /* udp.tx: the UDP header and its checksum. Contract: xdpstack/udp/layer.py. */
 #include <netinet/in.h>
 
-#include "base/csum.h"
+#include "base/csum_frames.h"
+#include "base/likely.h"
 #include "stages/udp.h"
 #include "wire/udp.h"
 
 /* Both addresses are summed as 16 bytes: a mapped IPv4 address is 0xffff more than the bare one, which is zero to a
  * one's complement sum. */
-static inline uint16_t checksum(const struct xs_meta *m, const uint8_t *uh, uint32_t ulen) {
+static inline uint16_t checksum(const struct xs_batch *b, uint32_t i, const uint8_t *uh, uint32_t ulen) {
+    const struct xs_meta *m = xs_meta(b, i);
+    const struct xs_pkt *p = xs_pkt(b, i);
     uint8_t rest[4] = {0, IPPROTO_UDP, (uint8_t)(ulen >> 8), (uint8_t)ulen};
     uint64_t sum = xs_csum_add(0, m->src, 16);
     sum = xs_csum_add(sum, m->dst, 16);
     sum = xs_csum_add(sum, rest, 4);
-    uint16_t field = xs_csum_finish(xs_csum_add(sum, uh, ulen));
+    if (likely(p->frag == XS_NO_FRAME))
+        sum = xs_csum_add(sum, uh, ulen);
+    else
+        sum = xs_csum_add_frames(sum, b->mem, b->frame[i], p->l4_off, ulen);
+    uint16_t field = xs_csum_finish(sum);
     return field ? field : 0xffff; /* zero would mean that there is none (RFC 768) */
 }
 
@@ -27,7 +34,7 @@ void xs_udp_tx(struct xs_udp *self, struct xs_batch *b) {
         p->l4_proto = IPPROTO_UDP;
         uint8_t *uh = xs_data(b, i) + p->l4_off;
         xs_udp_write(uh, p->sport, p->dport, (uint16_t)ulen);
-        xs_udp_put_csum(uh, checksum(xs_meta(b, i), uh, ulen));
+        xs_udp_put_csum(uh, checksum(b, i, uh, ulen));
         p->csum = XS_CSUM_VERIFIED;
         bytes += p->payload_len;
         b->next[i] = XS_UDP_TX_OUTPUT;

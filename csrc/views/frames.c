@@ -81,7 +81,7 @@ static bool sound(const Py_buffer *data, uint32_t frame_bytes, bool multi) {
         PyErr_Format(PyExc_ValueError, "a frame of %zd bytes has no Ethernet header", data->len);
         return false;
     }
-    uint32_t most = multi ? (XS_FRAGS_MAX - 1) * (frame_bytes - HEADROOM) : frame_bytes - HEADROOM;
+    uint32_t most = multi ? XS_FRAGS_MAX * (frame_bytes - HEADROOM) : frame_bytes - HEADROOM;
     if (data->len <= (Py_ssize_t)most) return true;
     errno = EMSGSIZE;
     PyErr_SetFromErrno(PyExc_OSError);

@@ -77,17 +77,28 @@ static inline int hops_for(const struct xs_socket_sending *how, const uint8_t *a
     return ipv4 ? how->ttl : how->hops;
 }
 
-static inline bool fits_frame(const struct xs_mem *mem, const struct outgoing *o) {
-    return HEADROOM + o->bytes <= 1 << mem->frame_shift;
+/* Bytes of a payload that a frame holds. */
+static inline uint32_t frame_room(const struct xs_mem *mem) { return (1u << mem->frame_shift) - HEADROOM; }
+
+/* Whether a datagram may go out whole: in a frame, or in several if there is a device for such. Exactly what its way takes
+ * ip.tx finds out. */
+static inline bool fits_device(const struct xs_worker *w, const struct outgoing *o) {
+    Py_ssize_t room = frame_room(w->walk.mem);
+    if (likely(o->bytes <= room)) return true;
+    const struct xs_config *config = xs_table(&w->stack->tables, config);
+    uint32_t largest = 0;
+    for (uint32_t i = 0; i < config->ndevices; i++)
+        if (config->device[i].mtu > largest) largest = config->device[i].mtu;
+    return o->bytes <= (Py_ssize_t)largest && o->bytes <= room * XS_FRAGS_MAX;
 }
 
-/* What the walk cannot express, or no frame holds: a device that is not ours; multicast by IP_MULTICAST_IF; hop limit 0; an
+/* What the walk cannot express, or no device takes whole: a device that is not ours; multicast by IP_MULTICAST_IF; hop limit 0; an
  * address of one family that sends to the other's, which is an error of its own each way. */
 static bool kernel_sends(const struct xs_worker *w, const struct xs_socket *s, const struct outgoing *o,
                          uint8_t *device) {
     const struct xs_socket_sending *how = &s->sending;
     bool ipv4 = views_is_mapped(o->address);
-    if (!fits_frame(w->walk.mem, o)) return true;
+    if (!fits_device(w, o)) return true;
     if (!device_for(w, s, o, device)) return true;
     if (how->kernel_multicast && is_multicast(o->address, ipv4)) return true;
     if (!hops_for(how, o->address, ipv4)) return true;
@@ -105,6 +116,32 @@ static inline uint16_t fragments(uint8_t discover) {
     }
 }
 
+/* What the first frame of a packet has no room for goes into further ones. False when there are not enough of them: then
+ * the packet is home again. */
+static __attribute__((noinline)) bool append(struct xs_worker *w, uint32_t head, const uint8_t *data,
+                                             uint32_t left) {
+    const struct xs_mem *mem = w->walk.mem;
+    const uint32_t room = frame_room(mem);
+    mem->pkt[head].flags |= XS_PKT_MULTI;
+    for (uint32_t tail = head; left;) {
+        uint32_t frame = xs_pool_get(&w->pool, mem), here = left < room ? left : room;
+        if (frame == XS_NO_FRAME) {
+            xs_pool_put_packet(&w->pool, mem, head);
+            return false;
+        }
+        struct xs_pkt *p = &mem->pkt[frame];
+        p->flags = XS_PKT_TAIL;
+        p->data_off = HEADROOM;
+        p->len = (uint16_t)here;
+        memcpy(xs_frame_data(mem, frame) + HEADROOM, data, here);
+        data += here;
+        left -= here;
+        mem->pkt[tail].frag = frame;
+        tail = frame;
+    }
+    return true;
+}
+
 static uint32_t make_frame(struct xs_worker *w, const struct xs_socket *s, const struct outgoing *o,
                            uint8_t device) {
     const struct xs_mem *mem = w->walk.mem;
@@ -114,8 +151,10 @@ static uint32_t make_frame(struct xs_worker *w, const struct xs_socket *s, const
     struct xs_pkt *p = &mem->pkt[frame];
     struct xs_meta *m = &mem->meta[frame];
     p->data_off = p->payload_off = HEADROOM;
-    p->len = p->payload_len = (uint16_t)o->bytes;
-    p->pkt_len = (uint32_t)o->bytes;
+    uint32_t room = frame_room(mem), bytes = (uint32_t)o->bytes, here = bytes < room ? bytes : room;
+    p->len = (uint16_t)here;
+    p->payload_len = (uint16_t)bytes;
+    p->pkt_len = bytes;
     bool ipv4 = views_is_mapped(o->address);
     p->flags = ipv4 ? fragments(how->discover) : XS_PKT_IPV6;
     p->device = device;
@@ -130,7 +169,8 @@ static uint32_t make_frame(struct xs_worker *w, const struct xs_socket *s, const
     memcpy(m->dst, o->address, 16);
     int hops = hops_for(how, o->address, ipv4);
     m->ttl = hops < 0 ? 0 : (uint8_t)hops;
-    memcpy(xs_frame_data(mem, frame) + HEADROOM, o->data, (size_t)o->bytes);
+    memcpy(xs_frame_data(mem, frame) + HEADROOM, o->data, here);
+    if (unlikely(here < bytes) && !append(w, frame, o->data + here, bytes - here)) return XS_NO_FRAME;
     return frame;
 }
 
@@ -190,7 +230,7 @@ bool views_transmit(struct socket_view *v, struct outgoing *out, uint32_t n) {
         if (out[i].error) continue; /* it is refused already */
         uint8_t device;
         if (kernel_sends(w, s, &out[i], &device)) { /* below */
-            out[i].reason = fits_frame(mem, &out[i]) ? XS_REASON_TX_SLOW : XS_REASON_TX_FRAGMENT;
+            out[i].reason = fits_device(w, &out[i]) ? XS_REASON_TX_SLOW : XS_REASON_TX_FRAGMENT;
             continue;
         }
         if (walked < room) out[i].frame = make_frame(w, s, &out[i], device);

@@ -109,7 +109,8 @@ class UdpPacket(LayerPacket):
     def outgoing(self) -> Outgoing:
         """What is sent; routing has chosen the source."""
         pkt, meta = self._pkt, self._batch.meta(self._index)
-        payload = self.bytes_at(pkt.payload_off, pkt.payload_len)
+        start = pkt.payload_off - pkt.data_off
+        payload = self.tobytes()[start : start + pkt.payload_len]
         family: Family = 6 if pkt.flags & lib.XS_PKT_IPV6 else 4
         return Outgoing(family, bytes(meta.src), bytes(meta.dst), pkt.sport, pkt.dport, payload)
 
