@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "ffi/10_core.cdef.h"
+#include "ffi/17_threads.cdef.h"
 #include "tables/fib.h"
 #include "tables/neigh.h"
 
@@ -62,7 +63,8 @@ int xs_stack_create(const struct xs_stack_options *o, struct xs_stack **out) {
     atomic_init(&s->tables.config, &no_devices);
     atomic_init(&s->tables.fib, &xs_fib_empty);
     s->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    int rc = s->event_fd < 0 ? -errno : mem_init(s, o);
+    s->hooks_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    int rc = s->event_fd < 0 || s->hooks_fd < 0 ? -errno : mem_init(s, o);
     for (uint32_t i = 0; rc == 0 && i < s->nworkers; i++) {
         s->worker[i] = aligned_alloc(64, (sizeof *s->worker[i] + 63) & ~(size_t)63);
         rc = s->worker[i] ? xs_worker_init(s->worker[i], s, i) : -ENOMEM;
@@ -81,19 +83,26 @@ int xs_stack_create(const struct xs_stack_options *o, struct xs_stack **out) {
     return 0;
 }
 
+static void close_fds(struct xs_stack *s) {
+    if (s->event_fd >= 0) close(s->event_fd);
+    if (s->hooks_fd >= 0) close(s->hooks_fd);
+    s->event_fd = s->hooks_fd = -1;
+}
+
 void xs_stack_close(struct xs_stack *s) {
     if (xs_stack_forked(s)) return;
+    xs_stack_stop_threads(s);
     for (uint32_t i = 0; i < s->nworkers; i++) {
         xs_worker_hold(s->worker[i]); /* a poll that began before is over */
         xs_worker_close(s->worker[i]);
         xs_worker_unhold(s->worker[i]);
     }
-    if (s->event_fd >= 0) close(s->event_fd);
-    s->event_fd = -1;
+    close_fds(s);
 }
 
 void xs_stack_destroy(struct xs_stack *s) {
     if (xs_stack_forked(s)) return; /* the child has neither the memory nor a right to the rings */
+    xs_stack_stop_threads(s);
     for (uint32_t i = 0; i < s->nworkers; i++)
         for (uint32_t d = 0; s->worker[i] && d < XS_DEVICES_MAX; d++) xs_worker_detach(s->worker[i], d);
     for (uint32_t i = 0; i < s->nworkers; i++) {
@@ -107,7 +116,7 @@ void xs_stack_destroy(struct xs_stack *s) {
     free((void *)atomic_load(&s->tables.frame_claims));
     xs_socket_table_destroy((struct xs_socket_table *)atomic_load(&s->tables.sockets));
     xs_neigh_table_destroy(atomic_load(&s->tables.neigh));
-    if (s->event_fd >= 0) close(s->event_fd);
+    close_fds(s);
     mem_deinit(s);
     pthread_mutex_destroy(&s->ports_lock);
     free(s);

@@ -1,6 +1,6 @@
 /* A worker: one partition of the UMEM, its queue of every device, its own walk through the stages.
  *
- * One thread at a time drives a worker: xs_worker_poll() takes the `driver` flag by compare-and-swap and gives it back at
+ * One thread at a time drives a worker, one of its own (worker_thread.c) or any other: xs_worker_poll() takes the `driver` flag by compare-and-swap and gives it back at
  * the end, so any thread may poll, and two never do at once. Everything below `driver` belongs to whoever holds it.
  * Other threads reach a worker through: published tables (tables/config.h), the pool's return rings, socket queues,
  * the wake-up eventfd, and counters, which others read as they are at the moment.
@@ -9,6 +9,8 @@
  */
 #ifndef XS_WORKER_H
 #define XS_WORKER_H
+
+#include <pthread.h>
 
 #include "base/epoch.h"
 #include "base/pool.h"
@@ -24,10 +26,16 @@
 
 struct xs_stack;
 
+/* The longest that a driven worker sleeps: timers of stages are no finer than this. */
+#define XS_TICK_MS 10
+
 struct xs_worker {
     struct xs_epoch epoch;           /* odd while polling */
     alignas(64) _Atomic(int) driver; /* 1 while a thread drives */
-    _Atomic(uint64_t) polls;         /* finished polls; the watchdog looks at it */
+    _Atomic(uint32_t) wanted;        /* threads that wait until they may drive: xs_worker_give_way() */
+    _Atomic(int) threaded, stopping; /* a thread of its own drives it, which is to end: worker_thread.c */
+    pthread_t thread;
+    _Atomic(uint64_t) polls; /* finished polls; the watchdog looks at it */
     struct xs_stack *stack;
     uint32_t index;
     int wake_fd;              /* eventfd: control wakes a worker that sleeps in xs_worker_wait() */
@@ -60,6 +68,10 @@ void xs_worker_deinit(struct xs_worker *w);
 /* Tries to become the one who drives; xs_worker_leave() ends it. Enter also marks the worker as not quiescent. */
 bool xs_worker_enter(struct xs_worker *w);
 void xs_worker_leave(struct xs_worker *w);
+/* Who could not enter wants to, until he has; meanwhile whoever drives all the time gives way between two polls. */
+void xs_worker_want(struct xs_worker *w);
+void xs_worker_unwant(struct xs_worker *w);
+void xs_worker_give_way(struct xs_worker *w);
 /* After walks outside of a poll: kicks what they put on rings, and sees to it that what had no room is sent later. */
 void xs_worker_finish(struct xs_worker *w);
 

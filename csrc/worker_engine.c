@@ -57,7 +57,9 @@ int xs_worker_resume_decided(struct xs_worker *w, uint32_t at, const uint8_t *ne
     w->udp.ndecided = 0;
     xs_inbox_flush(&w->inbox); /* no tick follows that would show readers what they got */
     xs_worker_finish(w);
+    bool waits = !xs_walk_parked(&w->walk) && atomic_load_explicit(&w->threaded, memory_order_relaxed);
     xs_worker_leave(w);
+    if (waits) xs_worker_wake(w); /* its thread, which does nothing while packets are parked */
     return rc;
 }
 

@@ -213,18 +213,19 @@ def make_hook(
     return Hook(row=row, name=label, stage=stage, edges={default: onward, **edges}, priority=priority)
 
 
-def run_hooks(walk: Walk, worker: Any, core: Core) -> None:
+def run_hooks(walk: Walk, worker: Any, core: Core, wait: bool = True) -> None:
     """Run the Python hooks for which `worker` has parked packets, the earliest on the path first, until none is left.
 
     One thread at a time does so. A hook that raises loses its batch (HOOK_EXCEPTION); the first exception is raised when all
     have run. Called by a hook that sends, it leaves out the hooks that are running: what they have is not parked for others;
-    and it does not wait for a thread that runs hooks of another worker, which may be waiting for this one.
+    and it does not wait for a thread that runs hooks of another worker, which may be waiting for this one. With `wait` False
+    it waits for no other thread at all: what that one leaves is for later.
     """
     failure: BaseException | None = None
     turn = walk.turns[walk.workers.index(worker)]
     me = threading.get_ident()
     inside = any(each.thread == me for each in walk.turns)
-    if not turn.lock.acquire(blocking=not inside):
+    if not turn.lock.acquire(blocking=wait and not inside):
         return
     outer, turn.thread = turn.thread, me
     try:

@@ -7,12 +7,9 @@ sockets, frames() --- claims ---> Backend
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import socket
-import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -27,13 +24,14 @@ from xdpstack.device.device import KernelBackend
 from xdpstack.device.interface import Options
 from xdpstack.device.watchdog import WINDOW_SECONDS
 from xdpstack.device.xdp import Mode
+from xdpstack.driving import Driving, threads_of
 from xdpstack.engines import NATIVE, Engine, checked, stand_ins
 from xdpstack.engines import text as text_of
 from xdpstack.errors import ClosedError, ForkedError, naming_what_ran_out
 from xdpstack.frames import FrameQueues, Frames
 from xdpstack.hook import HookBatch, make_hook, run_hooks
 from xdpstack.host import StackHost
-from xdpstack.native import check, lib
+from xdpstack.native import lib
 from xdpstack.native.core import BUDGET, Core, Ledger
 from xdpstack.netlink import Snapshot, text
 from xdpstack.observe import trace
@@ -57,11 +55,18 @@ class Stack:
     """One stack over its devices. Made by `xdpstack.open()`; a context manager.
 
     Any thread may call anything. What drives a worker (`poll()`, `run()`, receiving, sending) is done by one thread at a
-    time; another that comes meanwhile does not wait for it but for its packets.
+    time; another that comes meanwhile does not wait for it but for its packets. With `threads` each worker of `core` has a
+    thread of its own, pinned to a CPU of `cpus` each if there are any.
     """
 
     def __init__(
-        self, backend: Backend, core: Core, observable: bool = False, engines: Mapping[str, Engine] | None = None
+        self,
+        backend: Backend,
+        core: Core,
+        observable: bool = False,
+        engines: Mapping[str, Engine] | None = None,
+        threads: bool = False,
+        cpus: Sequence[int] = (),
     ) -> None:
         self._engines = checked(engines)
         self._pid = os.getpid()
@@ -69,10 +74,8 @@ class Stack:
         self._backend = backend
         self._core = core
         self._closing = False
-        self._stopping = threading.Event()
-        self._driving: list[int] = []  # threads in run()
-        self._left = threading.Condition()  # one of them left
         self._walk = Walk(core.workers, set(c_stages()) - {"taps.rx"}, run_parked=self._run_parked_quietly)
+        self._driving = Driving(core, self._walk)
         self._host = StackHost(self, core, backend, self._walk)
         self._frames = FrameQueues(self._host)
         self._routing = NativeRouting(core.pointer)
@@ -99,6 +102,10 @@ class Stack:
             undo.callback(self.close)
             self._control.publish()
             self._start_control(observable)
+            if threads:
+                self._driving.start(cpus)
+                if in_python:
+                    self._driving.serve_hooks()
             undo.pop_all()
 
     def _stepwise(self, index: int, view: Any) -> Stepwise:
@@ -163,8 +170,8 @@ class Stack:
 
     @property
     def driven(self) -> bool:
-        """Whether some thread is in `run()`: then a socket that waits does not have to poll."""
-        return bool(self._driving)
+        """Whether threads poll, of the workers or in `run()`: then a socket that waits does not have to."""
+        return self._driving.driven
 
     def poll(self, budget: int = BUDGET) -> int:
         """One round over all queues of all workers; returns packets received. Runs Python hooks that have packets.
@@ -172,15 +179,7 @@ class Stack:
         Raises what a hook raised, after its packets were dropped.
         """
         self._check()
-        total = 0
-        for worker in self._core.workers:
-            got = lib.xs_worker_poll(worker, budget)
-            if got >= 0:
-                total += got
-            elif got not in (-errno.EBUSY, -errno.EAGAIN):
-                check(got, "poll")
-            self._run_parked(worker)
-        return total
+        return self._driving.poll(budget)
 
     def _run_parked(self, worker: Any) -> None:
         """Run the Python hooks for which `worker` has parked packets. Raises what a hook raised, once all have run."""
@@ -197,38 +196,15 @@ class Stack:
     def run(self, seconds: float | None = None) -> None:
         """Drive the stack until `stop()` is called from elsewhere, or for `seconds`. It may be called again.
 
-        A `stop()` that came before makes it return at once. Raises what a hook raised, after its packets were dropped.
+        With `workers=N` their threads drive; then this runs Python hooks, and waits. A `stop()` that came before makes it
+        return at once. Raises what a hook raised, after its packets were dropped.
         """
         self._check()
-        deadline = None if seconds is None else time.monotonic() + seconds
-        with self._left:
-            self._driving.append(threading.get_ident())
-        try:
-            while not self._stopping.is_set() and not self._closing:
-                left = 0.1 if deadline is None else min(0.1, deadline - time.monotonic())
-                if left <= 0:
-                    return
-                for worker in self._core.workers:
-                    parked = lib.xs_worker_run(worker, BUDGET, max(1, int(left * 1000 / len(self._core.workers))))
-                    if check(parked, "run"):
-                        self._run_parked(worker)
-        finally:
-            with self._left:
-                self._driving.remove(threading.get_ident())
-                if not self._driving:
-                    self._stopping.clear()
-                self._left.notify_all()
-
-    def _wait_for_drivers(self) -> None:
-        """Until no other thread is in run(): it uses what is closed next."""
-        me = threading.get_ident()
-        with self._left:
-            self._left.wait_for(lambda: all(thread == me for thread in self._driving))
+        self._driving.run(seconds)
 
     def stop(self) -> None:
         """Make `run()` return, in every thread that is in it. Any thread, signal handlers included."""
-        self._stopping.set()
-        self._control.wake_workers()
+        self._driving.stop()
 
     # ---- custom stages ----
 
@@ -251,6 +227,8 @@ class Stack:
         self._check()
         made = make_hook(row, stage, name, priority, edges or {})
         self._walk.add_hook(made)
+        if made.parks:
+            self._driving.serve_hooks()
         return made
 
     def unhook(self, hook: Hook) -> None:
@@ -313,6 +291,9 @@ class Stack:
             "devices": devices,
             "frames_total": self._core.frames,
             "frame_bytes": self._core.frame_bytes,
+            "workers": len(self._core.workers),
+            "threads": self._driving.threads,
+            "cpus": self._driving.cpus,
             "engines": {layer: text_of(engine) for layer, engine in self._engines.items()},
             **self._backend.info(),
         }
@@ -355,7 +336,8 @@ class Stack:
     def close(self) -> None:
         """Give everything back, in the order that loses nothing: claims, frames under way, program, sockets. Idempotent.
 
-        Threads in `run()` return first. When something fails, the rest is given back all the same before it is raised.
+        Threads in `run()` return first; those of the workers end when nothing is lifted any more. When something fails, the
+        rest is given back all the same before it is raised.
         Raises ConfigurationError inside of a hook: call `stop()` there.
         """
         if self._closing or os.getpid() != self._pid:
@@ -372,11 +354,11 @@ class Stack:
             steps.callback(self._control.stop)
             steps.callback(setattr, self, "_closed", True)
             steps.callback(drain, self._core, self.poll)
+            steps.callback(self._driving.end)
             steps.callback(self._backend.withdraw)
             steps.callback(self._sockets.close)
             steps.callback(self._frames.close)
-            steps.callback(self._wait_for_drivers)
-            steps.callback(self._control.wake_workers)
+            steps.callback(self._driving.refuse_runs)
 
     def __enter__(self) -> Self:
         return self
@@ -400,6 +382,8 @@ def open(  # noqa: A001  # the word that users expect, as in socket.open or tarf
     deadman_seconds: float = WINDOW_SECONDS,
     observable: bool = True,
     engines: Mapping[str, Engine] | None = None,
+    workers: int | None = None,
+    cpus: Sequence[int] = (),
 ) -> Stack:
     """Open a stack over network interfaces, in the caller's network namespace or in `netns`.
 
@@ -410,6 +394,8 @@ def open(  # noqa: A001  # the word that users expect, as in socket.open or tarf
     attached, and nothing received. Packets that wait for longer than `deadman_seconds` without progress go to the kernel.
     `observable`: answer `xdpstack show` and `xdpstack trace`. `engines`: what runs a layer, "routing" or "udp": "native"
     (C, the default), "python" (its plain definition), or an object with `process(batch)` in its place; see docs/engines.md.
+    `workers`: so many threads, in C and without the GIL, each with `frames` of its own, drive the stack; queue i is worker
+    i's, over again. `cpus` pins them, one CPU each. None: whoever receives or is in `run()` drives; see docs/workers.md.
 
     Raises PrivilegeError, NamespaceError, NoSuchInterface, InterfaceDown, ProgramAttached, QueueTaken, ModeRefused,
     MtuTooLarge, OutOfMemory, TooManyOpenFiles or ConfigurationError; then nothing is left behind.
@@ -417,9 +403,10 @@ def open(  # noqa: A001  # the word that users expect, as in socket.open or tarf
     options = Options(netns, queues, mode, zero_copy, rx_ring, tx_ring, transmit_only)
     backend = KernelBackend(*interfaces, options=options, window_seconds=deadman_seconds)
     with naming_what_ran_out(f"open {', '.join(interfaces)}"):
-        core = Core(frames=frames, frame_bytes=frame_bytes, huge_pages=huge_pages)
+        core = Core(threads_of(workers, cpus), frames, frame_bytes, huge_pages)
         try:
-            return Stack(backend, core, observable=observable, engines=engines)
+            threads = workers is not None
+            return Stack(backend, core, observable=observable, engines=engines, threads=threads, cpus=cpus)
         except BaseException:
             core.destroy()  # else they would be there for as long as somebody keeps the exception
             raise

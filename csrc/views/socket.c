@@ -4,7 +4,7 @@
 #include <sched.h>
 #include <string.h>
 
-#define TRIES 256u /* to become the one who drives, before other Python threads get a turn */
+#define TRIES 64u /* to become the one who drives, before other Python threads get a turn */
 
 PyTypeObject *views_socket_type;
 
@@ -43,14 +43,18 @@ static PyObject *socket_close(PyObject *self, PyObject *unused) {
 }
 
 bool views_enter(struct socket_view *v, struct xs_worker *w) {
-    for (;;) {
-        for (uint32_t i = 0; i < TRIES; i++)
-            if (xs_worker_enter(w)) return true;
+    if (xs_worker_enter(w)) return true;
+    while (views_socket(v)) {
+        bool ours = false;
+        xs_worker_want(w); /* not while we wait for the GIL: its thread would wait for it too */
+        for (uint32_t i = 0; i < TRIES && !(ours = xs_worker_enter(w)); i++) sched_yield();
+        xs_worker_unwant(w);
+        if (ours) return true;
         Py_BEGIN_ALLOW_THREADS;
         sched_yield();
         Py_END_ALLOW_THREADS;
-        if (!views_socket(v)) return false;
     }
+    return false;
 }
 
 /* Queues for another receive buffer. A feed's worker is ours while it is changed, and having the GIL we are its reader. */

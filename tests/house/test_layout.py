@@ -13,7 +13,6 @@ JOURNEYS = {"house", "kernel", "paths", "bpf", "examples", "csrc", "nic"}
 
 #: Source files of more than 400 lines, each with the reason why it is one file. More than 600 have no excuse.
 LONG = {
-    "csrc/worker.c": "a worker's life, its poll, and what control asks of it; what stands alone is in worker_*.c",
     "xdpstack/stack.py": "the one object that users hold; each method hands on to the part that does it",
 }
 

@@ -1,6 +1,6 @@
 """A process that echoes every datagram, for tests that stop and kill it.
 
-    python -m tests.paths.server NETNS INTERFACE WINDOW_SECONDS recv|epoll
+    python -m tests.paths.server NETNS INTERFACE WINDOW_SECONDS recv|epoll|threads
 
 Prints "ready"; then answers each line of its input with a line of JSON; ends with its input, or with SIGINT.
 """
@@ -93,7 +93,8 @@ def echo_by_epoll(sock: UdpSocket) -> None:
 
 def main(netns: str, name: str, window_seconds: str, how: str) -> None:
     end = End(type("Named", (), {"name": netns})(), name)
-    with opened(end, deadman_seconds=float(window_seconds)) as stack, stack.udp(("::", PORT)) as sock:
+    workers = 2 if how == "threads" else None
+    with opened(end, deadman_seconds=float(window_seconds), workers=workers) as stack, stack.udp(("::", PORT)) as sock:
 
         def answer() -> None:
             for _ in sys.stdin:
@@ -103,7 +104,7 @@ def main(netns: str, name: str, window_seconds: str, how: str) -> None:
         threading.Thread(target=answer, daemon=True).start()
         print("ready", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
-            {"recv": echo, "epoll": echo_by_epoll}[how](sock)
+            {"recv": echo, "epoll": echo_by_epoll, "threads": echo}[how](sock)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """A process that opens and closes a stack again and again, with traffic, and says what is left.
 
-    python -m tests.paths.soak NETNS INTERFACE PEER_NETNS ROUNDS
+    python -m tests.paths.soak NETNS INTERFACE PEER_NETNS ROUNDS WORKERS
 
-Prints a Soaked as JSON. Apart from pytest, whose plugin keeps every stack of a test until it ends.
+WORKERS 0: inline. Prints a Soaked as JSON. Apart from pytest, whose plugin keeps every stack of a test until it ends.
 """
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ def exists(kind: str, number: int) -> bool:
     return descriptor >= 0
 
 
-def soak(near: End, far: Namespace, rounds: int) -> Soaked:
+def soak(near: End, far: Namespace, rounds: int, workers: int) -> Soaked:
     """Open, echo, close; each time nothing is left of it. The kernel's objects are looked for in the end."""
     out = Soaked()
     there: set[tuple[str, int]] = set()
     with kernel_udp(far, to=OURS[0]) as client:
         for number in range(rounds):
-            with opened(near) as stack, stack.udp(("::", PORT)) as sock:
+            with opened(near, workers=workers or None) as stack, stack.udp(("::", PORT)) as sock:
                 sock.settimeout(PATIENCE)
                 for _ in range(DATAGRAMS):
                     exchange(sock, client, bytes(100))
@@ -88,8 +88,8 @@ def soak(near: End, far: Namespace, rounds: int) -> Soaked:
     return out
 
 
-def main(netns: str, name: str, peer: str, rounds: str) -> None:
-    print(json.dumps(asdict(soak(End(existing(netns), name), existing(peer), int(rounds)))))
+def main(netns: str, name: str, peer: str, rounds: str, workers: str) -> None:
+    print(json.dumps(asdict(soak(End(existing(netns), name), existing(peer), int(rounds), int(workers)))))
 
 
 def existing(name: str) -> Namespace:

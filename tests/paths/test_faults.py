@@ -92,7 +92,7 @@ def test_killed_under_traffic_the_kernel_has_it_back_and_a_restart_works(pair: V
     assert all(not path.name.startswith(f"{server.process.pid}-") for path in running())  # who looks removes its socket
 
 
-@pytest.mark.parametrize("how", ["recv", "epoll"])
+@pytest.mark.parametrize("how", ["recv", "epoll", "threads"])
 def test_stopped_it_loses_the_traffic_and_has_it_back_when_it_goes_on(pair: Veth, how: str) -> None:
     """Judged by the time stamps that the program stores, not by the clock of the test."""
     with Server(pair.near, how, WINDOW) as server, kernel_udp(pair.far.netns, to=OURS[0]) as client:
@@ -112,7 +112,7 @@ def test_stopped_it_loses_the_traffic_and_has_it_back_when_it_goes_on(pair: Veth
         assert WINDOW * 0.7 < (facts.first_pass_ns - stopped_ns) / 1e9 < WINDOW * 1.5 + 0.2
 
 
-@pytest.mark.parametrize("how", ["recv", "epoll"])
+@pytest.mark.parametrize("how", ["recv", "epoll", "threads"])
 def test_idle_it_stays_served(pair: Veth, how: str) -> None:
     """Longer than the window nothing comes; the next datagram still goes by AF_XDP."""
     with Server(pair.near, how, WINDOW) as server, kernel_udp(pair.far.netns, to=OURS[0]) as client:

@@ -25,9 +25,10 @@ STEADY = {"MALLOC_MMAP_THRESHOLD_": str(128 << 10)}
 GROWTH_BYTES = 1 << 20
 
 
-def test_opening_and_closing_leaves_nothing(veth: MakeVeth) -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_opening_and_closing_leaves_nothing(veth: MakeVeth, workers: int) -> None:
     pair = veth(near=NEAR, far=FAR)
-    words = [pair.near.netns.name, pair.near.name, pair.far.netns.name, str(ROUNDS)]
+    words = [pair.near.netns.name, pair.near.name, pair.far.netns.name, str(ROUNDS), str(workers)]
     done = subprocess.run(
         [sys.executable, "-m", "tests.paths.soak", *words],
         cwd=Path(__file__).parents[2],

@@ -1,0 +1,68 @@
+/* Waiting for work, and waiting for one's turn to drive. See worker.h. */
+#include <errno.h>
+#include <sched.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "worker.h"
+
+#include "ffi/10_core.cdef.h"
+
+/* ---- for work ---- */
+
+int xs_worker_wait(struct xs_worker *w, int timeout_ms) {
+    struct epoll_event event[8];
+    int n = epoll_wait(w->epoll_fd, event, 8, timeout_ms);
+    if (n < 0) return errno == EINTR ? 0 : -errno;
+    for (int i = 0; i < n; i++) {
+        uint64_t drained;
+        if (event[i].data.fd == w->wake_fd && read(w->wake_fd, &drained, sizeof drained) < 0) continue;
+    }
+    return n > 0;
+}
+
+int xs_worker_run(struct xs_worker *w, uint32_t budget, int timeout_ms) {
+    uint64_t end = xs_monotonic_ns() + (uint64_t)timeout_ms * 1000000u; /* whatever the stack's clock says */
+    do {
+        int got = xs_worker_poll(w, budget);
+        if (xs_walk_parked(&w->walk)) return 1;
+        if (got == -EBUSY) {
+            sched_yield();
+            continue;
+        }
+        if (got < 0) return got;
+        if (got) continue;
+        /* nothing came: sleep, but no longer than held packets may wait for their tick */
+        got = xs_worker_wait(w, timeout_ms < XS_TICK_MS ? timeout_ms : XS_TICK_MS);
+        if (got < 0) return got;
+    } while (xs_monotonic_ns() < end);
+    return 0;
+}
+
+void xs_worker_wake(struct xs_worker *w) {
+    uint64_t one = 1;
+    if (write(w->wake_fd, &one, sizeof one) < 0) return; /* EAGAIN: it is awake already */
+}
+
+int xs_worker_epoll_fd(struct xs_worker *w) { return w->epoll_fd; }
+
+/* ---- for one's turn ---- */
+
+/* A thread that polls all the time leaves the worker for no longer than it takes to come again: it is told that somebody waits. */
+void xs_worker_want(struct xs_worker *w) { atomic_fetch_add_explicit(&w->wanted, 1, memory_order_relaxed); }
+
+void xs_worker_unwant(struct xs_worker *w) { atomic_fetch_sub_explicit(&w->wanted, 1, memory_order_relaxed); }
+
+void xs_worker_give_way(struct xs_worker *w) {
+    while (atomic_load_explicit(&w->wanted, memory_order_relaxed)) sched_yield();
+}
+
+void xs_worker_hold(struct xs_worker *w) {
+    if (xs_worker_enter(w)) return;
+    xs_worker_want(w);
+    while (!xs_worker_enter(w)) sched_yield();
+    xs_worker_unwant(w);
+}
+
+void xs_worker_unhold(struct xs_worker *w) { xs_worker_leave(w); }
