@@ -24,6 +24,7 @@ if typing.TYPE_CHECKING:
         ProtocolClaim,
         SocketClaim,
     )
+    from xdpstack.device.tuning.asked import Tuning
     from xdpstack.errors import (
         AddressInUse,
         AddressNotAvailable,
@@ -44,6 +45,7 @@ if typing.TYPE_CHECKING:
         SendBatchError,
         TableFull,
         TooManyOpenFiles,
+        TuningRefused,
         VerifierError,
         XdpstackError,
         XdpstackOSError,
@@ -80,6 +82,8 @@ __all__ = [
     "Stack",
     "TableFull",
     "TooManyOpenFiles",
+    "Tuning",
+    "TuningRefused",
     "VerifierError",
     "XdpstackError",
     "XdpstackOSError",
@@ -100,6 +104,7 @@ _HOMES = {
     "ProtocolClaim": "xdpstack.device.claims",
     "SocketClaim": "xdpstack.device.claims",
     "Stack": "xdpstack.stack",
+    "Tuning": "xdpstack.device.tuning.asked",
     "get_include": "xdpstack.hook",
     "load_stage": "xdpstack.hook",
     "open": "xdpstack.stack",

@@ -103,6 +103,12 @@ class ModeRefused(XdpstackOSError):
     NUMBER = _errno.EOPNOTSUPP
 
 
+class TuningRefused(XdpstackOSError):
+    """The device cannot be tuned as was asked; what was changed of it before has been put back."""
+
+    NUMBER = _errno.EOPNOTSUPP
+
+
 class OutOfMemory(XdpstackOSError, MemoryError):
     """The UMEM, a ring or a table could not be allocated or pinned."""
 

@@ -22,6 +22,7 @@ from xdpstack.device.backend import Backend, Device, DeviceEvent
 from xdpstack.device.claims import Claim
 from xdpstack.device.device import KernelBackend
 from xdpstack.device.interface import Options
+from xdpstack.device.tuning.asked import Tuning
 from xdpstack.device.watchdog import WINDOW_SECONDS
 from xdpstack.device.xdp import Mode
 from xdpstack.driving import Driving, threads_of
@@ -384,6 +385,7 @@ def open(  # noqa: A001  # the word that users expect, as in socket.open or tarf
     engines: Mapping[str, Engine] | None = None,
     workers: int | None = None,
     cpus: Sequence[int] = (),
+    tune: Tuning | None = None,
 ) -> Stack:
     """Open a stack over network interfaces, in the caller's network namespace or in `netns`.
 
@@ -396,11 +398,12 @@ def open(  # noqa: A001  # the word that users expect, as in socket.open or tarf
     (C, the default), "python" (its plain definition), or an object with `process(batch)` in its place; see docs/engines.md.
     `workers`: so many threads, in C and without the GIL, each with `frames` of its own, drive the stack; queue i is worker
     i's, over again. `cpus` pins them, one CPU each. None: whoever receives or is in `run()` drives; see docs/workers.md.
+    `tune`: what to change of the devices while the stack is open; None is `Tuning()`; see docs/tuning.md.
 
     Raises PrivilegeError, NamespaceError, NoSuchInterface, InterfaceDown, ProgramAttached, QueueTaken, ModeRefused,
-    MtuTooLarge, OutOfMemory, TooManyOpenFiles or ConfigurationError; then nothing is left behind.
+    TuningRefused, MtuTooLarge, OutOfMemory, TooManyOpenFiles or ConfigurationError; then nothing is left behind.
     """
-    options = Options(netns, queues, mode, zero_copy, rx_ring, tx_ring, transmit_only)
+    options = Options(netns, queues, mode, zero_copy, rx_ring, tx_ring, transmit_only, tune or Tuning())
     backend = KernelBackend(*interfaces, options=options, window_seconds=deadman_seconds)
     with naming_what_ran_out(f"open {', '.join(interfaces)}"):
         core = Core(threads_of(workers, cpus), frames, frame_bytes, huge_pages)

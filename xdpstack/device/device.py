@@ -85,6 +85,8 @@ class KernelBackend:
 
     def _open_all(self) -> list[Device]:
         for interface in self.interfaces:
+            interface.check()
+        for interface in self.interfaces:
             interface.open()
         return [interface.device() for interface in self.interfaces]
 
@@ -203,7 +205,12 @@ class KernelBackend:
         """What was asked of the interfaces together, and what the watchdog and the frames' registrations are."""
         return {
             "netns": self.options.netns or "",
-            "asked": {"mode": self.options.mode, "zero_copy": self.options.zero_copy, "queues": self.options.queues},
+            "asked": {
+                "mode": self.options.mode,
+                "zero_copy": self.options.zero_copy,
+                "queues": self.options.queues,
+                "tune": self.options.tune.asked(),
+            },
             "claims": [str(claim) for claim in self._claims],
             "watchdog_window_seconds": self._window_seconds,
             "registrations": self._umem.registrations if self._umem else 0,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from xdpstack.device import doctor_host, doctor_interface
+from xdpstack.device import doctor_host, doctor_interface, doctor_tuning
 from xdpstack.device.finding import Finding, Level, error, warning
 from xdpstack.errors import XdpstackError
 from xdpstack.netlink import Mirror, Snapshot, run_in
@@ -74,6 +74,7 @@ def _look(
         ("queues", lambda: doctor_interface.queue_findings(link, mode)),
         ("MTU", lambda: doctor_interface.mtu_findings(link, frame_bytes)),
         ("offloads", lambda: doctor_interface.offload_findings(link, mode)),
+        ("tuning", lambda: doctor_tuning.tuning_findings(link)),
         ("SSH", lambda: doctor_interface.session_findings(link, snapshot)),
         ("firewall", lambda: doctor_interface.firewall_findings(name, port)),
     )

@@ -23,6 +23,8 @@ GENERIC_ONLY = {"bridge", "vlan", "macvlan", "macvtap", "ipvlan", "dummy", "vxla
 #: Drivers that in native mode give a program no room before the frame (bpf_xdp_adjust_meta() fails), where ours puts what
 #: it knows of it. All would be passed, as pass_no_metadata.
 NO_METADATA = {"vmxnet3"}
+#: Drivers that make more receive queues active when a program is attached: one for each CPU's XDP_TX (virtnet_xdp_set()).
+ADDS_QUEUES = {"virtio_net"}
 #: uapi/linux/virtio_config.h: the device's memory accesses go through the platform's DMA.
 VIRTIO_F_ACCESS_PLATFORM = 33
 

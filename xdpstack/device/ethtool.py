@@ -1,4 +1,4 @@
-"""ethtool, as far as it matters here: driver, queues, ring sizes, offloads, carrier. Only reads.
+"""ethtool, as far as it matters here: driver, queues, ring sizes, offloads, carrier. Only reads; ethtool_set.py changes.
 
 All of it in the calling thread's network namespace.
 
@@ -136,15 +136,20 @@ def has_link(name: str) -> bool | None:
     return None if answer is None else bool(struct.unpack("=2I", answer)[1])
 
 
-def _ioctl(name: str, request: bytes) -> bytes | None:
-    """Ask with a buffer that is both request and answer; None if driver or kernel does not know the question."""
-    buffer = array.array("B", request)
+def request(name: str, message: bytes) -> bytes:
+    """One SIOCETHTOOL with a buffer that is both request and answer. Raises OSError with the driver's or kernel's errno."""
+    buffer = array.array("B", message)
     asked = struct.pack("@16sP16x", name.encode(), buffer.buffer_info()[0])
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as any_socket:
-        try:
-            fcntl.ioctl(any_socket, SIOCETHTOOL, asked)
-        except OSError as error:
-            if error.errno in (errno.EOPNOTSUPP, errno.ENODEV, errno.EINVAL, errno.EPERM):
-                return None
-            raise
+        fcntl.ioctl(any_socket, SIOCETHTOOL, asked)
     return buffer.tobytes()
+
+
+def _ioctl(name: str, message: bytes) -> bytes | None:
+    """As `request`; None if driver or kernel does not know the question."""
+    try:
+        return request(name, message)
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.ENODEV, errno.EINVAL, errno.EPERM):
+            return None
+        raise

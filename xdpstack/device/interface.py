@@ -1,5 +1,6 @@
 """One network interface of a stack: its XDP program, its AF_XDP sockets, and how they come and go.
 
+    check:   what cannot be is refused; nothing has been changed
     open:    program loaded and attached -> queues counted (attaching may change them) -> sockets bound, into the XSKMAP,
              and to their workers -> the watchdog renews the deadline
     unbind:  sockets off their workers and closed, every frame home; the program stays, and passes all to the kernel
@@ -15,20 +16,23 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from xdpstack.device import ethtool, netdev
 from xdpstack.device.backend import Device
-from xdpstack.device.drivers import native_lacks, zero_copy_lacks
+from xdpstack.device.drivers import ADDS_QUEUES, native_lacks, zero_copy_lacks
 from xdpstack.device.holders import holders
+from xdpstack.device.netdev import XdpFeature
 from xdpstack.device.plan import PARAVIRTUAL, Plan, choose_queues, next_power_of_two, plan
 from xdpstack.device.sysfs import queue_numbers
+from xdpstack.device.tuning.asked import Tuning
+from xdpstack.device.tuning.tuner import Tuner
 from xdpstack.device.umem import Umem
 from xdpstack.device.watchdog import Watchdog
 from xdpstack.device.xdp import Granted, Mode, XdpProgram
 from xdpstack.device.xsk import COUNTERS, XDP_COPY, BindFailed, Rings, Xsk, errno_name, explain
-from xdpstack.errors import ModeRefused, QueueTaken
+from xdpstack.errors import ConfigurationError, ModeRefused, QueueTaken
 from xdpstack.native import check, lib
 from xdpstack.native.core import Core
 from xdpstack.netlink import Link
@@ -43,7 +47,8 @@ class Options:
     """What was asked for; of every interface of a stack the same.
 
     `queues`: "all" that are active, or their numbers. `zero_copy`: True demands it, False refuses it, None takes what there
-    is. `rx_ring`, `tx_ring`: slots, powers of two. `transmit_only`: no program, nothing is received.
+    is. `rx_ring`, `tx_ring`: slots, powers of two. `transmit_only`: no program, nothing is received. `tune`: what to change
+    of the device while it is open.
     """
 
     netns: str | None = None
@@ -53,6 +58,15 @@ class Options:
     rx_ring: int = 2048
     tx_ring: int = 2048
     transmit_only: bool = False
+    tune: Tuning = field(default_factory=Tuning)
+
+    def __post_init__(self) -> None:
+        for name in ("rx_ring", "tx_ring"):
+            slots = getattr(self, name)
+            if slots < 1 or slots & (slots - 1):
+                raise ConfigurationError(
+                    f"{name} is {slots}, which is no power of two", fix=f"{name}={next_power_of_two(slots)}"
+                )
 
 
 class Interface:
@@ -79,19 +93,41 @@ class Interface:
         self._rings = Rings()
         self._watched = False
         self._past: dict[str, int] = {}
+        self._tuner = Tuner(link.name, link.index, options.tune)
 
     # ---- opening; inside the namespace ----
 
+    def check(self) -> None:
+        """Refuse what cannot be, as far as can be known; nothing has been changed. Raises as `open`."""
+        options, active = self._options, active_queues(self.name, self.link.index)
+        mode = "transmit only" if options.transmit_only else self._expected_mode()
+        there = self._tuner.check(mode, len(active))
+        driver = ethtool.driver(self.name)
+        if driver is not None and driver.name in ADDS_QUEUES:
+            there = max(there, self.link.rx_queues)
+        choose_queues(self.name, options.queues, active if there == len(active) else range(there))
+        self._make_plan(mode)
+
+    def _expected_mode(self) -> str:
+        """Native, unless generic was demanded or the driver says that it has no other."""
+        features = netdev.features(self.link.index)
+        lacking = features is not None and XdpFeature.BASIC not in features.xdp
+        return "generic" if self._choose_mode() == "generic" or (lacking and self._options.mode == "auto") else "native"
+
     def open(self) -> None:
-        """Attach and bind. On failure everything is undone. Raises what XdpProgram and `bind` raise."""
+        """Tune, attach and bind. On failure everything is undone. Raises what Tuner, XdpProgram and `bind` raise."""
         with ExitStack() as undo:
             undo.callback(self.close)
+            self._tuner.before_attach()
             if not self._options.transmit_only:
                 mode = self._choose_mode()
                 self.program = XdpProgram.open(self.name, self.link.rx_queues, mode=mode, metadata=True)
                 self._granted = self.program.attach()
-                self._await_carrier()
-            self.queues = choose_queues(self.name, self._options.queues, active_queues(self.name, self.link.index))
+            self._await_carrier()
+            active = active_queues(self.name, self.link.index)  # attaching may have changed them
+            self._tuner.after_attach(self._granted.mode if self._granted else "transmit only", len(active))
+            self._await_carrier()
+            self.queues = choose_queues(self.name, self._options.queues, active)
             self._rings = self._choose_rings()
             self.bind()
             if self.program is not None:
@@ -149,7 +185,7 @@ class Interface:
         Raises QueueTaken, ModeRefused, MtuTooLarge, OutOfMemory, PrivilegeError, InterfaceDown or NoSuchInterface; then
         nothing is bound.
         """
-        self._plan = self._make_plan()
+        self._plan = self._make_plan(self._mode())
         self._copy_because = ""
         try:
             self._bind_queues(self._plan.flags)
@@ -174,12 +210,15 @@ class Interface:
             self.unbind()
             raise
 
-    def _make_plan(self) -> Plan:
-        """The bind flags for the link as it is now."""
+    def _mode(self) -> str:
+        return self._granted.mode if self._granted else "native"
+
+    def _make_plan(self, mode: str) -> Plan:
+        """The bind flags for the link as it is now, with the program in `mode`."""
         driver = ethtool.driver(self.name)
         return plan(
             self.name,
-            self._granted.mode if self._granted else "native",
+            mode,
             self._options.zero_copy,
             netdev.features(self.link.index),
             self.link.mtu,
@@ -193,7 +232,7 @@ class Interface:
 
         Raises as `bind`. From any namespace.
         """
-        return run_in(self._options.netns, self._make_plan).flags == self._plan.flags
+        return run_in(self._options.netns, lambda: self._make_plan(self._mode())).flags == self._plan.flags
 
     def _open_socket(self, queue: int, flags: int) -> Xsk:
         try:
@@ -246,7 +285,12 @@ class Interface:
                 self._watched = False
             self.program.close()
             self.program = None
-        return self.unbind()
+        home = self.unbind()
+        if self.gone:
+            self._tuner.forget()
+        else:
+            run_in(self._options.netns, self._tuner.undo)
+        return home
 
     def forget(self) -> None:
         """In a forked child: let go of the descriptors, so that what the parent holds ends with the parent."""
@@ -263,7 +307,7 @@ class Interface:
         """What was granted."""
         driver = ethtool.driver(self.name)
         kind = driver.name if driver else self.link.kind
-        why = dict(self._plan.why)
+        why = {**self._plan.why, **self._tuner.why}
         if self._copy_because:
             why["zero_copy"] = self._copy_because
         if self._no_carrier and not ethtool.has_link(self.name):
@@ -292,6 +336,7 @@ class Interface:
             rx_ring=self._rings.rx,
             tx_ring=self._rings.tx,
             why=why,
+            tuned=dict(self._tuner.tuned),
         )
 
     def stats(self) -> dict[str, int]:

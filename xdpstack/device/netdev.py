@@ -19,9 +19,10 @@ NETLINK_GENERIC, NETLINK_SOCK_DIAG = 16, 4
 NLM_F_REQUEST, NLM_F_DUMP, NLMSG_ERROR, NLMSG_DONE = 1, 0x300, 2, 3
 GENERIC = struct.Struct("=BBH")  # cmd, version, reserved
 GENL_ID_CTRL, CTRL_CMD_GETFAMILY, CTRL_ATTR_FAMILY_ID, CTRL_ATTR_FAMILY_NAME = 16, 3, 1, 2
-NETDEV_CMD_DEV_GET, NETDEV_CMD_QUEUE_GET = 1, 10
+NETDEV_CMD_DEV_GET, NETDEV_CMD_QUEUE_GET, NETDEV_CMD_NAPI_GET = 1, 10, 11
 NETDEV_A_DEV_IFINDEX, NETDEV_A_DEV_XDP_FEATURES, NETDEV_A_DEV_XDP_ZC_MAX_SEGS = 1, 3, 4
 NETDEV_A_QUEUE_ID, NETDEV_A_QUEUE_IFINDEX, NETDEV_A_QUEUE_TYPE, NETDEV_A_QUEUE_XSK = 1, 2, 3, 7
+NETDEV_A_QUEUE_NAPI_ID, NETDEV_A_NAPI_IFINDEX, NETDEV_A_NAPI_ID, NETDEV_A_NAPI_IRQ = 4, 1, 2, 3
 NETDEV_QUEUE_TYPE_RX = 0
 TIMEOUT_SECONDS = 5.0
 
@@ -95,6 +96,26 @@ def rx_queues(ifindex: int) -> list[RxQueue] | None:
         if decode.u32(queue.get(NETDEV_A_QUEUE_TYPE)) == NETDEV_QUEUE_TYPE_RX
     ]
     return sorted(found, key=lambda queue: queue.number) or None
+
+
+def queue_irqs(ifindex: int) -> dict[int, int]:
+    """The interrupt of each active receive queue, by number; empty if kernel (before 6.8) or driver do not say."""
+    try:
+        napis = _netdev(NETDEV_CMD_NAPI_GET, NLM_F_DUMP, _u32(NETDEV_A_NAPI_IFINDEX, ifindex))
+        queues = _netdev(NETDEV_CMD_QUEUE_GET, NLM_F_DUMP, _u32(NETDEV_A_QUEUE_IFINDEX, ifindex))
+    except (OSError, ValueError):
+        return {}
+    irqs = {
+        decode.u32(napi.get(NETDEV_A_NAPI_ID)): decode.u32(napi.get(NETDEV_A_NAPI_IRQ))
+        for napi in napis
+        if NETDEV_A_NAPI_IRQ in napi
+    }
+    return {
+        decode.u32(queue.get(NETDEV_A_QUEUE_ID)): irqs[decode.u32(queue[NETDEV_A_QUEUE_NAPI_ID])]
+        for queue in queues
+        if decode.u32(queue.get(NETDEV_A_QUEUE_TYPE)) == NETDEV_QUEUE_TYPE_RX
+        and decode.u32(queue.get(NETDEV_A_QUEUE_NAPI_ID)) in irqs
+    }
 
 
 def _netdev(command: int, flags: int, attributes: bytes) -> list[dict[int, bytes]]:

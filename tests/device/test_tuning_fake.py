@@ -1,0 +1,208 @@
+"""Tuning of a NIC that has all that can be tuned: every knob turned, read back, and put back in reverse order."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.device.fake_nic import FakeNic, FlowSpec
+from xdpstack.device import netdev
+from xdpstack.device.claims import SocketClaim
+from xdpstack.device.tuning import facts, journal, knobs
+from xdpstack.device.tuning.asked import Tuning
+from xdpstack.device.tuning.journal import journals
+from xdpstack.device.tuning.restore import leftovers, restore
+from xdpstack.device.tuning.tuner import Tuner
+from xdpstack.errors import TuningRefused
+
+ASKED = Tuning(
+    channels=2,
+    nic_rx_ring=1001,
+    rss_weights=[1, 3],
+    rss_key=bytes(40),
+    rss_fields={"udp4": "sdfn"},
+    steer={SocketClaim("10.0.0.2", 53): 1},
+    irq_cpus=[0],
+    merging="off",
+    vlan_stripping=False,
+)
+
+
+@pytest.fixture
+def nic(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeNic:
+    """With two interrupts, and a directory for journals."""
+    made = FakeNic()
+    made.plug(monkeypatch)
+    monkeypatch.setattr(netdev, "queue_irqs", lambda ifindex: {0: 40, 1: 41})
+    monkeypatch.setattr(facts, "online_cpus", lambda: frozenset({0, 1}))
+    monkeypatch.setattr(knobs, "PROC_IRQ", tmp_path / "irq")
+    for number in (40, 41):
+        (tmp_path / "irq" / str(number)).mkdir(parents=True)
+        (tmp_path / "irq" / str(number) / "smp_affinity_list").write_text("1\n")
+    monkeypatch.setattr(journal, "DIRECTORY", tmp_path / "run")
+    return made
+
+
+def state(nic: FakeNic) -> list[Any]:
+    affinities = [(knobs.PROC_IRQ / str(number) / "smp_affinity_list").read_text() for number in (40, 41)]
+    return [nic.channels, nic.rings, nic.features, nic.table, nic.key, nic.hashes, nic.rules, affinities]
+
+
+def tuned(asked: Tuning = ASKED) -> Tuner:
+    tuner = Tuner("eth7", 7, asked)
+    assert tuner.check("native", 4) == (asked.channels or 4)
+    tuner.before_attach()
+    tuner.after_attach("native", asked.channels or 4)
+    return tuner
+
+
+def test_all_of_it_and_back(nic: FakeNic) -> None:
+    before = repr(state(nic))
+    tuner = tuned()
+    assert nic.channels == [0, 0, 2]
+    assert nic.rings == [1008, 256]
+    assert nic.table == [0] * 4 + [1] * 12
+    assert nic.key == bytes(40)
+    assert nic.hashes == {2: 0xF0}
+    [rule] = nic.rules.values()
+    spec = FlowSpec.from_buffer_copy(rule)
+    assert (spec.flow_type, spec.ring_cookie, spec.location) == (2, 1, 0)
+    assert bytes(spec.h_u)[:13] == bytes(4) + bytes([10, 0, 0, 2]) + bytes(2) + bytes([0, 53]) + bytes(1)
+    assert bytes(spec.m_u)[:13] == bytes(4) + b"\xff" * 4 + bytes(2) + b"\xff" * 2 + bytes(1)
+    assert {name: on for name, (on, _) in nic.features.items()} == {
+        "rx-gro": False,
+        "rx-lro": False,
+        "rx-gro-hw": True,  # fixed
+        "rx-vlan-hw-parse": False,
+        "rx-ntuple-filter": True,
+    }
+    assert tuner.tuned["rings"] == {"asked": [1001, 256], "granted": [1008, 256], "before": [256, 256]}
+    assert tuner.why["rings"] == "The driver was asked for [1001, 256] and made it [1008, 256]."
+    assert "rx-gro-hw" in tuner.why["merging"]
+    results = tuner.undo()
+    assert {result.outcome for result in results} == {"restored"}
+    assert repr(state(nic)) == before
+    assert journals() == []
+    assert tuner.undo() == []
+
+
+def test_what_is_so_already_is_left_alone(nic: FakeNic) -> None:
+    tuner = tuned(Tuning(channels=4, nic_rx_ring=256))
+    assert nic.log == []
+    assert journals() == []
+    assert tuner.tuned["channels"] == {"asked": [0, 0, 4], "granted": [0, 0, 4], "before": [0, 0, 4]}
+    tuner.undo()
+    assert nic.log == []
+
+
+def test_what_the_driver_refuses_undoes_the_rest(nic: FakeNic) -> None:
+    before = repr(state(nic))
+    nic.refuses[0x32] = errno.ENOSPC
+    tuner = Tuner("eth7", 7, ASKED)
+    tuner.check("native", 4)
+    tuner.before_attach()
+    with pytest.raises(TuningRefused, match=r"steer 0 of eth7.*\nCause: The driver refuses it: No space") as caught:
+        tuner.after_attach("native", 2)
+    assert caught.value.errno == errno.ENOSPC
+    tuner.undo()
+    assert repr(state(nic)) == before
+    assert journals() == []
+
+
+def test_what_cannot_be_is_refused_before_anything_is_changed(nic: FakeNic) -> None:
+    for asked in (
+        Tuning(channels=9, merging="off"),
+        Tuning(nic_tx_ring=8192),
+        Tuning(channels=2, rss_weights=[1, 1, 1]),
+    ):
+        with pytest.raises(TuningRefused):
+            Tuner("eth7", 7, asked).check("native", 4)
+    assert nic.log == []
+
+
+def test_what_somebody_else_has_changed_is_left_alone(nic: FakeNic) -> None:
+    tuner = tuned(Tuning(nic_rx_ring=512, channels=2))
+    nic.rings = [2048, 256]
+    outcomes = {result.knob: result for result in tuner.undo()}
+    assert outcomes["channels"].outcome == "restored"
+    assert outcomes["rings"].outcome == "left alone"
+    assert "[2048, 256]: set to [512, 256]" in outcomes["rings"].text
+    assert nic.rings == [2048, 256]
+    assert journals() == []
+
+
+def test_what_cannot_be_put_back_stays_in_the_journal(nic: FakeNic) -> None:
+    tuner = tuned(Tuning(nic_rx_ring=512))
+    nic.refuses[0x11] = errno.EIO
+    assert [result.outcome for result in tuner.undo()] == ["failed"]
+    [left] = journals()
+    del nic.refuses[0x11]
+    assert [result.outcome for result in restore(left, "eth7")] == ["restored"]
+    assert nic.rings == [256, 256]
+    assert journals() == []
+
+
+def test_a_table_that_was_not_the_default_is_put_back_as_it_was(nic: FakeNic) -> None:
+    nic.table = [3] * 16
+    tuner = tuned(Tuning(rss_weights=[1, 1]))
+    assert nic.table == [0] * 8 + [1] * 8
+    tuner.undo()
+    assert nic.table == [3] * 16
+
+
+def test_one_that_is_tuned_is_not_tuned_by_another(nic: FakeNic) -> None:
+    tuner = tuned(Tuning(channels=2))
+    with pytest.raises(TuningRefused, match=f"has been tuned by process {os.getpid()}"):
+        Tuner("eth7", 7, Tuning(channels=3)).check("native", 2)
+    Tuner("eth7", 7, Tuning()).check("native", 2)  # nothing to tune
+    tuner.undo()
+    Tuner("eth7", 7, Tuning(channels=3)).check("native", 4)
+
+
+def test_what_a_killed_process_left_is_undone_first(nic: FakeNic, monkeypatch: pytest.MonkeyPatch) -> None:
+    tuned(Tuning(channels=2, nic_rx_ring=512))
+    [left] = journals()
+    text = left.path.read_text()
+    left.path.write_text(text.replace(f'"started": {left.owner.started}', '"started": 1'))
+    assert len(leftovers("eth7")) == 1
+    assert leftovers("eth8") == []
+    tuner = tuned(Tuning(channels=3))
+    assert tuner.tuned["channels"]["before"] == [0, 0, 4]
+    assert nic.rings == [256, 256]
+    tuner.undo()
+    assert nic.channels == [0, 0, 4]
+
+
+def test_no_journal_no_tuning(nic: FakeNic, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "DIRECTORY", Path("/proc/nowhere"))
+    tuner = Tuner("eth7", 7, Tuning(channels=2))
+    with pytest.raises(TuningRefused, match="could not be undone\nCause: No journal can be written"):
+        tuner.before_attach()
+    assert nic.log == []
+
+
+def test_a_change_that_was_not_finished(nic: FakeNic) -> None:
+    """Killed between the journal and the device, in the middle of a line, or before what was granted was noted."""
+    tuned(Tuning(channels=2, nic_rx_ring=512))
+    [left] = journals()
+    lines = left.path.read_text().splitlines(keepends=True)
+    assert len(lines) == 5  # who; rings, granted; channels, granted
+    left.path.write_text("".join(lines[:4]) + lines[4][:10])
+    assert [result.outcome for result in restore(journal.read(left.path), "eth7")] == ["restored", "restored"]
+    assert (nic.channels, nic.rings) == ([0, 0, 4], [256, 256])
+    left.path.write_text("".join(lines[:2]) + lines[3][:-1])
+    assert [result.outcome for result in restore(journal.read(left.path), "eth7")] == ["as it was"]
+
+
+def test_files_that_are_no_journals(nic: FakeNic, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "tuned-1-2-3-0.jsonl").write_text("")
+    (run / "tuned-1-2-3-1.jsonl").write_text("{}\n")
+    (run / "tuned-1-2-3-2.jsonl").write_text('{"journal": 1, "unknown": 2}\n')
+    (run / "tuned-1-2-3-3.jsonl").write_text("no JSON\n")
+    assert journals() == []
