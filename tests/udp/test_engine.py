@@ -102,6 +102,20 @@ def test_the_same_filters(filters: list[list[bpf.Instruction]], one: Datagram) -
     assert counts(native) == counts(python)
 
 
+@pytest.mark.parametrize("refusing", [0, 1, 2])
+def test_the_last_that_takes_a_datagram_gets_the_packet_whoever_refuses(refusing: int) -> None:
+    takes, refuses = (tuple(bpf.checked([bpf.Instruction(6, 0, 0, keep)])) for keep in (9, 0))
+    world = [Bound(n, 4, ANY[4], 7, filter=refuses if n == refusing else takes) for n in range(3)]
+    both = UdpRx(), PythonRx()
+    for rx in both:
+        rx.bind(world)
+    one = Datagram(4, *_addresses(), _to_7(), to_many=True)
+    outcome = both[0].receive(one)
+    assert outcome == both[1].receive(one)
+    assert outcome.reason == ("SOCKET_FILTER" if refusing == 2 else None)
+    assert counts(both[0]) == counts(both[1])
+
+
 def test_clones_stop_when_frames_do() -> None:
     both = UdpRx(frames=64), PythonRx(frames=64)
     for rx in both:

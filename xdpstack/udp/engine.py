@@ -99,6 +99,8 @@ class UdpPacket(LayerPacket):
         taken = list(zip(verdict.sockets, sizes, strict=True))
         taken += [(socket, lib.XS_DELIVERY_REFUSED) for socket in verdict.refused]
         if taken:
+            order = {bound.index: place for place, bound in enumerate(self._batch.sockets)}
+            taken.sort(key=lambda one: order.get(one[0], len(order)))  # the last gets the packet, the others copies
             self._batch.deliver(self._index, taken)
         else:
             self.drop(verdict.reason or "NO_SOCKET")
