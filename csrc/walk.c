@@ -4,15 +4,22 @@
 #include <errno.h>
 #include <string.h>
 
-static void drop_frame(struct xs_walk *w, struct xs_node *node, uint32_t frame, uint16_t why) {
-    node->drops[why < XS_REASONS ? why : 0]++;
+/* Drops packets for one reason. That it is written into each is for whoever sent it, or had it in a Python hook. */
+static void drop_frames(struct xs_walk *w, struct xs_node *node, const uint32_t *frames, uint32_t n,
+                        uint16_t why) {
+    node->drops[why < XS_REASONS ? why : 0] += n;
     if (why == XS_REASON_TX_SLOW || why == XS_REASON_TX_FRAGMENT)
-        w->ledger.punted++; /* not lost: whoever sent it hands it to the kernel */
+        w->ledger.punted += n; /* not lost: whoever sent it hands it to the kernel */
     else
-        w->ledger.dropped++;
-    w->mem->meta[frame].reason = why;
-    if (w->trace) xs_trace_drop(w->trace, w->mem, (uint32_t)(node - w->node), frame, why, w->now_ns);
-    xs_pool_put_packet(w->pool, w->mem, frame);
+        w->ledger.dropped += n;
+    for (uint32_t i = 0; !w->unasked && i < n; i++) w->mem->meta[frames[i]].reason = why;
+    for (uint32_t i = 0; w->trace && i < n; i++)
+        xs_trace_drop(w->trace, w->mem, (uint32_t)(node - w->node), frames[i], why, w->now_ns);
+    xs_pool_put_packets(w->pool, w->mem, frames, n);
+}
+
+static void drop_frame(struct xs_walk *w, struct xs_node *node, uint32_t frame, uint16_t why) {
+    drop_frames(w, node, &frame, 1, why);
 }
 
 void xs_walk_drop(struct xs_walk *w, uint32_t at, uint32_t frame, enum xs_reason why) {
@@ -61,10 +68,16 @@ static inline void check_hand_over(const struct xs_walk *w, const struct xs_batc
     (void)b;
 }
 
+/* All take the same edge: what they take is the same when moved by one. */
+static inline bool uniform(const struct xs_batch *b) {
+    return b->n < 2 || !memcmp(b->next, b->next + 1, b->n - 1);
+}
+
 /* A hook may change whatever it likes: what was known of the packets, and that their checksums are right, is to be found out
  * anew. (As nfqnl_mangle() does; that only the pseudo header is summed stays true.) */
 static void forget(struct xs_batch *b) {
     b->facts = 0;
+    if (b->next[0] == XS_DROP && uniform(b)) return; /* nobody will want to know */
     for (uint32_t i = 0; i < b->n; i++) {
         if (b->next[i] == XS_KEPT) continue;
         struct xs_pkt *p = xs_pkt(b, i);
@@ -144,9 +157,13 @@ static void scatter(struct xs_walk *w, uint32_t at, struct xs_batch *b) {
     b->n = 0;
 }
 
-/* All take the same edge: what they take is the same when moved by one. */
-static inline bool uniform(const struct xs_batch *b) {
-    return b->n < 2 || !memcmp(b->next, b->next + 1, b->n - 1);
+/* All packets of a batch are dropped by node `at`, each for its own reason, which is nearly always the same. */
+static void drop_batch(struct xs_walk *w, uint32_t at, const struct xs_batch *b) {
+    struct xs_node *node = &w->node[at];
+    if (b->n > 1 && memcmp(b->reason, b->reason + 1, (b->n - 1) * sizeof b->reason[0]))
+        for (uint32_t i = 0; i < b->n; i++) drop_frame(w, node, b->frame[i], b->reason[i]);
+    else
+        drop_frames(w, node, b->frame, b->n, b->reason[0]);
 }
 
 /* Runs node `at` on the batch and passes the packets on. Returns the node to run on the same batch next, or XS_EDGE_NONE when
@@ -159,10 +176,12 @@ static uint32_t step(struct xs_walk *w, uint32_t at, struct xs_batch *b) {
     }
     uint32_t to = target(&w->node[at], b->next[0]);
     if (to == XS_EDGE_NONE) {
-        if (b->next[0] != XS_KEPT)
-            for (uint32_t i = 0; i < b->n; i++) dispose(w, at, b->frame[i], b->next[i], b->reason[i]);
+        if (b->next[0] == XS_DROP)
+            drop_batch(w, at, b);
+        else if (b->next[0] != XS_KEPT)
+            drop_frames(w, &w->node[at], b->frame, b->n, XS_REASON_BAD_EDGE);
     } else if (too_many_turns(w, at, to)) {
-        for (uint32_t i = 0; i < b->n; i++) drop_frame(w, &w->node[at], b->frame[i], XS_REASON_LOOP);
+        drop_frames(w, &w->node[at], b->frame, b->n, XS_REASON_LOOP);
         to = XS_EDGE_NONE;
     }
     return to;
@@ -213,6 +232,7 @@ struct xs_batch *xs_walk_begin(struct xs_walk *w, uint64_t now_ns) {
     b->ledger = &w->ledger;
     b->now_ns = w->now_ns = now_ns;
     w->backward = 0;
+    w->unasked = false;
     return b;
 }
 

@@ -56,6 +56,7 @@ struct xs_walk {
     uint64_t pending;         /* bit per node with packets waiting */
     _Atomic(uint64_t) parked; /* bit per Python hook with parked packets; written by who drives */
     uint32_t backward;
+    bool unasked; /* this walk's packets come from a ring: nobody asks afterwards why one was dropped */
     struct xs_trace *trace; /* NULL: not tracing */
     struct xs_ledger ledger;
     uint64_t now_ns;

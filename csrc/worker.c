@@ -101,6 +101,7 @@ static uint32_t poll_port(struct xs_worker *w, uint32_t port, uint32_t budget, u
     uint32_t total = 0, got;
     do {
         struct xs_batch *b = xs_walk_begin(&w->walk, now);
+        w->walk.unasked = true;
         uint32_t want = budget - total < XS_WEIGHT ? budget - total : XS_WEIGHT;
         got = xs_napi_poll(&w->napi, port, want, b);
         total += got;

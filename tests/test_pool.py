@@ -36,6 +36,9 @@ class Pools:
     def put_packet(self, worker: int, frame: int) -> None:
         self._library.pools_put_packet(self._pointer, worker, frame)
 
+    def put_packets(self, worker: int, frames: list[int]) -> None:
+        self._library.pools_put_packets(self._pointer, worker, (ctypes.c_uint32 * len(frames))(*frames), len(frames))
+
     def give_back(self, frame: int) -> None:
         """As a Python reader does, of whichever worker the frame is."""
         self._library.pools_return(self._pointer, frame)
@@ -117,6 +120,25 @@ def test_a_packet_ends_with_all_its_frames(pools: Pools) -> None:
     assert [pools.owner(frame) for frame in frames] == [FREE] * 5
     pools.drain(1)
     assert (pools.count(0), pools.count(1)) == (64, 64)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_packets_end_in_bulk(workers: int) -> None:
+    """Single frames, packets of several, chains, and foreign ones, in any order."""
+    pools = Pools(workers)
+    alone, head, tail, chain, chained, end = (pools.get(0) for _ in range(6))
+    foreign = pools.get(workers - 1)
+    pools.link(head, frag=tail)
+    pools.link(chain, seg=chained)
+    pools.put_packets(0, [head, alone, foreign, chain, end])
+    assert [pools.owner(frame) for frame in (alone, head, tail, chain, chained, end, foreign)] == [FREE] * 7
+    pools.drain(workers - 1)
+    assert [pools.count(worker) for worker in range(workers)] == [64] * workers
+    pools.put_packets(0, [])
+    frames = [pools.get(0) for _ in range(64)]
+    pools.put_packets(0, frames)
+    assert sorted(pools.get(0) for _ in range(64)) == sorted(frames)
+    pools.close()
 
 
 def test_a_reader_returns_a_packet_with_all_its_buffers(pools: Pools) -> None:

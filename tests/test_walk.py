@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.stages.packets import HOST, OTHER
 from tests.walk_graph import DROP, EMIT, KEEP, REASONS, Graph, packet
 from xdpstack.native import ffi, lib
+from xdpstack.testing import memory_stack
 
 #: Stage 1 parts packets to 2 and 3, which meet again at 4.
 DIAMOND = [(2, 3), (4,), (4,), (5,)]
@@ -144,6 +146,30 @@ def test_a_jumbo_packet_is_dropped_with_all_its_frames() -> None:
         assert graph.drops() == {"HOOK": 1}
         counts = graph.core.frame_counts()
         assert counts["free"] + counts["filled"] == graph.core.frames
+
+
+def test_a_batch_that_is_dropped_whole_with_jumbo_packets_in_it() -> None:
+    with Graph([(2,)]) as graph:
+        graph.walk(packet(DROP), packet(DROP, size=9000), packet(DROP), packet(DROP, size=4000))
+        assert graph.drops() == {"HOOK": 4}
+        counts = graph.core.frame_counts()
+        assert counts["free"] + counts["filled"] == graph.core.frames
+
+
+def test_a_batch_that_is_dropped_whole_for_several_reasons() -> None:
+    """Each packet for its own: to another host, and of a protocol that nobody handles."""
+    other, unknown = (to + bytes(6) + proto + bytes(46) for to, proto in ((OTHER, b"\x08\x00"), (HOST, b"\x88\xb5")))
+    with memory_stack("a0", addresses={"a0": ["10.0.0.1/24"]}) as stack:
+        stack.inject("a0", other, unknown, unknown)
+        stack.poll()
+        assert stack.reasons() == {"OTHERHOST": 1, "UNHANDLED_PROTO": 2}
+        assert stack.ledger().dropped == 3
+
+
+def test_a_batch_that_takes_an_edge_that_there_is_not() -> None:
+    with Graph([(2,)]) as graph:
+        assert graph.walk(*[packet(7)] * 5) == []
+        assert graph.drops() == {"BAD_EDGE": 5}
 
 
 # ---- packets that a stage makes ----

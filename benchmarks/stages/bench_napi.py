@@ -19,6 +19,8 @@ FUNCTIONS = {
 CASES = (
     "rx IPv4",
     "rx IPv6",
+    "raw",
+    "raw, two routers",
     "tx IPv4",
     "tx IPv6",
 )

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import xdpstack
-from tests.stages.packets import HOST, PEER, ipv4, ipv6, udp
+from tests.stages.packets import HOST, OTHER, PEER, ipv4, ipv6, udp
 from xdpstack.testing import MemoryStack, memory_stack
 
 BATCH = 64
@@ -98,6 +98,16 @@ def whole_frames(stack: MemoryStack) -> Turn:
     return turn
 
 
+def raw(stack: MemoryStack, frames: Sequence[bytes]) -> Turn:
+    stack.hook("taps.rx", built("drop_stage", PEERS))
+
+    def turn() -> None:
+        assert stack.inject("a0", *frames) == BATCH
+        assert stack.poll() == BATCH
+
+    return turn
+
+
 def split(stack: MemoryStack, ways: int) -> Turn:
     stage = built("split")
     ctypes.c_uint32.in_dll(stage.library, "ways").value = ways
@@ -124,6 +134,8 @@ CASES: Mapping[str, Callable[[MemoryStack], Turn]] = {
     "rx IPv4, 1472 bytes": lambda s: receiving(s, V4, [datagram4(payload=b"x" * 1472)] * BATCH),
     "tx IPv4": lambda s: sending(s, V4, "10.0.0.8"),
     "tx IPv6": lambda s: sending(s, V6, "fd00::8"),
+    "raw": lambda s: raw(s, [datagram4()] * BATCH),
+    "raw, two routers": lambda s: raw(s, [datagram4(), datagram4()[:6] + OTHER + datagram4()[12:]] * (BATCH // 2)),
     "whole frames": whole_frames,
     "uniform": lambda s: split(s, 1),
     "scatter": lambda s: split(s, 2),
@@ -132,11 +144,14 @@ CASES: Mapping[str, Callable[[MemoryStack], Turn]] = {
 }
 
 
+HERE, PEERS = Path(__file__).parent, Path(xdpstack.__file__).parent / "bench/peers"
+
+
 @functools.cache
-def built(name: str) -> xdpstack.hook.CStage:
-    """A custom stage of this folder, compiled."""
+def built(name: str, sources: Path = HERE) -> xdpstack.hook.CStage:
+    """A custom stage, compiled."""
     with tempfile.TemporaryDirectory() as folder:
-        out, source = Path(folder, f"{name}.so"), Path(__file__).with_name(f"{name}.c")
+        out, source = Path(folder, f"{name}.so"), sources / f"{name}.c"
         words = ["cc", "-O3", "-shared", "-fPIC", "-I", xdpstack.get_include(), "-o", str(out), str(source)]
         subprocess.run(words, check=True)
         return xdpstack.load_stage(out)

@@ -43,6 +43,12 @@ void xs_pool_put_foreign(struct xs_pool *pool, uint32_t frame) {
     xs_spsc_flush(ring);
 }
 
+static inline void free_one(const struct xs_mem *mem, uint32_t frame) {
+    xs_assert(mem->pkt[frame].owner != XS_FREE, "a frame was returned twice");
+    mem->pkt[frame].owner = XS_FREE;
+    xs_frame_close(mem, frame, 0);
+}
+
 void xs_pool_put_packet(struct xs_pool *pool, const struct xs_mem *mem, uint32_t frame) {
     while (frame != XS_NO_FRAME) {
         uint32_t next_packet = mem->pkt[frame].seg;
@@ -55,6 +61,35 @@ void xs_pool_put_packet(struct xs_pool *pool, const struct xs_mem *mem, uint32_t
     }
 }
 
+/* Packets of one frame that are at home here, until one is not: how many. Compiled twice: where there is one home, all are. */
+static inline __attribute__((always_inline)) uint32_t
+put_plain(struct xs_pool *pool, const struct xs_mem *memory, const uint32_t *frames, uint32_t n, bool alone) {
+    const struct xs_mem mem = *memory; /* a copy: no store can change it, it stays in registers */
+    const uint32_t first = pool->home * pool->per_home, per_home = pool->per_home;
+    uint32_t *to = &pool->stack[pool->n];
+    size_t i = 0;
+    for (const size_t end = n; i < end; i++) {
+        uint32_t frame = frames[i];
+        const struct xs_pkt *p = &mem.pkt[frame];
+        uint64_t links; /* frag and seg: no frame and no frame */
+        _Static_assert(offsetof(struct xs_pkt, seg) == offsetof(struct xs_pkt, frag) + 4, "side by side");
+        memcpy(&links, &p->frag, sizeof links);
+        if (unlikely(links != UINT64_MAX || (!alone && frame - first >= per_home))) break;
+        free_one(&mem, frame);
+        to[i] = frame;
+    }
+    pool->n += (uint32_t)i;
+    return (uint32_t)i;
+}
+
+void xs_pool_put_packets(struct xs_pool *pool, const struct xs_mem *mem, const uint32_t *frames, uint32_t n) {
+    for (uint32_t i = 0; i < n; i++) {
+        i += pool->nhomes == 1 ? put_plain(pool, mem, frames + i, n - i, true)
+                               : put_plain(pool, mem, frames + i, n - i, false);
+        if (i < n) xs_pool_put_packet(pool, mem, frames[i]);
+    }
+}
+
 static void drain(struct xs_pool *pool, struct xs_spsc *ring) {
     uint32_t got;
     while ((got = xs_spsc_pop(ring, &pool->stack[pool->n], pool->per_home - pool->n))) pool->n += got;
@@ -64,12 +99,6 @@ void xs_pool_drain(struct xs_pool *pool) {
     drain(pool, pool->from_reader);
     for (uint32_t i = 0; i < pool->nhomes; i++)
         if (pool->from[i]) drain(pool, pool->from[i]);
-}
-
-static inline void free_one(const struct xs_mem *mem, uint32_t frame) {
-    xs_assert(mem->pkt[frame].owner != XS_FREE, "a frame was returned twice");
-    mem->pkt[frame].owner = XS_FREE;
-    xs_frame_close(mem, frame, 0);
 }
 
 static void give_back(struct xs_pool *any, const struct xs_mem *mem, uint32_t frame) {

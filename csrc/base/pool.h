@@ -60,6 +60,9 @@ static inline void xs_pool_put(struct xs_pool *pool, const struct xs_mem *mem, u
 /* Ends the life of a packet: the frame, its further frames, and the packets chained to it. */
 void xs_pool_put_packet(struct xs_pool *pool, const struct xs_mem *mem, uint32_t frame);
 
+/* Ends the lives of `n` packets. */
+void xs_pool_put_packets(struct xs_pool *pool, const struct xs_mem *mem, const uint32_t *frames, uint32_t n);
+
 /* Takes home what others have returned. Called at the start of each poll. */
 void xs_pool_drain(struct xs_pool *pool);
 

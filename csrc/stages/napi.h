@@ -14,6 +14,10 @@
     1024u                /* packets that wait for room in a TX ring, per queue: the length of a pfifo qdisc */
 #define XS_FRAGS_MAX 18u /* frames of a packet: MAX_SKB_FRAGS + 1 */
 
+enum { XS_NAPI_RX_RECEIVE };
+enum xs_napi_rx_counter { XS_NAPI_RX_BYTES, XS_NAPI_RX_TRUNCATED, XS_NAPI_RX_PLAIN, XS_NAPI_RX_COUNTERS };
+enum xs_napi_tx_counter { XS_NAPI_TX_BYTES, XS_NAPI_TX_BACKLOGGED };
+
 /* One queue of one device. A worker has one or more of each device (or none: then it sends through another worker). */
 struct xs_port {
     struct xs_xsk *xsk; /* NULL: the place is free */
@@ -25,19 +29,16 @@ struct xs_napi {
     const struct xs_mem *mem;
     struct xs_pool *pool;
     const struct xs_tables *tables;
-    uint32_t nports;       /* ports[0..nports) may have a queue */
-    uint32_t next_port;    /* round robin of polls */
-    uint64_t polled_bytes; /* of the batch that was polled last, when napi.rx need not count them */
+    uint32_t nports;    /* ports[0..nports) may have a queue */
+    uint32_t next_port; /* round robin of polls */
+    /* What napi.rx counts of the batch that was polled last, when all of it was read while it was polled */
+    uint64_t polled[XS_NAPI_RX_COUNTERS];
     uint64_t
         starved; /* bit per port: its fill ring has less than half of what it should, for want of free frames */
     uint8_t tx_port[XS_DEVICES_MAX]
                    [XS_QUEUES_MAX]; /* device and queue -> the port to send by, or XS_NO_PORT */
     struct xs_port port[XS_PORTS_MAX];
 };
-
-enum { XS_NAPI_RX_RECEIVE };
-enum xs_napi_rx_counter { XS_NAPI_RX_BYTES, XS_NAPI_RX_TRUNCATED, XS_NAPI_RX_PLAIN };
-enum xs_napi_tx_counter { XS_NAPI_TX_BYTES, XS_NAPI_TX_BACKLOGGED };
 
 void xs_napi_init(struct xs_napi *self, const struct xs_mem *mem, struct xs_pool *pool,
                   const struct xs_tables *tables);

@@ -12,6 +12,7 @@
 
 #include "base/likely.h"
 #include "include/xdpstack_stage.h"
+#include "stages/napi_run.h"
 #include "wire/eth.h"
 #include "wire/ipv4.h"
 #include "wire/ipv6.h"
@@ -55,7 +56,7 @@ static inline bool xs_plain6(const uint8_t *l3) {
 /* What is the same for all plain packets of a batch. */
 struct xs_plain {
     struct xs_pkt fresh4, fresh6; /* the descriptor but for lengths, ports and TOS */
-    uint64_t own;                 /* xs_plain_mac() */
+    uint64_t own;                 /* xs_mac_number() */
     uint32_t off;                 /* where in its frame a packet begins */
     bool ipv6;                    /* enabled on the device */
     bool partial;                 /* frames may come with only the pseudo header summed */
@@ -80,13 +81,6 @@ static inline uint32_t xs_plain_facts(const struct xs_plain_facts *f) {
            (one_flow ? XS_ALL_ONE_FLOW : 0);
 }
 
-/* A MAC address as a number. Reads 8 bytes: of a frame that has an Ethernet header, of a device that has more behind it. */
-static inline uint64_t xs_plain_mac(const uint8_t *mac) {
-    uint64_t v;
-    memcpy(&v, mac, 8);
-    return v << 16;
-}
-
 static inline struct xs_pkt xs_plain_fresh(struct xs_pkt fresh, uint32_t off, uint32_t header,
                                            uint16_t l3_proto) {
     fresh.data_off = (uint16_t)off;
@@ -105,7 +99,7 @@ static inline void xs_plain_init(struct xs_plain *self, struct xs_pkt fresh, uin
     self->fresh4 = xs_plain_fresh(fresh, off, XS_IPV4_BYTES, XS_ETHERTYPE_IPV4);
     fresh.flags |= XS_PKT_IPV6;
     self->fresh6 = xs_plain_fresh(fresh, off, XS_IPV6_BYTES, XS_ETHERTYPE_IPV6);
-    self->own = xs_plain_mac(mac);
+    self->own = xs_mac_number(mac);
     self->off = off;
     self->ipv6 = ipv6;
     self->partial = partial;
@@ -162,7 +156,7 @@ static inline __attribute__((always_inline)) bool xs_plain_fill(const struct xs_
     const uint8_t *l3 = eth + XS_ETH_BYTES, *uh;
     uint32_t room = len - (XS_ETH_BYTES + XS_IPV4_BYTES + XS_UDP_BYTES), payload;
     uint64_t pseudo;
-    if (unlikely((int32_t)room < 0 || xs_plain_mac(eth) != self->own)) return false;
+    if (unlikely((int32_t)room < 0 || xs_mac_number(eth) != self->own)) return false;
     if (likely(xs_plain4(l3))) {
         uh = l3 + XS_IPV4_BYTES;
         payload = xs_ipv4_total(l3) - (XS_IPV4_BYTES + XS_UDP_BYTES);

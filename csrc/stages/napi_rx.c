@@ -6,6 +6,7 @@
 
 #include "base/likely.h"
 #include "stages/napi_plain.h"
+#include "stages/napi_run.h"
 #include "tables/sockets.h"
 
 /* ---- ports ---- */
@@ -154,82 +155,6 @@ static void take(struct xs_napi *self, struct xs_xsk *x, const struct xs_pkt *fr
         b->frame[b->n++] = frame;
 }
 
-/* It pays to look for plain packets: what is lifted is for sockets. Who takes whole frames wants none of it. */
-static inline bool are_datagrams(const struct xs_napi *self) {
-    const struct xs_socket_table *t = xs_table(self->tables, sockets);
-    return t && t->nentries;
-}
-
-uint32_t xs_napi_poll(struct xs_napi *self, uint32_t port, uint32_t budget, struct xs_batch *b) {
-    struct xs_xsk *x = self->port[port].xsk;
-    uint32_t n = xs_ring_have(&x->rx, budget), first = x->rx.cons, mask = x->rx.mask;
-    if (!n) return 0;
-    const struct xdp_desc *slots = x->rx.slots;
-    const struct xs_device_config *device = &xs_table(self->tables, config)->device[x->device];
-    const struct xs_pkt fresh = {
-        .device = x->device, .queue = x->queue, .frag = XS_NO_FRAME, .seg = XS_NO_FRAME, .owner = XS_WALKING};
-    struct taken t = {0};
-    if (likely(x->rx_head == XS_NO_FRAME && are_datagrams(self))) {
-        struct xs_plain plain;
-        uint32_t off = (uint32_t)slots[first & mask].addr & ((1u << self->mem->frame_shift) - 1);
-        xs_plain_init(&plain, fresh, off, device->mac, !(device->flags & XS_DEV_IPV6_DISABLED),
-                      device->flags & XS_DEV_PARTIAL_CSUM);
-        take_plain(&plain, self->mem, &x->rx, n, b->frame, &t);
-        b->n = t.n;
-    }
-    if (likely(t.n == n)) b->facts = xs_plain_facts(&t.facts);
-    while (t.n < n) take(self, x, &fresh, &slots[(first + t.n) & mask], b, &t);
-    self->polled_bytes = t.bytes;
-    xs_ring_release(&x->rx, n);
-    x->rx_bad_descs += t.bad;
-    x->filled -= n - t.bad;
-    b->ledger->received += b->n;
-    return n;
-}
-
-void xs_napi_refill(struct xs_napi *self, uint32_t port) {
-    struct xs_xsk *x = self->port[port].xsk;
-    uint32_t want = x->fill_target > x->filled ? x->fill_target - x->filled : 0;
-    /* in bulk: a refill touches the shared index once per half batch, not once per packet */
-    if (want < XS_WEIGHT / 2 && x->filled > x->fill_target / 2) want = 0;
-    if (want > self->pool->n) want = self->pool->n;
-    uint32_t n = want ? xs_ring_room(&x->fill, want) : 0;
-    if (n) {
-        uint64_t *slots = x->fill.slots;
-        const struct xs_mem *mem = self->mem;
-        struct xs_pkt *pkts = mem->pkt;
-        const uint32_t *from = &self->pool->stack[self->pool->n - n];
-        uint32_t first = x->fill.prod, mask = x->fill.mask, shift = mem->frame_shift;
-        uint8_t device = x->device, queue = x->queue;
-        for (uint32_t i = 0; i < n; i++) {
-            uint64_t frame = from[i];
-            struct xs_pkt *p = &pkts[frame];
-            p->owner = XS_FILLED;
-            p->owner_device = device;
-            p->queue = queue;
-            slots[(first + i) & mask] = frame << shift;
-        }
-        self->pool->n -= n;
-        x->filled += n;
-        xs_ring_submit(&x->fill, n);
-    }
-    if (x->filled < x->fill_target / 2)
-        self->starved |= 1ull << port;
-    else
-        self->starved &= ~(1ull << port);
-    if (xs_ring_need_wakeup(&x->fill)) {
-        x->rx_wakeups++;
-        int rc = x->ops->kick_rx(x);
-        if (rc) xs_napi_fault(x, rc);
-    }
-}
-
-static bool too_many_frags(const struct xs_batch *b, uint32_t frame) {
-    uint32_t n = 0;
-    for (; frame != XS_NO_FRAME && n <= XS_FRAGS_MAX; frame = b->mem->pkt[frame].frag) n++;
-    return n > XS_FRAGS_MAX;
-}
-
 /* Ethernet and VLAN headers into the descriptor; what is too short is flagged. eth_type_trans, skb_vlan_untag. */
 static inline void parse(const struct xs_batch *b, uint32_t i, uint64_t own, uint64_t *count) {
     struct xs_pkt *p = xs_pkt(b, i);
@@ -258,13 +183,130 @@ static inline void parse(const struct xs_batch *b, uint32_t i, uint64_t own, uin
     }
     p->l3_proto = proto;
     p->l3_off = (uint16_t)(off + header);
-    uint64_t dst = xs_plain_mac(eth);
-    if (likely(dst == own))
-        p->pkt_type = XS_PACKET_HOST;
-    else if (eth[0] & 1)
-        p->pkt_type = dst == 0xffffffffffff0000ull ? XS_PACKET_BROADCAST : XS_PACKET_MULTICAST;
+    p->pkt_type = xs_mac_type(eth, own);
+}
+
+/* It pays to look for plain packets: what is lifted is for sockets. Who takes whole frames wants none of it. */
+static inline bool are_datagrams(const struct xs_napi *self) {
+    const struct xs_socket_table *t = xs_table(self->tables, sockets);
+    return t && t->nentries;
+}
+
+/* Descriptors that follow each other in memory, `most` at most. */
+static inline uint32_t straight(const struct xs_ring *r, uint32_t at, uint32_t most) {
+    uint32_t left = r->size - (at & r->mask);
+    return left < most ? left : most;
+}
+
+/* Takes what is left of `n` descriptors, and reads the Ethernet headers of packets of one frame. Returns whether all were. */
+static bool take_all(struct xs_napi *self, struct xs_xsk *x, const struct xs_pkt *fresh, uint64_t own,
+                     uint32_t n, struct xs_batch *b, struct taken *t) {
+    const struct xs_ring *rx = &x->rx;
+    const struct xdp_desc *slots = rx->slots;
+    bool all = true,
+         odd = x->rx_head != XS_NO_FRAME; /* the next one will be no more like others than the last */
+    while (t->n < n) {
+        uint32_t at = rx->cons + t->n, had = b->n;
+        const struct xdp_desc *d = &slots[at & rx->mask];
+        if (!odd) {
+            b->n +=
+                xs_napi_run(fresh, own, self->mem, d, straight(rx, at, n - t->n), &b->frame[had], &t->bytes);
+            t->n += b->n - had;
+            if (b->n > had) continue;
+        }
+        bool whole = x->rx_head == XS_NO_FRAME && !(d->options & XS_UAPI_XDP_PKT_CONTD);
+        take(self, x, fresh, d, b, t);
+        odd = !whole;
+        all &= whole;
+        if (b->n == had || !whole) continue;
+        parse(b, had, own, self->polled);
+        t->bytes += xs_pkt(b, had)->pkt_len;
+        odd = xs_pkt(b, had)->flags;
+    }
+    return all;
+}
+
+uint32_t xs_napi_poll(struct xs_napi *self, uint32_t port, uint32_t budget, struct xs_batch *b) {
+    struct xs_xsk *x = self->port[port].xsk;
+    uint32_t n = xs_ring_have(&x->rx, budget), first = x->rx.cons, mask = x->rx.mask;
+    if (!n) return 0;
+    const struct xdp_desc *slots = x->rx.slots;
+    const struct xs_device_config *device = &xs_table(self->tables, config)->device[x->device];
+    const struct xs_pkt fresh = {
+        .device = x->device, .queue = x->queue, .frag = XS_NO_FRAME, .seg = XS_NO_FRAME, .owner = XS_WALKING};
+    struct taken t = {0};
+    memset(self->polled, 0, sizeof self->polled);
+    if (likely(x->rx_head == XS_NO_FRAME && are_datagrams(self))) {
+        struct xs_plain plain;
+        uint32_t off = (uint32_t)slots[first & mask].addr & ((1u << self->mem->frame_shift) - 1);
+        xs_plain_init(&plain, fresh, off, device->mac, !(device->flags & XS_DEV_IPV6_DISABLED),
+                      device->flags & XS_DEV_PARTIAL_CSUM);
+        take_plain(&plain, self->mem, &x->rx, n, b->frame, &t);
+        b->n = t.n;
+    }
+    if (likely(t.n == n)) {
+        b->facts = xs_plain_facts(&t.facts);
+        self->polled[XS_NAPI_RX_PLAIN] = n;
+    } else if (take_all(self, x, &fresh, xs_mac_number(device->mac), n, b, &t)) {
+        b->facts = XS_ALL_PARSED;
+    }
+    self->polled[XS_NAPI_RX_BYTES] = t.bytes;
+    xs_ring_release(&x->rx, n);
+    x->rx_bad_descs += t.bad;
+    x->filled -= n - t.bad;
+    b->ledger->received += b->n;
+    return n;
+}
+
+/* Free frames into slots of the fill ring that follow each other in memory. */
+static inline void fill(const struct xs_mem *memory, struct xs_xsk *x, uint32_t at, const uint32_t *frames,
+                        uint32_t n) {
+    const struct xs_mem mem = *memory;
+    uint64_t *slot = (uint64_t *)x->fill.slots + (at & x->fill.mask);
+    const struct xs_pkt filled = {.owner = XS_FILLED, .owner_device = x->device, .queue = x->queue};
+    uint16_t owner; /* both halves in one store */
+    memcpy(&owner, &filled.owner, sizeof owner);
+#pragma GCC unroll 4
+    for (size_t i = 0; i < n; i++) {
+        uint64_t frame = frames[i];
+        struct xs_pkt *p = &mem.pkt[frame];
+        memcpy(&p->owner, &owner, sizeof owner);
+        p->queue = filled.queue;
+        slot[i] = frame << mem.frame_shift;
+    }
+}
+
+void xs_napi_refill(struct xs_napi *self, uint32_t port) {
+    struct xs_xsk *x = self->port[port].xsk;
+    uint32_t want = x->fill_target > x->filled ? x->fill_target - x->filled : 0;
+    /* in bulk: a refill touches the shared index once per half batch, not once per packet */
+    if (want < XS_WEIGHT / 2 && x->filled > x->fill_target / 2) want = 0;
+    if (want > self->pool->n) want = self->pool->n;
+    uint32_t n = want ? xs_ring_room(&x->fill, want) : 0;
+    if (n) {
+        const uint32_t *from = &self->pool->stack[self->pool->n - n];
+        uint32_t before_wrap = straight(&x->fill, x->fill.prod, n);
+        fill(self->mem, x, x->fill.prod, from, before_wrap);
+        fill(self->mem, x, x->fill.prod + before_wrap, from + before_wrap, n - before_wrap);
+        self->pool->n -= n;
+        x->filled += n;
+        xs_ring_submit(&x->fill, n);
+    }
+    if (x->filled < x->fill_target / 2)
+        self->starved |= 1ull << port;
     else
-        p->pkt_type = XS_PACKET_OTHERHOST;
+        self->starved &= ~(1ull << port);
+    if (xs_ring_need_wakeup(&x->fill)) {
+        x->rx_wakeups++;
+        int rc = x->ops->kick_rx(x);
+        if (rc) xs_napi_fault(x, rc);
+    }
+}
+
+static bool too_many_frags(const struct xs_batch *b, uint32_t frame) {
+    uint32_t n = 0;
+    for (; frame != XS_NO_FRAME && n <= XS_FRAGS_MAX; frame = b->mem->pkt[frame].frag) n++;
+    return n > XS_FRAGS_MAX;
 }
 
 void xs_napi_rx(struct xs_napi *self, struct xs_batch *b) {
@@ -272,8 +314,7 @@ void xs_napi_rx(struct xs_napi *self, struct xs_batch *b) {
     uint64_t *count = b->count, bytes = 0, own = 0;
     if (likely(b->facts & XS_ALL_PARSED)) { /* as it came from the ring, in this very poll */
         xs_next_all(b, XS_NAPI_RX_RECEIVE);
-        count[XS_NAPI_RX_BYTES] += self->polled_bytes;
-        count[XS_NAPI_RX_PLAIN] += b->n;
+        for (uint32_t i = 0; i < XS_NAPI_RX_COUNTERS; i++) count[i] += self->polled[i];
         return;
     }
     uint32_t device = XS_DEVICES_MAX; /* whose MAC `own` is: a batch is of one port, unless a hook mixed it */
@@ -281,7 +322,7 @@ void xs_napi_rx(struct xs_napi *self, struct xs_batch *b) {
         const struct xs_pkt *p = xs_pkt(b, i);
         if (p->device != device) {
             device = p->device;
-            own = xs_plain_mac(config->device[device].mac);
+            own = xs_mac_number(config->device[device].mac);
         }
         parse(b, i, own, count);
         bytes += p->pkt_len;

@@ -39,6 +39,9 @@ void pools_put(struct pools *p, uint32_t worker, uint32_t frame) {
 void pools_put_packet(struct pools *p, uint32_t worker, uint32_t frame) {
     xs_pool_put_packet(&p->pool[worker], &p->mem, frame);
 }
+void pools_put_packets(struct pools *p, uint32_t worker, const uint32_t *frames, uint32_t n) {
+    xs_pool_put_packets(&p->pool[worker], &p->mem, frames, n);
+}
 void pools_return(struct pools *p, uint32_t frame) { xs_pool_return(&p->pool[0], &p->mem, &frame, 1); }
 void pools_drain(struct pools *p, uint32_t worker) { xs_pool_drain(&p->pool[worker]); }
 uint32_t pools_count(struct pools *p, uint32_t worker) { return p->pool[worker].n; }

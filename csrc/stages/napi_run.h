@@ -1,0 +1,94 @@
+/* Packets of one frame and without a tag, taken in a row: descriptor and Ethernet header in one go, and nothing is called, so
+ * that registers keep what is the same for all. Nearly all that comes is so. The header is read once for packets that follow
+ * each other with the same one, as those do that come from one router.
+ *
+ * What is not so (several frames, a tag, too short) is napi.rx's own, which then goes on in a row behind it.
+ */
+#ifndef XS_STAGES_NAPI_RUN_H
+#define XS_STAGES_NAPI_RUN_H
+
+#include <stdalign.h>
+#include <string.h>
+
+#include "base/debug.h"
+#include "base/likely.h"
+#include "include/xdpstack_stage.h"
+#include "wire/eth.h"
+#include "xsk/xsk.h"
+
+/* A MAC address as a number. Reads 8 bytes: of a frame that has an Ethernet header, of a device that has more behind it. */
+static inline uint64_t xs_mac_number(const uint8_t *mac) {
+    uint64_t v;
+    memcpy(&v, mac, 8);
+    return v << 16;
+}
+
+/* How the frame was addressed, `own` being the device's MAC as a number. eth_type_trans. */
+static inline uint8_t xs_mac_type(const uint8_t *eth, uint64_t own) {
+    uint64_t dst = xs_mac_number(eth);
+    if (likely(dst == own)) return XS_PACKET_HOST;
+    if (!xs_eth_is_group(eth)) return XS_PACKET_OTHERHOST;
+    return dst == 0xffffffffffff0000ull ? XS_PACKET_BROADCAST : XS_PACKET_MULTICAST;
+}
+
+static inline uint64_t xs_load64(const uint8_t *p) {
+    uint64_t v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+/* Sixteen bytes at once, kept in a register: the compiler would copy a structure from memory to memory. */
+typedef uint64_t xs_quarter __attribute__((vector_size(16), aligned(16), may_alias));
+
+/* Takes descriptors from `d` on, at most `most`, at least one, which lie in a row. Returns how many it took, and adds their
+ * bytes to `bytes`. `fresh` is the descriptor of any packet of the queue before anything is known of it. */
+static __attribute__((noinline)) uint32_t xs_napi_run(const struct xs_pkt *fresh, uint64_t own,
+                                                      const struct xs_mem *memory, const struct xdp_desc *d,
+                                                      uint32_t most, uint32_t *frames, uint64_t *bytes) {
+    const struct xs_mem mem = *memory; /* a copy: no store can change it, it stays in registers */
+    const uint64_t within = (1u << mem.frame_shift) - 1, end = (uint64_t)mem.nframes << mem.frame_shift;
+    const uint64_t off = d->addr & within, room = within + 1 - off;
+    if (room < XS_ETH_BYTES) return 0;
+    alignas(16) struct xs_pkt line = *fresh;
+    line.data_off = (uint16_t)off;
+    line.l3_off = (uint16_t)(off + XS_ETH_BYTES);
+    const xs_quarter *quarters = (const xs_quarter *)&line;
+    xs_quarter a = quarters[0], b = quarters[1], c = quarters[2], e = quarters[3];
+    uint64_t front = 0, back = ~0ull; /* of the header: two bytes are in both, so that none is like this */
+    uint64_t sum = 0;
+    uint32_t *next = frames;
+    for (uint32_t *const last = frames + most; next != last; next++, d++) {
+        uint64_t addr = d->addr,
+                 len = d->len | (uint64_t)d->options << 32; /* with options: longer than any */
+        if (unlikely((addr & within) != off || addr >= end || len - XS_ETH_BYTES > room - XS_ETH_BYTES))
+            break;
+        uint32_t frame = (uint32_t)(addr >> mem.frame_shift);
+        xs_frame_open(&mem, frame);
+        xs_frame_close(&mem, frame, (uint32_t)(off + len));
+        const uint8_t *eth = mem.data + addr;
+        if (unlikely(xs_load64(eth) != front || xs_load64(eth + 6) != back)) {
+            uint16_t proto = xs_eth_type(eth);
+            if (proto == XS_ETHERTYPE_VLAN || proto == XS_ETHERTYPE_QINQ) break;
+            line.l3_proto = proto;
+            line.pkt_type = xs_mac_type(eth, own);
+            b = quarters[1];
+            e = quarters[3];
+            front = xs_load64(eth);
+            back = xs_load64(eth + 6);
+        }
+        struct xs_pkt *p = &mem.pkt[frame];
+        xs_quarter *quarter = (xs_quarter *)p;
+        quarter[0] = a;
+        quarter[1] = b;
+        quarter[2] = c;
+        quarter[3] = e;
+        p->pkt_len = (uint32_t)len;
+        p->len = (uint16_t)len;
+        *next = frame;
+        sum += len;
+    }
+    *bytes += sum;
+    return (uint32_t)(next - frames);
+}
+
+#endif
