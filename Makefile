@@ -25,7 +25,7 @@ FUZZ_OBJECTS := $(FUZZED:%.c=build/fuzz/%.o)
 FUZZ_FLAGS := -std=gnu17 -O1 -g -fno-omit-frame-pointer -fno-strict-aliasing -fno-sanitize-recover=undefined \
 	-fsanitize=address,undefined -D_GNU_SOURCE -DXS_DEBUG=1 -I. -Icsrc
 
-# What the tests need; of the benchmark they test the pictures too.
+# What the tests need; of the benchmark they test the pictures and the peers too.
 SUITE := $(VENV)/.requires-testing $(VENV)/.requires-bench
 
 # Arguments for pytest, and for the benchmark:  sudo make test ARGS='tests/udp -k echo'
@@ -51,7 +51,7 @@ help: ## list the commands
 demo: packages-network $(VENV)/.built ## an unmodified client talks to a Python UDP server on AF_XDP (needs root)
 	@$(AS_ROOT) $(IN_VENV)/python examples/demo.py
 
-test: packages-network $(VENV)/.built $(SUITE) ## run all tests (needs root)
+test: packages-network packages-peers $(VENV)/.built $(SUITE) ## run all tests (needs root)
 	@$(AS_ROOT) $(IN_VENV)/python -m pytest $(ARGS)
 
 test-unit: $(VENV)/.built $(SUITE) ## run the tests that need no privilege

@@ -20,14 +20,17 @@ FIELDS = {"case", "subject", "frame_bytes", "queues", "metric", "unit", "median"
 LATENCIES = {"latency_us_p50", "latency_us_p99", "latency_us_p99_9", "latency_us_max", "lost"}
 
 
-def plan(cases: tuple[str, ...], *names: str, **options: object) -> Plan:
-    return Plan(cases, names, rounds=1, setting=TINY, instructions=False, **options)  # type: ignore[arg-type]
+Sizes = tuple[int, ...]
+
+
+def plan(cases: tuple[str, ...], *names: str, frame_bytes: Sizes = (64,), queues: Sizes = (1,)) -> Plan:
+    return Plan(cases, names, frame_bytes, queues, rounds=1, setting=TINY, instructions=False)
 
 
 @pytest.fixture(scope="module")
 def measured() -> Any:
     """The JSON of a run of the usual cases."""
-    return json.loads(json.dumps(as_json(run(plan(USUAL, "xdpstack", "rings", "kernel-udp-c")))))
+    return json.loads(json.dumps(as_json(run(plan(USUAL, "xdpstack", "rings", "kernel-udp-c", "kernel-routing")))))
 
 
 @pytest.mark.root
@@ -36,8 +39,10 @@ def test_each_case_is_measured(measured: Any, case: str) -> None:
     assert [failed for failed in measured["environment"]["failed"] if failed["case"] == case] == []
     results = [result for result in measured["results"] if result["case"] == case]
     names = {"xdpstack", "rings"} | ({"kernel-udp-c"} if case != "forward" else set())
-    assert {result["subject"] for result in results} == names
+    kernel = {"kernel-routing"} if case == "forward" else set()
+    assert {result["subject"] for result in results} == names | kernel
     metrics = {"pps", "cpu_ns_per_packet"} | (LATENCIES if case == "latency" else set())
+    metrics |= {"offered_pps"} if case in ("rx", "echo", "forward") else set()
     for name in names:
         assert metrics <= {result["metric"] for result in results if result["subject"] == name}
     for result in results:
@@ -73,11 +78,22 @@ def test_frame_sizes_and_queues_are_measured_apart() -> None:
 
 
 @pytest.mark.root
-@pytest.mark.skipif(not TESTPMD.met, reason="make bench-peers installs it")
-@pytest.mark.parametrize("name", ["testpmd-af_xdp", "testpmd-af_packet"])
-def test_testpmd_is_measured(name: str) -> None:
-    report = run(plan(("rx",), name))
+def test_jumbo_frames_are_measured() -> None:
+    subjects = "xdpstack", "rings", "kernel-udp-c", "kernel-routing"
+    report = run(plan(("rx", "forward", "echo"), *subjects, frame_bytes=(9018,), queues=(2,)))
     assert report.failed == {}
+    assert len(report.figures) == 3 + 3 + 3
+    assert all(found["pps"] > 0 for (found,) in report.figures.values())
+
+
+@pytest.mark.root
+@pytest.mark.skipif(not TESTPMD.met, reason="make bench-peers installs it")
+@pytest.mark.parametrize("queues", [1, 2])
+@pytest.mark.parametrize("name", ["testpmd-af_xdp", "testpmd-af_packet"])
+def test_testpmd_is_measured(name: str, queues: int) -> None:
+    report = run(plan(("rx", "forward"), name, "kernel-routing", queues=(queues,)))
+    assert report.failed == {}
+    assert len(report.figures) == 3
     assert report.environment["versions"]["dpdk"]
 
 

@@ -10,10 +10,11 @@ from rich.console import Console
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
-from xdpstack.bench import CASES, SUBJECTS, BenchError, Plan, Report, as_json, histograms, plots
+from xdpstack.bench import CASES, SUBJECTS, BenchError, Plan, Report, Setting, as_json, histograms, plots
+from xdpstack.bench.cases import measure
 from xdpstack.bench.peers import Need
 from xdpstack.bench.results import Key, percentile, summary
-from xdpstack.bench.subjects import Spot
+from xdpstack.bench.subjects import BY_NAME, Spot
 from xdpstack.bench.table import tables
 from xdpstack.bench.wire import End, Wire, datagram
 
@@ -53,10 +54,10 @@ def test_the_report_names_what_is_missing_and_what_failed() -> None:
     report = Report({"nic": "veth0"}, {KEY: [{"pps": 250_000.0, "drops_HOOK": 3.0}]})
     report.missing["scapy"] = "pip install 'xdpstack[bench]'"
     report.failed[Key("echo", 64, 1, "rings")] = "ended [by itself]"
-    console = Console(file=io.StringIO(), width=200)
+    console = Console(file=(out := io.StringIO()), width=200)
     for each in tables(report):
         console.print(each)
-    text = console.file.getvalue()  # type: ignore[attr-defined]
+    text = out.getvalue()
     for words in ("rings", "250k", "HOOK 3", "pip install 'xdpstack[bench]'", "ended [by itself]"):
         assert words in text
     told = as_json(report)
@@ -69,6 +70,18 @@ def test_every_subject_has_a_command_in_each_of_its_cases(tmp_path: Path) -> Non
     for subject in SUBJECTS:
         assert set(subject.commands) <= set(CASES)
         assert all(all(isinstance(word, str) for word in command(spot)) for command in subject.commands.values())
+
+
+def test_sizes_are_those_of_rfc2544_where_it_is_followed_and_what_each_subject_takes() -> None:
+    sizes = [(key.case, key.frame_bytes) for key in Plan(("rx", "rfc2544"), ("rings",)).wanted()]
+    assert sizes == [("rx", 64), *(("rfc2544", size) for size in (64, 128, 256, 512, 1024, 1280, 1518))]
+    jumbo = Plan(("rx",), ("rings", "testpmd-af_xdp"), (64, 9018)).wanted()
+    assert [(key.frame_bytes, key.subject) for key in jumbo] == [(64, "rings"), (64, "testpmd-af_xdp"), (9018, "rings")]
+
+
+def test_a_frame_is_no_larger_than_the_mtu(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="veth0 has an MTU of 1500: frames of 1518 bytes at most"):
+        measure("rx", BY_NAME["rings"], WIRE, Setting(frame_bytes=1519), tmp_path)
 
 
 def test_subjects_that_are_alike_run_when_they_are_asked_for() -> None:

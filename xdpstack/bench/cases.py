@@ -5,7 +5,7 @@ echo      the generator floods; answers that come back to it, counted by its XDP
 tx        the subject floods; what comes at the far end, counted there
 forward   the generator floods one wire; what comes by the other
 latency   a client in C has one datagram under way; round trips, and how long each took
-    rfc2544   a sender keeps a rate, the subject answers; the highest rate at which no answer is missing
+rfc2544   a sender keeps a rate, the subject answers; the highest rate at which no answer is missing
 """
 
 from __future__ import annotations
@@ -25,7 +25,19 @@ from xdpstack.bench.process import Count, running
 from xdpstack.bench.results import BenchError, percentile
 from xdpstack.bench.subjects import Spot, Subject
 from xdpstack.bench.testpmd import Telemetry
-from xdpstack.bench.wire import NOBODY, PORT, End, Wire, datagram, payload_bytes
+from xdpstack.bench.wire import (
+    ETHERNET_BYTES,
+    FCS_BYTES,
+    NOBODY,
+    PORT,
+    USUAL_BYTES,
+    End,
+    Wire,
+    datagram,
+    forwarding,
+    introduce,
+    payload_bytes,
+)
 
 #: Times of round trips that are kept, the latest of a round: 4 MiB.
 SAMPLES = 1 << 20
@@ -78,6 +90,9 @@ class Bench:
     def __post_init__(self) -> None:
         self.sent, self.seen = Count(self.folder), Count(self.folder)
         near, far = self.wire.near, self.wire.far
+        fits = near.mtu + ETHERNET_BYTES + FCS_BYTES
+        if self.setting.frame_bytes > fits:
+            raise BenchError(f"{near.name} has an MTU of {near.mtu}: frames of {fits} bytes at most")
         frame = self.folder / "frame"
         if far is not None:
             frame.write_bytes(datagram(self.wire, self.setting.frame_bytes, self.target))
@@ -100,6 +115,8 @@ class Bench:
     @property
     def target(self) -> str:
         """The address that datagrams go to."""
+        if self.subject.routed:
+            return self.second().address
         return NOBODY if self.subject.raw and self.wire.near.netns else self.wire.near.address
 
     def far(self) -> End:
@@ -108,24 +125,45 @@ class Bench:
             raise BenchError("needs the other end of the wire: name it with --peer")
         return self.wire.far
 
+    def second(self) -> End:
+        """The far end of the wire to forward to. BenchError if there is none."""
+        if self.wire.second is None or self.wire.second.far is None:
+            raise BenchError("needs another pair of interfaces: name it with --forward-to and --forward-peer")
+        return self.wire.second.far
+
+    @property
+    def is_live(self) -> bool:
+        """Whether live frames are what is sent: across a veth, and of one page at most."""
+        return self.wire.is_veth and self.setting.frame_bytes <= USUAL_BYTES
+
     def passing(self) -> None:
-        """A veth hands frames of the generator on only if there is an XDP program; some subjects have none."""
-        if self.subject.kernel and self.wire.far is not None:
+        """A veth hands live frames on only if there is an XDP program; some subjects have none."""
+        if self.subject.kernel and self.is_live:
             self._start(self.wire.near, self.setting.subject_cpu, "pass", self.wire.near.name)
 
     def generate(self, answers: Count | None = None) -> None:
-        """Flood from the far end, by a generator a queue (veth takes the queue of the sender's core)."""
+        """Flood from the far end: live frames, a generator a queue (veth takes that of the sender's core), or rings."""
         if self.wire.far is None:
             return  # somebody else does
         cpus = self.setting.far_cpus
+        if not self.is_live:
+            if answers:
+                self.count_at(self.far(), answers)
+            self.stack.enter_context(running(self.far().netns, cpus[0], self.sender(self.setting.queues, self.sent)))
+            return
         for number in range(self.setting.queues):
             back = [str(answers.path)] if answers and not number else []
             words = ["send", self.far().name, self.spot.frame, str(self.sent.path), *back]
             self._start(self.far(), cpus[number % len(cpus)], *words)
 
-    def count_at(self, end: End) -> None:
-        """Count, and drop, what comes to an end."""
-        self._start(end, self.setting.far_cpus[0], "count", end.name, str(self.seen.path))
+    def sender(self, queues: int, sent: Count, *pace: str) -> list[str]:
+        """A command that sends from the far end through AF_XDP: it takes frames of any size, and can keep a rate."""
+        rings = str(self.programs / "rings")
+        return [rings, "tx", self.far().name, str(queues), str(SENDER_RING), str(sent.path), self.spot.frame, *pace]
+
+    def count_at(self, end: End, count: Count | None = None) -> None:
+        """Count, and drop, what comes to an end: in `seen`, if no other count is given."""
+        self._start(end, self.setting.far_cpus[0], "count", end.name, str((count or self.seen).path))
 
     def _start(self, end: End, cpu: int, *words: str) -> None:
         self.stack.enter_context(running(end.netns, cpu, [str(self.programs / "generator"), *words]))
@@ -134,6 +172,8 @@ class Bench:
         """Start the subject; its process, and what counts for it."""
         words = self.subject.commands[self.case](self.spot)
         where, cpu = self.wire.near.netns, self.setting.subject_cpu
+        if self.subject.routed:
+            self.stack.enter_context(forwarding(self.wire.near))
         if not self.subject.telemetry:
             child = self.stack.enter_context(running(where, cpu, words))
             return child.pid, _Path(Path(self.spot.count))
@@ -169,37 +209,47 @@ def measure(case: str, subject: Subject, wire: Wire, setting: Setting, programs:
 @contextmanager
 def _bench(case: str, subject: Subject, wire: Wire, setting: Setting, programs: Path) -> Iterator[Bench]:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        yield Bench(case, subject, wire, setting, programs, Path(folder), stack)
+        bench = Bench(case, subject, wire, setting, programs, Path(folder), stack)
+        introduce(wire)
+        yield bench
 
 
 def _flood(bench: Bench) -> Round:
-    """Packets per second, and what each cost."""
-    counts: SupportsInt
+    """Packets per second, and what each cost; what the generator offered meanwhile, if it is ours."""
+    pid, counts = flooded(bench)
+    _settle(counts, bench.setting)
+    with counting(pid) as counted:
+        before, sent_before, began = int(counts), int(bench.sent), time.monotonic()
+        packets = _window(counts, before, bench.setting.seconds)
+        sent, took = int(bench.sent) - sent_before, time.monotonic() - began
+    figures = {"pps": packets / took}
+    if sent:
+        figures["offered_pps"] = sent / took
+    if not bench.subject.routed:
+        figures |= _costs(counted, packets)
+    return Round(figures)
+
+
+def flooded(bench: Bench) -> tuple[int, SupportsInt]:
+    """Start the subject, and what feeds it; its process, and what counts the packets of the case."""
     if bench.case == "tx":
         bench.count_at(bench.far())
         pid, _ = bench.start()
-        counts = bench.seen
-    elif bench.case == "forward":
-        if bench.wire.second is None or bench.wire.second.far is None:
-            raise BenchError("needs a second interface: name it with --forward-to")
+        return pid, bench.seen
+    if bench.case == "forward":
+        end = bench.second()
         bench.passing()
-        bench.count_at(bench.wire.second.far)
+        bench.count_at(end)
         pid, _ = bench.start()
         bench.generate()
-        counts = bench.seen
-    else:
-        if bench.case == "echo":
-            bench.far()
-        bench.passing()
-        pid, counts = bench.start()
-        echo = bench.case == "echo"
-        bench.generate(bench.seen if echo else None)
-        counts = bench.seen if echo else counts
-    _settle(counts, bench.setting)
-    with counting(pid) as counted:
-        before, began = int(counts), time.monotonic()
-        packets, took = _window(counts, before, bench.setting.seconds), time.monotonic() - began
-    return Round({"pps": packets / took, **_costs(counted, packets)})
+        return pid, bench.seen
+    echo = bench.case == "echo"
+    if echo:
+        bench.far()
+    bench.passing()
+    pid, counts = bench.start()
+    bench.generate(bench.seen if echo else None)
+    return pid, bench.seen if echo else counts
 
 
 def _settle(counts: SupportsInt, setting: Setting) -> None:
@@ -278,9 +328,8 @@ def _search(bench: Bench) -> Round:
 def _trial(bench: Bench, rate: int, total: int) -> tuple[float, int]:
     """Send `total` at `rate` (0: as fast as it goes); the rate that was reached, and how many answers were missing."""
     sent, far = Count(bench.folder), bench.far()
-    words = [str(bench.programs / "rings"), "tx", far.name, "1", str(SENDER_RING), str(sent.path), bench.spot.frame]
     before = int(bench.seen)
-    with running(far.netns, bench.setting.far_cpus[0], [*words, str(rate), str(total)]):
+    with running(far.netns, bench.setting.far_cpus[0], bench.sender(1, sent, str(rate), str(total))):
         began = time.monotonic()
         deadline = began + bench.setting.seconds + PATIENCE_SECONDS
         while int(sent) < total and time.monotonic() < deadline:

@@ -11,8 +11,6 @@ from typing import Any
 
 from xdpstack.bench.counting import counting
 from xdpstack.bench.wire import Wire
-from xdpstack.device import ethtool
-from xdpstack.netlink import run_in
 
 
 def has_hardware_counters() -> bool:
@@ -26,14 +24,9 @@ def environment(wire: Wire) -> dict[str, Any]:
     """All that can be known before the run."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    driver = (
-        run_in(wire.near.netns, lambda: ethtool.driver(wire.near.name))
-        if wire.near.netns
-        else (ethtool.driver(wire.near.name))
-    )
     return {
         "nic": wire.near.name,
-        "driver": driver.name if driver else "",
+        "driver": wire.near.driver,
         "kernel": platform.release(),
         "cpu": model,
         "cores": os.cpu_count() or 0,

@@ -28,6 +28,8 @@ from xdpstack.bench.subjects import Spot
 RECEIVE_BUFFER = 1 << 20
 SO_RCVBUFFORCE = 33
 BURST = 256
+#: Bytes of the largest frame that is asked for, and more.
+LARGEST = 9216
 
 
 @contextmanager
@@ -84,7 +86,7 @@ def udp_recvfrom(spot: Spot) -> Iterator[int]:
         yield (total := 0)
         while True:
             for _ in range(64):
-                sock.recvfrom(2048)
+                sock.recvfrom(LARGEST)
             total += 64
             yield total
 
@@ -119,7 +121,7 @@ def stack_forward(spot: Spot) -> Iterator[int]:
 def _echo(sock: Any) -> Iterator[int]:
     yield (total := 0)
     while True:
-        data, address = sock.recvfrom(2048)
+        data, address = sock.recvfrom(LARGEST)
         sock.sendto(data, address)
         total += 1
         yield total
@@ -139,7 +141,7 @@ def kernel_rx(spot: Spot) -> Iterator[int]:
     with kernel_socket(spot) as sock:
         yield (total := 0)
         while True:
-            sock.recvfrom(2048)
+            sock.recvfrom(LARGEST)
             total += 1
             yield total
 
@@ -188,7 +190,7 @@ def scapy_echo(spot: Spot) -> Iterator[int]:
     with conf.L2socket(iface=spot.interface) as link:
         yield (total := 0)
         while True:
-            packet = link.recv(2048)
+            packet = link.recv()
             # It sees what it sends, too: an answer has the peer's address as its destination.
             if packet is None or UDP not in packet or packet[IP].dst == spot.peer:
                 continue
@@ -198,6 +200,27 @@ def scapy_echo(spot: Spot) -> Iterator[int]:
             udp.sport, udp.dport = udp.dport, udp.sport
             link.send(packet)
             total += 1
+            yield total
+
+
+def scapy_forward(spot: Spot) -> Iterator[int]:
+    """Scapy's sniff() here, and out there; waits a tenth of a second at most, so that it can be ended."""
+    from scapy.config import conf
+    from scapy.packet import Packet
+    from scapy.sendrecv import sniff
+
+    total = 0
+
+    with conf.L2listen(iface=spot.interface) as packets, conf.L2socket(iface=spot.other) as out:
+
+        def one(packet: Packet) -> None:
+            nonlocal total
+            out.send(packet)
+            total += 1
+
+        yield 0
+        while True:
+            sniff(opened_socket=packets, prn=one, store=False, count=16, timeout=0.1)
             yield total
 
 
@@ -236,6 +259,7 @@ PROGRAMS = {
     ("scapy", "latency"): scapy_echo,
     ("scapy", "rfc2544"): scapy_echo,
     ("scapy", "tx"): scapy_tx,
+    ("scapy", "forward"): scapy_forward,
 }
 
 

@@ -17,22 +17,25 @@ from xdpstack.bench.environment import environment
 from xdpstack.bench.peers import build
 from xdpstack.bench.results import BenchError, Key, Report
 from xdpstack.bench.subjects import BY_NAME, SUBJECTS, USUAL, Subject
-from xdpstack.bench.wire import Wire, interfaces, veth
+from xdpstack.bench.wire import JUMBO_MTU, USUAL_BYTES, USUAL_MTU, Interfaces, Wire, interfaces, veth
 
 Progress = Callable[[str], None]
+#: Bytes of a frame where no size is asked for; of RFC 2544, section 9.1, those of Ethernet.
+SMALLEST, RFC2544 = (64,), (64, 128, 256, 512, 1024, 1280, 1518)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to run. No `interface`: on veth pairs of the run's own. `subjects` empty: all but those alike another.
 
+    No `frame_bytes`: 64, and in `rfc2544` the sizes of that RFC.
     `instructions` are counted by callgrind where the CPU does not count them, each in a run of its own; `callgrind`: always,
     and into that folder.
     """
 
     cases: tuple[str, ...] = USUAL
     subjects: tuple[str, ...] = ()
-    frame_bytes: tuple[int, ...] = (64,)
+    frame_bytes: tuple[int, ...] = ()
     queues: tuple[int, ...] = (1,)
     rounds: int = 3
     setting: Setting = field(default_factory=Setting)
@@ -40,6 +43,7 @@ class Plan:
     peer: str | None = None
     peer_netns: str | None = None
     forward_to: str | None = None
+    forward_peer: str | None = None
     instructions: bool = True
     callgrind: Path | None = None
 
@@ -49,12 +53,12 @@ class Plan:
 
     def wanted(self) -> list[Key]:
         """What is measured in each round."""
-        sizes = itertools.product(self.cases, self.frame_bytes, self.queues)
+        sizes = {case: self.frame_bytes or (RFC2544 if case == "rfc2544" else SMALLEST) for case in self.cases}
         return [
             Key(case, size, queues, subject.name)
-            for case, size, queues in sizes
-            for subject in self.chosen()
-            if case in subject.commands
+            for case in self.cases
+            for size, queues, subject in itertools.product(sizes[case], self.queues, self.chosen())
+            if case in subject.commands and size <= subject.largest
         ]
 
     def steps(self) -> int:
@@ -73,11 +77,12 @@ def cores() -> tuple[int, tuple[int, ...]]:
     return subject, (mine[0], *(cpu for cpu in mine[2:]), *([subject] if len(mine) > 1 else []))
 
 
-def wired(plan: Plan, queues: int) -> AbstractContextManager[Wire]:
-    """What is measured on."""
+def wired(plan: Plan, queues: int, mtu: int) -> AbstractContextManager[Wire]:
+    """What is measured on; what is there has the MTU that it has."""
     if plan.interface:
-        return interfaces(plan.interface, plan.peer, plan.peer_netns, plan.forward_to)
-    return veth(queues, "forward" in plan.cases)
+        ends = plan.interface, plan.peer, plan.peer_netns, plan.forward_to, plan.forward_peer
+        return interfaces(Interfaces(*ends))
+    return veth(queues, "forward" in plan.cases, mtu)
 
 
 def run(plan: Plan, progress: Progress = lambda _: None) -> Report:
@@ -93,8 +98,8 @@ def run(plan: Plan, progress: Progress = lambda _: None) -> Report:
     with tempfile.TemporaryDirectory(prefix="xdpstack-bench-") as name:
         programs = Path(name)
         build(programs)
-        for queues, group in _by_queues(keys):
-            with wired(plan, queues) as wire:
+        for (queues, mtu), group in _by_wire(keys):
+            with wired(plan, queues, mtu) as wire:
                 report.environment = report.environment or environment(wire)
                 for number in range(plan.rounds):
                     for key in group:
@@ -108,9 +113,13 @@ def run(plan: Plan, progress: Progress = lambda _: None) -> Report:
     return report
 
 
-def _by_queues(keys: list[Key]) -> Iterator[tuple[int, list[Key]]]:
-    for queues in dict.fromkeys(key.queues for key in keys):
-        yield queues, [key for key in keys if key.queues == queues]
+def _by_wire(keys: list[Key]) -> Iterator[tuple[tuple[int, int], list[Key]]]:
+    """What can be measured on one wire: its queues, its MTU."""
+    wires: dict[tuple[int, int], list[Key]] = {}
+    for key in keys:
+        mtu = USUAL_MTU if key.frame_bytes <= USUAL_BYTES else JUMBO_MTU
+        wires.setdefault((key.queues, mtu), []).append(key)
+    yield from wires.items()
 
 
 def _one(report: Report, key: Key, wire: Wire, setting: Setting, programs: Path) -> None:

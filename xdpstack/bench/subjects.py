@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 from xdpstack.bench import testpmd
 from xdpstack.bench.peers import SCAPY, TESTPMD, Need
+from xdpstack.bench.wire import JUMBO_BYTES, USUAL_BYTES
 
 CASES = ("rx", "tx", "forward", "echo", "latency", "rfc2544")
 #: Those that one does not have to ask for.
@@ -44,8 +45,9 @@ class Subject:
     """One way to do it, in the cases that `commands` has.
 
     `raw`: it takes whole frames, of any address. `kernel`: it hears of them through the kernel; then an XDP program that
-    passes everything has to be on the receiving veth, for the generator. `telemetry`: counts through testpmd's socket.
-    `slow`: too slow to be counted by callgrind. `alike`: runs only when it is asked for; another subject says most of it.
+    passes everything has to be on the receiving veth, for the generator. `routed`: the kernel does it, and no process: its
+    costs are in nobody's figure. `telemetry`: counts through testpmd's socket. `slow`: too slow to be counted by callgrind.
+    `alike`: runs only when it is asked for; another subject says most of it. `largest`: the largest frame that it takes.
     """
 
     name: str
@@ -53,10 +55,11 @@ class Subject:
     needs: tuple[Need, ...] = ()
     raw: bool = False
     kernel: bool = False
+    routed: bool = False
     telemetry: bool = False
     alike: bool = False
     slow: bool = False
-    environment: dict[str, str] = field(default_factory=dict)
+    largest: int = JUMBO_BYTES
 
     @property
     def missing(self) -> str:
@@ -102,6 +105,11 @@ def _kernel(how: str, *cases: str) -> dict[str, Words]:
     return {case: command(case) for case in cases}
 
 
+def _nobody(_: Spot) -> list[str]:
+    """Nothing has to run."""
+    return ["sh", "-c", "echo ready; exec sleep infinity"]
+
+
 def _testpmd(driver: str) -> dict[str, Words]:
     def command(case: str) -> Words:
         return lambda spot: testpmd.words(
@@ -122,13 +130,20 @@ SUBJECTS = (
     Subject("xdpstack-udp", _python("xdpstack-udp", "rx")),
     Subject("xdpstack-recvfrom", _python("xdpstack-recvfrom", "rx", "echo"), alike=True),
     Subject("rings", _rings(), raw=True),
-    Subject("testpmd-af_xdp", _testpmd("af_xdp"), (TESTPMD,), raw=True, telemetry=True),
-    Subject("testpmd-af_packet", _testpmd("af_packet"), (TESTPMD,), raw=True, kernel=True, telemetry=True),
+    Subject("testpmd-af_xdp", _testpmd("af_xdp"), (TESTPMD,), raw=True, telemetry=True, largest=USUAL_BYTES),
+    Subject(
+        "testpmd-af_packet",
+        _testpmd("af_packet"),
+        (TESTPMD,),
+        raw=True,
+        kernel=True,
+        telemetry=True,
+        largest=USUAL_BYTES,
+    ),
     Subject("kernel-udp-c", _kernel("plain", "rx", "echo", "latency", "tx", "rfc2544"), kernel=True),
     Subject("kernel-udp-gso-gro", _kernel("offload", "rx", "echo", "tx", "rfc2544"), kernel=True),
     Subject("python-socket", _python("python-socket", "rx", "echo", "latency", "tx", "rfc2544"), kernel=True),
-    Subject(
-        "scapy", _python("scapy", "rx", "echo", "latency", "tx", "rfc2544"), (SCAPY,), raw=True, kernel=True, slow=True
-    ),
+    Subject("kernel-routing", {"forward": _nobody}, kernel=True, routed=True),
+    Subject("scapy", _python("scapy", *CASES), (SCAPY,), raw=True, kernel=True, slow=True),
 )
 BY_NAME = {subject.name: subject for subject in SUBJECTS}

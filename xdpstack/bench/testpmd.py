@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 from xdpstack.bench.results import BenchError
 
@@ -19,12 +20,17 @@ ANSWER_BYTES = 16384
 def words(
     driver: str, case: str, interfaces: list[str], queues: int, ring: int, frame_bytes: int, cpu: int
 ) -> list[str]:
-    """The command. `driver` is "af_xdp" (busy polling off: on veth it costs more than it brings) or "af_packet"."""
-    options = {
-        "af_xdp": f"start_queue=0,queue_count={queues},busy_budget=0",
-        "af_packet": f"qpairs={queues}",
-    }[driver]
-    devices = [f"--vdev=net_{driver}{number},iface={name},{options}" for number, name in enumerate(interfaces)]
+    """The command. `driver` is "af_xdp" (busy polling off: on veth it costs more than it brings) or "af_packet".
+
+    On veth net_af_xdp knows of one queue: it is given a device for each. Two in a row are a pair that forwards.
+    """
+    if driver == "af_xdp":
+        options = [f"start_queue={queue},queue_count=1,busy_budget=0" for queue in range(queues)]
+        queues = 1
+    else:
+        options = [f"qpairs={queues}"]
+    wanted = [f"iface={name},{option}" for option in options for name in interfaces]
+    devices = [f"--vdev=net_{driver}{number},{each}" for number, each in enumerate(wanted)]
     memory = ["--no-huge", "-m", "256", "--no-pci", "--file-prefix", "bench"]
     forwarding = [f"--forward-mode={MODES[case]}", "--nb-cores=1", f"--rxq={queues}", f"--txq={queues}"]
     sizes = [f"--rxd={ring}", f"--txd={ring}", "--total-num-mbufs=32768"]
@@ -34,7 +40,7 @@ def words(
 
 
 class Telemetry:
-    """The counters of a testpmd whose RUNTIME_DIRECTORY is `folder`."""
+    """A counter of a testpmd whose RUNTIME_DIRECTORY is `folder`, over all its ports."""
 
     def __init__(self, folder: Path, name: str = "ipackets") -> None:
         self._folder = folder
@@ -50,7 +56,8 @@ class Telemetry:
             try:
                 self._connect()
                 # Before its queues are there it counts too: nothing.
-                if (self._ask("/ethdev/info,0") or {}).get("nb_rx_queues") and int(self) >= 0:
+                if all((self._ask(f"/ethdev/info,{port}") or {}).get("nb_rx_queues") for port in self._ports()):
+                    int(self)
                     return
             except (OSError, ValueError, BenchError):
                 pass
@@ -71,16 +78,26 @@ class Telemetry:
         self.version = json.loads(self._socket.recv(ANSWER_BYTES))["version"].removeprefix("DPDK ")
 
     def __int__(self) -> int:
-        if (answer := self._ask("/ethdev/stats,0")) is None:
-            raise BenchError("testpmd tells no counters")
-        return int(answer[self._name])
+        total = 0
+        for port in self._ports():
+            answer = self._ask(f"/ethdev/stats,{port}")
+            if answer is None:
+                raise BenchError("testpmd tells no counters")
+            total += int(answer[self._name])
+        return total
 
-    def _ask(self, what: str) -> dict[str, int] | None:
+    def _ports(self) -> list[int]:
+        """BenchError: it has none yet."""
+        ports: list[int] | None = self._ask("/ethdev/list")
+        if not ports:
+            raise BenchError("testpmd has no ports")
+        return ports
+
+    def _ask(self, what: str) -> Any:
         """Its answer; None when it has none, as on counters of queues that are not made yet."""
         assert self._socket is not None
         self._socket.send(what.encode())
-        answer: dict[str, int] | None = next(iter(json.loads(self._socket.recv(ANSWER_BYTES)).values()))
-        return answer
+        return next(iter(json.loads(self._socket.recv(ANSWER_BYTES)).values()))
 
     def close(self) -> None:
         """Close the connection; idempotent."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from xdpstack.bench.results import BenchError
+from xdpstack.device import ethtool
+from xdpstack.errors import NamespaceError
 from xdpstack.lab import ip, namespace, uninterrupted
 from xdpstack.netlink import run_in
 
@@ -21,7 +23,10 @@ PORT = 9
 NEAR, FAR = "10.88.0.1", "10.88.0.2"
 #: What subjects that take whole frames are sent: nobody has it, so the kernel, which may see the frames too, is silent.
 NOBODY = "10.88.0.9"
-FCS_BYTES, HEADER_BYTES = 4, 14 + 20 + 8
+FCS_BYTES, ETHERNET_BYTES, HEADER_BYTES = 4, 14, 14 + 20 + 8
+#: Of usual and of jumbo frames, and what the largest have with their FCS.
+USUAL_MTU, JUMBO_MTU = 1500, 9000
+USUAL_BYTES, JUMBO_BYTES = USUAL_MTU + ETHERNET_BYTES + FCS_BYTES, JUMBO_MTU + ETHERNET_BYTES + FCS_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,8 @@ class End:
     name: str
     mac: str
     address: str
+    mtu: int = USUAL_MTU
+    driver: str = "veth"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,25 +49,43 @@ class Wire:
     far: End | None
     second: Wire | None = None
 
+    @property
+    def is_veth(self) -> bool:
+        """Whether frames cross by a function call, and the receiver is run by the sender."""
+        return self.far is not None and self.far.driver == self.near.driver == "veth"
+
+
+@dataclass(frozen=True, slots=True)
+class Interfaces:
+    """Names of interfaces that are there. `second` is where `forward` goes, by its far end packets are counted."""
+
+    near: str
+    far: str | None = None
+    far_netns: str | None = None
+    second: str | None = None
+    second_far: str | None = None
+
 
 def _end(netns: str | None, name: str, address: str = "") -> End:
     where = ["-n", netns] if netns else []
     (link,) = (each for each in json.loads(ip(*where, "-j", "address", "show", "dev", name)) if each)
     found = next((info["local"] for info in link["addr_info"] if info["family"] == "inet"), "")
-    return End(netns, name, link["address"], address or found)
+    driver = run_in(netns, lambda: ethtool.driver(name))
+    return End(netns, name, link["address"], address or found, link["mtu"], driver.name if driver else "")
 
 
 @contextmanager
-def veth(queues: int, second: bool = False) -> Iterator[Wire]:
+def veth(queues: int, second: bool = False, mtu: int = USUAL_MTU) -> Iterator[Wire]:
     """A veth pair between two namespaces without IPv6 chatter, and another if asked for; all of it goes at the end."""
     with ExitStack() as stack:
         near = stack.enter_context(namespace(f"bench-near-{os.getpid()}"))
         far = stack.enter_context(namespace(f"bench-far-{os.getpid()}"))
         for where in (near, far):
             run_in(where, _without_ipv6)
-        found = _pair(near, far, ("veth0", "veth1"), (NEAR, FAR), queues)
+        like = ["mtu", str(mtu), "numrxqueues", str(queues), "numtxqueues", str(queues)]
+        found = _pair(near, far, ("veth0", "veth1"), (NEAR, FAR), like)
         if second:
-            other = _pair(near, far, ("veth2", "veth3"), ("10.89.0.1", "10.89.0.2"), queues)
+            other = _pair(near, far, ("veth2", "veth3"), ("10.89.0.1", "10.89.0.2"), like)
             found = Wire(found.near, found.far, other)
         yield found
 
@@ -70,53 +95,75 @@ def _without_ipv6() -> None:
         Path(f"/proc/sys/net/ipv6/conf/{which}/disable_ipv6").write_text("1")
 
 
-def _pair(near: str, far: str, names: tuple[str, str], addresses: tuple[str, str], queues: int) -> Wire:
-    counts = ["numrxqueues", str(queues), "numtxqueues", str(queues)]
-    link = ["link", "add", names[0], *counts, "type", "veth", "peer", "name", names[1], *counts, "netns", far]
-    ip("-n", near, *link)
+def _pair(near: str, far: str, names: tuple[str, str], addresses: tuple[str, str], like: list[str]) -> Wire:
+    ip("-n", near, "link", "add", names[0], *like, "type", "veth", "peer", "name", names[1], *like, "netns", far)
     for where, name, address in zip((near, far), names, addresses, strict=True):
         ip("-n", where, "address", "add", f"{address}/24", "dev", name)
         ip("-n", where, "link", "set", name, "up")
     ends = _end(near, names[0], addresses[0]), _end(far, names[1], addresses[1])
-    # Neighbours are known, nobody asks: counters on the far end count answers only, and raw subjects answer no ARP.
-    neighbours = ((near, names[0], addresses[1], ends[1].mac), (far, names[1], addresses[0], ends[0].mac))
-    for where, name, address, mac in (*neighbours, (far, names[1], NOBODY, ends[0].mac)):
-        ip("-n", where, "neighbour", "replace", address, "lladdr", mac, "dev", name, "nud", "permanent")
     # A kernel sender leaves checksums to its device; behind AF_XDP there is none that would fill them in.
     ip("netns", "exec", far, "ethtool", "-K", names[1], "tx", "off")
     return Wire(*ends)
 
 
 @contextmanager
-def interfaces(near: str, far: str | None, far_netns: str | None, other: str | None) -> Iterator[Wire]:
-    """Interfaces that are there. If the far one is named, both know each other as neighbours for the time of the run.
+def interfaces(names: Interfaces) -> Iterator[Wire]:
+    """Interfaces that are there. What `introduce()` told of them goes at the end.
 
     BenchError if one of them has no IPv4 address.
     """
-    found = Wire(_end(None, near), _end(far_netns, far) if far else None)
-    for end in (found.near, found.far):
-        if end is not None and not end.address:
+    near, far = _end(None, names.near), _end(names.far_netns, names.far) if names.far else None
+    second = None
+    if names.second:
+        second = Wire(_end(None, names.second), _end(names.far_netns, names.second_far) if names.second_far else None)
+    found = Wire(near, far, second)
+    for end in (wired for wire in (found, second) if wire for wired in (wire.near, wire.far) if wired):
+        if not end.address:
             raise BenchError(f"{end.name} has no IPv4 address")
-    if other:
-        found = Wire(found.near, found.far, Wire(_end(None, other), found.far))
-    with ExitStack() as stack:
-        if found.far is not None:
-            stack.enter_context(_neighbour(found.near, found.far))
-            stack.enter_context(_neighbour(found.far, found.near))
+    try:
         yield found
+    finally:
+        with uninterrupted():
+            for end, address, _ in _neighbours(found):
+                with suppress(NamespaceError):  # a link that went down has forgotten it
+                    _ip(end, "neighbour", "delete", address, "dev", end.name)
 
 
 @contextmanager
-def _neighbour(end: End, other: End) -> Iterator[None]:
-    """Nobody has to ask: a subject that takes whole frames answers no ARP. Afterwards the kernel asks anew."""
-    where = ["-n", end.netns] if end.netns else []
-    entry = [other.address, "dev", end.name]
-    ip(*where, "neighbour", "replace", *entry, "lladdr", other.mac, "nud", "permanent")
+def forwarding(end: End) -> Iterator[None]:
+    """The kernel forwards what comes in by that interface, as long as the block runs."""
+    path = Path(f"/proc/sys/net/ipv4/conf/{end.name}/forwarding")
+    before = run_in(end.netns, path.read_text)
+    run_in(end.netns, lambda: path.write_text("1"))
     try:
         yield
     finally:
         with uninterrupted():
-            ip(*where, "neighbour", "delete", *entry)
+            run_in(end.netns, lambda: path.write_text(before))
+
+
+def introduce(wire: Wire) -> None:
+    """Tell the ends of each other, before each round: a subject that takes a link down has its kernel forget.
+
+    So nobody asks: counters at the far end count answers only, and who takes whole frames answers no ARP.
+    """
+    for end, address, mac in _neighbours(wire):
+        _ip(end, "neighbour", "replace", address, "lladdr", mac, "dev", end.name, "nud", "permanent")
+
+
+def _neighbours(wire: Wire) -> Iterator[tuple[End, str, str]]:
+    """At which end, which address has which MAC."""
+    for each in (wire, wire.second):
+        if each is None or each.far is None:
+            continue
+        yield each.near, each.far.address, each.far.mac
+        yield each.far, each.near.address, each.near.mac
+        if each.near.netns:
+            yield each.far, NOBODY, each.near.mac
+
+
+def _ip(end: End, *words: str) -> str:
+    return ip(*(["-n", end.netns] if end.netns else []), *words)
 
 
 def payload_bytes(frame_bytes: int) -> int:
@@ -125,7 +172,7 @@ def payload_bytes(frame_bytes: int) -> int:
 
 
 def datagram(wire: Wire, frame_bytes: int, to: str) -> bytes:
-    """A UDP datagram from the far end to address `to` near, in a frame of that size less its FCS."""
+    """A UDP datagram from the far end to address `to`, to the near end's MAC, in a frame of that size less its FCS."""
     assert wire.far is not None
     source = wire.far.address or FAR
     length = payload_bytes(frame_bytes) + 8

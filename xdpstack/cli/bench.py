@@ -17,6 +17,7 @@ from xdpstack.bench.cases import Setting
 from xdpstack.bench.results import BenchError, Report
 from xdpstack.bench.runner import Plan, run
 from xdpstack.bench.subjects import CASES, SUBJECTS, USUAL
+from xdpstack.bench.wire import JUMBO_BYTES
 
 Several = tuple[str, ...]
 
@@ -29,13 +30,19 @@ Several = tuple[str, ...]
 )
 @click.option("--peer-netns", help="The network namespace that the peer is in.")
 @click.option("--forward-to", help="The second interface of `forward`.")
+@click.option("--forward-peer", help="The interface at the other end of that wire, where packets are counted.")
 @click.option(
     "--only", multiple=True, type=click.Choice([s.name for s in SUBJECTS]), help="A subject; may be repeated."
 )
 @click.option("--seconds", default=2.0, show_default=True, help="Length of a window.")
 @click.option("--settle", default=0.5, show_default=True, help="Load before a window, in seconds.")
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(1))
-@click.option("--frame-bytes", multiple=True, type=click.IntRange(64, 1518), default=(64,), show_default=True)
+@click.option(
+    "--frame-bytes",
+    multiple=True,
+    type=click.IntRange(64, JUMBO_BYTES),
+    help="With FCS; may be repeated. Default: 64, and for rfc2544 the sizes of that RFC.",
+)
 @click.option("--queues", multiple=True, type=click.IntRange(1, 64), default=(1,), show_default=True)
 @click.option("--ring", default=2048, show_default=True, help="Slots of the rings, a power of two.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the results there.")
@@ -59,6 +66,7 @@ def bench(
     peer: str | None,
     peer_netns: str | None,
     forward_to: str | None,
+    forward_peer: str | None,
     only: Several,
     seconds: float,
     settle: float,
@@ -81,7 +89,7 @@ def bench(
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     setting = Setting(seconds=seconds, settle=settle, ring=ring)
-    near = (interface, peer, peer_netns, forward_to)
+    near = (interface, peer, peer_netns, forward_to, forward_peer)
     plan = Plan(cases or USUAL, only, frame_bytes, queues, rounds, setting, *near, instructions, callgrind)
     try:
         _require(plots, histograms)

@@ -4,12 +4,13 @@
  *
  * rx       takes descriptors, touches the first bytes of each frame, and gives it back on the fill ring.
  * echo     turns addresses and ports around and sends the frame back where it came from.
- * forward  sends what comes by IFNAME out by OTHER; one UMEM, so that no frame is copied here.
+ * forward  sends what comes by a queue of IFNAME out by the same of OTHER; one UMEM, so that no frame is copied here.
  * tx       sends the frame in FRAMEFILE as fast as it can; or RATE a second (0: as it can), TOTAL of them.
  *
  * No descriptor, no pool, no stage. One port for each of the first QUEUES queues, one thread that polls them all. The number
  * of packets received (sent, for the others) goes to COUNTFILE (8 bytes, mapped); it prints "ready" and runs until it is
- * killed. The XDP program is six instructions: redirect to the queue's socket.
+ * killed. The XDP program is six instructions: redirect to the queue's socket. Where the MTU does not fit a chunk of the
+ * memory, packets are chains of chunks (XDP_USE_SG).
  */
 #include <bpf/bpf.h>
 #include <errno.h>
@@ -24,14 +25,25 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
+#ifndef XDP_USE_SG /* headers before Linux 6.6 */
+#define XDP_USE_SG (1 << 4)
+#define XDP_PKT_CONTD (1 << 0)
+#endif
+
 #define FRAME 2048u
+#define ROOM        \
+    (FRAME - 256u - \
+     14u) /* what is left of a chunk for IP, after the kernel's headroom and the Ethernet header */
+#define LARGEST 9216u
 #define BURST 64u
-#define PORTS 65 /* one a queue, and the one that is forwarded to */
+#define QUEUES 64
+#define PORTS (2 * QUEUES) /* one a queue, and one a queue of the device that is forwarded to */
 
 struct ring {
     _Atomic(uint32_t) *producer, *consumer, *flags;
@@ -39,14 +51,15 @@ struct ring {
     uint32_t mask, at;
 };
 
-/* One queue of a device: its socket and four rings. */
+/* One queue of a device: its socket and four rings. `inside`: the last descriptor that was passed on is not a packet's last. */
 struct port {
-    int fd;
+    int fd, inside;
     struct ring rx, tx, fill, done;
 };
 
 static char *umem;
 static uint32_t ring_slots;
+static int chains; /* whether packets may be of several chunks */
 
 static void fail(const char *what) {
     fprintf(stderr, "rings: %s: %s\n", what, strerror(errno));
@@ -75,13 +88,21 @@ static int attach(int ifindex, int map) {
         {BPF_JMP | BPF_CALL, 0, 0, 0, BPF_FUNC_redirect_map},
         {BPF_JMP | BPF_EXIT, 0, 0, 0, 0},
     };
-    LIBBPF_OPTS(bpf_prog_load_opts, options);
+    LIBBPF_OPTS(bpf_prog_load_opts, options, .prog_flags = chains ? BPF_F_XDP_HAS_FRAGS : 0);
     int prog = bpf_prog_load(BPF_PROG_TYPE_XDP, "rings", "GPL", code, sizeof code / sizeof code[0], &options);
     if (prog < 0) fail("load the program");
-    LIBBPF_OPTS(bpf_link_create_opts, link, .flags = XDP_FLAGS_DRV_MODE);
-    int fd = bpf_link_create(prog, ifindex, BPF_XDP, &link);
+    int fd = bpf_link_create(prog, ifindex, BPF_XDP, NULL); /* generic where the driver has nothing better */
     if (fd < 0) fail("attach the program");
     return fd;
+}
+
+static int has_chains(const char *name) {
+    struct ifreq about = {0};
+    int fd = socket(AF_INET, SOCK_DGRAM, 0);
+    strncpy(about.ifr_name, name, IFNAMSIZ - 1);
+    if (fd < 0 || ioctl(fd, SIOCGIFMTU, &about)) fail(name);
+    close(fd);
+    return about.ifr_mtu > (int)ROOM;
 }
 
 /* Bind a socket to a queue. The first registers the memory (`frames` of it), the others share it with `first`. */
@@ -103,11 +124,12 @@ static struct port open_port(int ifindex, uint32_t queue, uint32_t frames, const
     p.tx = map_ring(p.fd, XDP_PGOFF_TX_RING, &off.tx, n, sizeof(struct xdp_desc));
     p.fill = map_ring(p.fd, XDP_UMEM_PGOFF_FILL_RING, &off.fr, fill_n, sizeof(uint64_t));
     p.done = map_ring(p.fd, XDP_UMEM_PGOFF_COMPLETION_RING, &off.cr, n, sizeof(uint64_t));
-    struct sockaddr_xdp address = {.sxdp_family = AF_XDP,
-                                   .sxdp_ifindex = (uint32_t)ifindex,
-                                   .sxdp_queue_id = queue,
-                                   .sxdp_flags = first ? XDP_SHARED_UMEM : XDP_USE_NEED_WAKEUP,
-                                   .sxdp_shared_umem_fd = first ? (uint32_t)first->fd : 0};
+    struct sockaddr_xdp address = {
+        .sxdp_family = AF_XDP,
+        .sxdp_ifindex = (uint32_t)ifindex,
+        .sxdp_queue_id = queue,
+        .sxdp_flags = first ? XDP_SHARED_UMEM : (uint16_t)(XDP_USE_NEED_WAKEUP | (chains ? XDP_USE_SG : 0)),
+        .sxdp_shared_umem_fd = first ? (uint32_t)first->fd : 0};
     for (int tries = 0; bind(p.fd, (struct sockaddr *)&address, sizeof address); tries++) {
         if (errno != EBUSY || tries == 100)
             fail("bind"); /* a socket closed just before lets go after a while */
@@ -158,8 +180,8 @@ static void turn_around(char *frame) {
     swap(frame + 34, frame + 36, 2);
 }
 
-static uint32_t rx(struct port *p, volatile uint16_t *touched) {
-    uint32_t have = available(&p->rx);
+static uint32_t rx(struct port *p, volatile uint16_t *touched, int whole) {
+    uint32_t have = available(&p->rx), packets = 0;
     if (have > BURST) have = BURST;
     const struct xdp_desc *slot = p->rx.slots;
     uint16_t sum = 0;
@@ -167,37 +189,41 @@ static uint32_t rx(struct port *p, volatile uint16_t *touched) {
         const struct xdp_desc *d = &slot[p->rx.at++ & p->rx.mask];
         sum = (uint16_t)(sum + *(uint16_t *)(umem + d->addr + 12));
         give(&p->fill, d->addr);
+        if (!whole) packets += !(d->options & XDP_PKT_CONTD);
     }
     if (!have) return 0;
     *touched = sum;
     consume(&p->rx);
     publish(&p->fill);
-    return have;
+    return whole ? have : packets;
 }
 
-/* What came by `in` leaves by `out`. */
-static uint32_t pass_on(struct port *in, struct port *out, int turn) {
+/* What came by `in` leaves by `out`; the packets that have left whole. `idle` is cleared when there was anything to do. */
+static uint32_t pass_on(struct port *in, struct port *out, int turn, int *idle) {
     reap(out, &in->fill);
-    uint32_t have = available(&in->rx);
+    uint32_t have = available(&in->rx), packets = 0;
     uint32_t room = ring_slots - (out->tx.at - atomic_load_explicit(out->tx.consumer, memory_order_acquire));
     if (have > BURST) have = BURST;
     if (have > room) have = room;
     for (uint32_t i = 0; i < have; i++) {
         struct xdp_desc d = ((struct xdp_desc *)in->rx.slots)[in->rx.at++ & in->rx.mask];
-        if (turn) turn_around(umem + d.addr);
+        if (turn && !in->inside) turn_around(umem + d.addr);
+        in->inside = d.options & XDP_PKT_CONTD;
+        packets += !in->inside;
         ((struct xdp_desc *)out->tx.slots)[out->tx.at++ & out->tx.mask] = d;
     }
     if (have) {
         consume(&in->rx);
         publish(&out->tx);
     }
-    return have + (uint32_t)(kick(out) && !have); /* not idle while something is to be sent */
+    if (kick(out) || have) *idle = 0;
+    return packets;
 }
 
 /* How many frames are wanted, and by when: all at once unless there is a rate. */
 struct wanted {
     uint64_t total, rate, began_ns, sent;
-    uint32_t len;
+    uint32_t len, chunks;
 };
 
 static uint64_t now_ns(void) {
@@ -216,19 +242,26 @@ static uint64_t due(const struct wanted *w) {
     return until_now - w->sent;
 }
 
-/* Completions come in order, so that the frames of the port's part of the memory go round in order too. */
+/* All packets are alike, and completions come in order: the chunks of the port's part of the memory go round. */
 static uint32_t tx(struct port *p, uint64_t base, struct wanted *w) {
     uint32_t done = available(&p->done);
     if (done) {
         p->done.at += done;
         consume(&p->done);
     }
-    uint64_t n = ring_slots - (p->tx.at - p->done.at), may = due(w);
+    uint64_t n = (ring_slots - (p->tx.at - p->done.at)) / w->chunks, may = due(w);
     if (n > may) n = may;
     if (n > BURST) n = BURST;
+    uint32_t used = ring_slots - ring_slots % w->chunks, at = p->tx.at % used;
     for (uint64_t i = 0; i < n; i++) {
-        uint64_t addr = base + (uint64_t)(p->tx.at & p->tx.mask) * FRAME;
-        ((struct xdp_desc *)p->tx.slots)[p->tx.at++ & p->tx.mask] = (struct xdp_desc){addr, w->len, 0};
+        if (at == used) at = 0;
+        for (uint32_t left = w->len, more = 1; more; at++) {
+            more = left > FRAME;
+            uint32_t len = more ? FRAME : left;
+            ((struct xdp_desc *)p->tx.slots)[p->tx.at++ & p->tx.mask] =
+                (struct xdp_desc){base + (uint64_t)at * FRAME, len, more ? XDP_PKT_CONTD : 0};
+            left -= len;
+        }
     }
     if (n) publish(&p->tx);
     kick(p);
@@ -236,15 +269,17 @@ static uint32_t tx(struct port *p, uint64_t base, struct wanted *w) {
     return (uint32_t)n;
 }
 
-/* The frame to send, into every slot of a port's part of the memory; its length. */
-static uint32_t load_frames(const char *path, uint64_t base) {
-    static char frame[FRAME];
+/* The frame to send, as often as it fits, into a port's part of the memory. */
+static void load_frames(const char *path, uint64_t base, struct wanted *w) {
+    static char frame[LARGEST];
     int fd = open(path, O_RDONLY);
     ssize_t len = read(fd, frame, sizeof frame);
     close(fd);
     if (len < 14) fail(path);
-    for (uint32_t i = 0; i < ring_slots; i++) memcpy(umem + base + (uint64_t)i * FRAME, frame, (size_t)len);
-    return (uint32_t)len;
+    w->len = (uint32_t)len;
+    w->chunks = (w->len + FRAME - 1) / FRAME;
+    for (uint32_t i = 0; i + w->chunks <= ring_slots; i += w->chunks)
+        memcpy(umem + base + (uint64_t)i * FRAME, frame, (size_t)len);
 }
 
 int main(int argc, char **argv) {
@@ -256,31 +291,32 @@ int main(int argc, char **argv) {
     ring_slots = (uint32_t)atoi(argv[4]);
     int count_fd = open(argv[5], O_RDWR);
     volatile uint64_t *count = mmap(NULL, 8, PROT_READ | PROT_WRITE, MAP_SHARED, count_fd, 0);
-    if (!ifindex || count == MAP_FAILED || queues < 1 || queues >= PORTS || (mode == 'f' && !other))
+    if (!ifindex || count == MAP_FAILED || queues < 1 || queues > QUEUES || (mode == 'f' && !other))
         fail(argv[2]);
+    chains = has_chains(argv[2]);
 
-    uint32_t each = 4 * ring_slots, frames = each * (uint32_t)(queues + 1);
+    uint32_t each = 2 * ring_slots, frames = each * (uint32_t)queues;
     umem = mmap(NULL, (size_t)frames * FRAME, PROT_READ | PROT_WRITE,
                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     static struct port port[PORTS];
     static struct pollfd wait[PORTS];
     struct wanted wanted = {.total = argc > 8 ? strtoull(argv[8], NULL, 10) : UINT64_MAX,
                             .rate = argc > 8 ? strtoull(argv[7], NULL, 10) : 0};
-    if (mode == 't' && argc < 7) return 2;
-    int map = bpf_map_create(BPF_MAP_TYPE_XSKMAP, "xsks", 4, 4, PORTS, NULL);
+    if (umem == MAP_FAILED || (mode == 't' && argc < 7)) return 2;
+    int map = bpf_map_create(BPF_MAP_TYPE_XSKMAP, "xsks", 4, 4, QUEUES, NULL);
     for (int q = 0; q < queues; q++) {
         port[q] = open_port(ifindex, (uint32_t)q, frames, q ? port : NULL);
+        if (other) port[queues + q] = open_port(other, (uint32_t)q, frames, port);
         wait[q] = (struct pollfd){.fd = port[q].fd, .events = POLLIN};
         uint64_t base = (uint64_t)q * each * FRAME;
         if (mode == 't') {
-            wanted.len = load_frames(argv[6], base);
+            load_frames(argv[6], base, &wanted);
             continue;
         }
-        for (uint32_t i = 0; i < 2 * ring_slots; i++) give(&port[q].fill, base + (uint64_t)i * FRAME);
+        for (uint32_t i = 0; i < each; i++) give(&port[q].fill, base + (uint64_t)i * FRAME);
         publish(&port[q].fill);
         if (map < 0 || bpf_map_update_elem(map, &q, &port[q].fd, 0)) fail("enter the socket into the map");
     }
-    if (other) port[queues] = open_port(other, 0, frames, port);
     if (mode != 't') attach(ifindex, map);
     puts("ready");
     fflush(stdout);
@@ -289,18 +325,18 @@ int main(int argc, char **argv) {
     uint64_t total = 0;
     uint16_t touched;
     for (;;) {
-        uint32_t busy = 0;
+        int idle = 1;
+        uint64_t before = total;
         for (int q = 0; q < queues; q++) {
             struct port *p = &port[q];
-            uint32_t n = mode == 'r'   ? rx(p, &touched)
-                         : mode == 't' ? tx(p, (uint64_t)q * each * FRAME, &wanted)
-                                       : pass_on(p, other ? &port[queues] : p, mode == 'e');
-            busy += n;
-            total += n;
+            if (mode == 'r')
+                total += chains ? rx(p, &touched, 0) : rx(p, &touched, 1);
+            else if (mode == 't')
+                total += tx(p, (uint64_t)q * each * FRAME, &wanted);
+            else
+                total += pass_on(p, other ? p + queues : p, mode == 'e', &idle);
         }
-        if (busy)
-            *count = total;
-        else if (mode != 't')
-            poll(wait, (nfds_t)queues, 100);
+        if (total != before) *count = total;
+        if (total == before && idle && mode != 't') poll(wait, (nfds_t)queues, 100);
     }
 }
