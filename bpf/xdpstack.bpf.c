@@ -14,6 +14,7 @@
  * frame passed.
  */
 #include "xdpstack_claims.h"
+#include "xdpstack_hints.h"
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -72,11 +73,28 @@ static __always_inline bool xs_put_metadata(struct xdp_md *context, __u32 claim_
     return true;
 }
 
+static __always_inline bool xs_put_hints(struct xdp_md *context, struct xs_tag stripped) {
+    struct xs_xdp_hints said = {}, *hints;
+
+    xs_read_hints(context, xs_options, &said);
+    if (stripped.proto) {
+        said.vlan_proto = bpf_ntohs(stripped.proto);
+        said.vlan_tci = stripped.tci;
+        said.valid |= XS_XDP_OPTION_VLAN;
+    }
+    if (bpf_xdp_adjust_meta(context, -(int)sizeof(*hints))) return false;
+    hints = (void *)(long)context->data_meta;
+    if ((void *)(hints + 1) > (void *)(long)context->data) return false;
+    *hints = said;
+    return true;
+}
+
 static __always_inline __u32 xs_decide(struct xdp_md *context, struct xs_xdp_counters *counters) {
     __u32 zero = 0;
     struct xs_xdp_deadman *deadman = bpf_map_lookup_elem(&xs_deadman, &zero);
     struct xs_xdp_device *device = bpf_map_lookup_elem(&xs_device, &zero);
     struct xs_view view = {.cause = XS_XDP_PASS_UNCLAIMED};
+    struct xs_tag stripped = {};
     __u64 deadline, now;
     __u32 cause;
 
@@ -86,13 +104,16 @@ static __always_inline __u32 xs_decide(struct xdp_md *context, struct xs_xdp_cou
     if (now >= deadline) return xs_lapsed(deadman, counters, now, deadline);
     if (!device->kinds) return XS_XDP_PASS_UNCLAIMED;
 
-    cause = xs_parse(context, &view, device);
+    if (xs_options & XS_XDP_OPTION_VLAN) xs_read_tag(context, &stripped);
+    cause = xs_parse(context, &view, device, stripped);
     if (cause != XS_XDP_PASS_UNCLAIMED) return cause;
     cause = xs_match(&view, device->kinds);
     if (cause < XS_XDP_REDIRECT_SOCKET) return cause;
     if (bpf_redirect_map(&xs_xsks, context->rx_queue_index, XDP_PASS) != XDP_REDIRECT)
         return XS_XDP_PASS_NO_SOCKET;
     if ((xs_options & XS_XDP_OPTION_METADATA) && !xs_put_metadata(context, view.claim_id, cause))
+        return XS_XDP_PASS_NO_METADATA;
+    if ((xs_options & XS_XDP_OPTION_HINTS) && !xs_put_hints(context, stripped))
         return XS_XDP_PASS_NO_METADATA;
     counters->last_redirect_ns = now;
     return cause;

@@ -102,6 +102,22 @@ struct xs_xdp_metadata {
     uint32_t cause; /* XS_XDP_REDIRECT_* */
 };
 
+/* What the device has said of the frame (XDP hints), directly before that, if any of it was asked for at load; only the
+ * program that is bound to its device can ask (bpf/xdpstack_bound.bpf.c). What `valid` does not name, the device did not
+ * say of this frame. */
+#define XS_XDP_OPTION_HASH 0x02
+#define XS_XDP_OPTION_TIMESTAMP 0x04
+#define XS_XDP_OPTION_VLAN 0x08
+#define XS_XDP_OPTION_HINTS 0x0e
+struct xs_xdp_hints {
+    uint64_t timestamp_ns; /* by the device's own clock */
+    uint32_t hash;         /* as skb->hash */
+    uint32_t hash_type;    /* enum xdp_rss_hash_type: over what it was made */
+    uint16_t vlan_proto;   /* of the tag that the device has taken off the frame */
+    uint16_t vlan_tci;
+    uint32_t valid; /* XS_XDP_OPTION_HASH, _TIMESTAMP, _VLAN */
+};
+
 /* A domain is the address family and the VLAN in one number: an address is only equal to another in the same
  * domain. */
 #define XS_XDP_DOMAIN_VLAN 0x1000 /* tagged; the low 12 bits are the VLAN */

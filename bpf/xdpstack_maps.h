@@ -21,6 +21,8 @@ _Static_assert(sizeof(struct xs_xdp_counters) == 8 * (XS_XDP_CAUSES + 2), "no ho
 _Static_assert(sizeof(struct xs_xdp_device) == 16, "no holes");
 _Static_assert(sizeof(struct xs_xdp_claim) == 8, "one 64-bit store replaces a claim");
 _Static_assert(sizeof(struct xs_xdp_metadata) == 8, "the kernel wants metadata in multiples of four bytes");
+_Static_assert(sizeof(struct xs_xdp_hints) + sizeof(struct xs_xdp_metadata) == 32,
+               "kernels before 6.7 take no more");
 _Static_assert(sizeof(struct xs_xdp_socket_key) == 20, "no holes");
 _Static_assert(sizeof(struct xs_xdp_local_key) == 20, "no holes");
 _Static_assert(sizeof(struct xs_xdp_prefix_key) == 24, "no holes");

@@ -40,6 +40,12 @@ struct xs_vlan_header {
     __be16 ethertype;
 };
 
+/* A tag; proto 0: none. */
+struct xs_tag {
+    __be16 proto;
+    __u16 tci;
+};
+
 struct xs_extension_header {
     __u8 next;
     __u8 length; /* of all but the first 8 bytes, in units of 8; AH: of all but the first 8, in units of 4 */
@@ -206,10 +212,14 @@ static __always_inline void xs_parse_transport(struct xs_view *view, void *data,
         view->needs |= XS_XDP_CLAIM_ND;
 }
 
-/* Reads the frame. Returns XS_XDP_PASS_UNCLAIMED if claims are to be matched, else the cause to pass it right
- * away. */
+static __always_inline bool xs_is_tag(__be16 ethertype) {
+    return ethertype == bpf_htons(ETH_P_8021Q) || ethertype == bpf_htons(ETH_P_8021AD);
+}
+
+/* Reads the frame, off which the device may have taken a tag. Returns XS_XDP_PASS_UNCLAIMED if claims are to be matched,
+ * else the cause to pass it right away. */
 static __always_inline __u32 xs_parse(struct xdp_md *context, struct xs_view *view,
-                                      const struct xs_xdp_device *device) {
+                                      const struct xs_xdp_device *device, struct xs_tag stripped) {
     void *data = (void *)(long)context->data, *end = (void *)(long)context->data_end;
     struct ethhdr *ethernet = data;
     __u16 offset = sizeof(*ethernet);
@@ -227,17 +237,24 @@ static __always_inline __u32 xs_parse(struct xdp_md *context, struct xs_view *vi
 
     view->ethertype = ethernet->h_proto;
     if (view->ethertype == bpf_htons(ETH_P_8021AD)) return XS_XDP_PASS_QINQ;
-    if (view->ethertype == bpf_htons(ETH_P_8021Q)) {
+    if (!stripped.proto && xs_is_tag(view->ethertype)) {
         struct xs_vlan_header *tag = data + offset;
 
         if ((void *)(tag + 1) > end) return XS_XDP_PASS_MALFORMED;
+        stripped.proto = view->ethertype;
+        stripped.tci = bpf_ntohs(tag->tci);
         view->ethertype = tag->ethertype;
-        if (view->ethertype == bpf_htons(ETH_P_8021AD) || view->ethertype == bpf_htons(ETH_P_8021Q))
-            return XS_XDP_PASS_QINQ;
-        if (!(kinds & XS_XDP_KIND_VLAN)) return XS_XDP_PASS_VLAN;
-        view->domain = XS_XDP_DOMAIN_VLAN | (bpf_ntohs(tag->tci) & XS_VLAN_VID_MASK);
-        view->cause = XS_XDP_PASS_VLAN;
         offset += sizeof(*tag);
+    }
+    if (stripped.proto) {
+        __u16 vlan = stripped.tci & XS_VLAN_VID_MASK;
+
+        if (stripped.proto == bpf_htons(ETH_P_8021AD) || xs_is_tag(view->ethertype)) return XS_XDP_PASS_QINQ;
+        if (vlan) { /* else it has a priority alone, and is as if untagged: vlan_do_receive() */
+            if (!(kinds & XS_XDP_KIND_VLAN)) return XS_XDP_PASS_VLAN;
+            view->domain = XS_XDP_DOMAIN_VLAN | vlan;
+            view->cause = XS_XDP_PASS_VLAN;
+        }
     }
 
     if (view->ethertype == bpf_htons(ETH_P_IP)) {

@@ -57,6 +57,7 @@ int xs_stack_create(const struct xs_stack_options *o, struct xs_stack **out) {
     if (!s) return -ENOMEM;
     s->nworkers = o->workers;
     s->frames_per_worker = o->frames_per_worker;
+    s->hints = o->hints;
     s->manual_clock = o->manual_clock;
     s->pid = getpid();
     pthread_mutex_init(&s->ports_lock, NULL);

@@ -29,6 +29,7 @@ int xs_worker_init(struct xs_worker *w, struct xs_stack *s, uint32_t index) {
     w->walk.mem = &s->mem;
     w->walk.pool = &w->pool;
     xs_napi_init(&w->napi, &s->mem, &w->pool, &s->tables);
+    w->napi.hints = s->hints;
     w->inbox = (struct xs_inbox){.mem = &s->mem, .worker = index, .frames_max = s->frames_per_worker / 4 * 3};
     w->events.fd = s->event_fd;
     xs_neigh_init(&w->neigh, &s->mem, &s->tables, &w->events, s->frames_per_worker);

@@ -27,6 +27,9 @@ class Batch:
     - `source_ports`, `source_scopes`: host order; the scope is the interface index of a link-local source, else 0;
     - `lengths`: of the payloads, in bytes;
     - `stamps_ns`: when it came, CLOCK_REALTIME, for sockets with SO_TIMESTAMPNS; else 0;
+    - `device_stamps_ns`, `hashes`, `hash_types`: what the device says, of a stack opened with `metadata=`; 0 is none. The
+      clock is the device's own (its PTP hardware clock), unlike that of `stamps_ns`; types are enum xdp_rss_hash_type;
+    - `vlan_tcis`: priority and VLAN of the outermost tag, or -1 for untagged ones;
     - `slow`: whether it came through the kernel (a shadow socket) and not through AF_XDP;
     - `devices`: the stack's index of the device it came by; 255 when it came through the kernel.
     """
@@ -68,6 +71,26 @@ class Batch:
     def stamps_ns(self) -> memoryview:
         """Arrival, in ns since 1970: n times uint64; 0 where not asked for."""
         return self._column("stamps_ns")
+
+    @property
+    def device_stamps_ns(self) -> memoryview:
+        """Arrival by the device's own clock, in ns: n times uint64; 0 where it said none, or was not asked."""
+        return self._column("device_stamps_ns")
+
+    @property
+    def hashes(self) -> memoryview:
+        """The device's flow hashes: n times uint32; 0 where it said none, or was not asked."""
+        return self._column("hashes")
+
+    @property
+    def hash_types(self) -> memoryview:
+        """What was hashed, enum xdp_rss_hash_type: n times uint32; 0 is unknown."""
+        return self._column("hash_types")
+
+    @property
+    def vlan_tcis(self) -> memoryview:
+        """The outermost VLAN tag: priority << 13 | DEI << 12 | VLAN, n times int32; -1 where there is none."""
+        return self._column("vlan_tcis")
 
     @property
     def slow(self) -> memoryview:

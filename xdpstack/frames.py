@@ -38,7 +38,8 @@ class FrameBatch:
     """Received frames; a context manager that releases. Their memory is lent: see xdpstack.batch.Batch.
 
     Columns are read-only memoryviews, one row a frame: `lengths` (bytes, from the Ethernet header on), `devices` (the
-    stack's index).
+    stack's index), `vlan_tcis` (of the outermost tag, which is in the frame too; -1: none); and what the device says:
+    `device_stamps_ns`, `hashes`, `hash_types`, as in xdpstack.batch.Batch.
     """
 
     __slots__ = ("_inner",)
@@ -58,6 +59,26 @@ class FrameBatch:
     def devices(self) -> memoryview:
         """The stack's index of the device each came by."""
         return memoryview(self._inner.devices)
+
+    @property
+    def vlan_tcis(self) -> memoryview:
+        """Priority and VLAN of each frame's outermost tag, int32; -1 where there is none."""
+        return memoryview(self._inner.vlan_tcis)
+
+    @property
+    def device_stamps_ns(self) -> memoryview:
+        """Arrival by the device's own clock, in ns, uint64; 0 where it said none, or was not asked."""
+        return memoryview(self._inner.device_stamps_ns)
+
+    @property
+    def hashes(self) -> memoryview:
+        """The device's flow hashes, uint32; 0 where it said none, or was not asked."""
+        return memoryview(self._inner.hashes)
+
+    @property
+    def hash_types(self) -> memoryview:
+        """What was hashed, enum xdp_rss_hash_type, uint32."""
+        return memoryview(self._inner.hash_types)
 
     def frames(self) -> list[bytes]:
         """The frames' bytes, copied."""

@@ -118,6 +118,74 @@ class Packet:
         """Offset of the IP header within `data`."""
         return int(self._pkt.l3_off - self._pkt.data_off)
 
+    @property
+    def vlan_tci(self) -> int | None:
+        """Priority << 13 | DEI << 12 | VLAN of the outermost tag; None where there is none."""
+        return int(self._meta.vlan_tci) if self.flags & lib.XS_PKT_VLAN else None
+
+    @property
+    def vlan_proto(self) -> int | None:
+        """The ethertype of the outermost tag: 0x8100 (802.1Q) or 0x88a8 (802.1ad); None where there is none."""
+        return int(self._meta.vlan_proto) if self.flags & lib.XS_PKT_VLAN else None
+
+    def vlan_push(self, vlan: int, *, priority: int = 0, proto: int = 0x8100) -> None:
+        """Put a tag on, the outermost, as skb_vlan_push() does.
+
+        Raises ConfigurationError: VLAN over 4095, priority over 7, no such `proto`, or no Ethernet header: on transmit it is
+        there from "tc.tx" on. OSError(ENOMEM): no room before the frame.
+        """
+        self._change_tag(lib.xs_stack_vlan_push, vlan, priority, proto)
+
+    def vlan_modify(self, vlan: int, *, priority: int = 0, proto: int = 0x8100) -> None:
+        """Another outermost tag in the place of the one there is; nothing where there is none. Raises as `vlan_push`."""
+        self._change_tag(lib.xs_stack_vlan_modify, vlan, priority, proto)
+
+    def vlan_pop(self) -> None:
+        """Take the outermost tag off, as skb_vlan_pop() does; nothing where there is none.
+
+        Raises ConfigurationError: the frame is cut off within the tag, or has no Ethernet header.
+        """
+        self._batch.check()
+        self._tagged(lib.xs_stack_vlan_pop(self._batch.core.pointer, self._batch.frames[self._index]))
+
+    def _change_tag(self, change: Any, vlan: int, priority: int, proto: int) -> None:
+        self._batch.check()
+        if not (0 <= vlan <= 0xFFF and 0 <= priority <= 7):
+            raise ConfigurationError(f"VLAN {vlan} with priority {priority} cannot be", fix="0 to 4095, 0 to 7.")
+        frame = self._batch.frames[self._index]
+        self._tagged(change(self._batch.core.pointer, frame, proto & 0xFFFF, priority << 13 | vlan))
+
+    def _tagged(self, result: int) -> None:
+        if result == -errno.EPROTONOSUPPORT:
+            raise ConfigurationError("a VLAN tag is of ethertype 0x8100 or 0x88a8")
+        if result == -errno.EINVAL:
+            raise ConfigurationError(
+                "this packet has no (whole) Ethernet header", fix='Change tags on receive, or from "tc.tx" on.'
+            )
+        check(result, "change a VLAN tag")
+
+    @property
+    def device_stamp_ns(self) -> int | None:
+        """When it was received, by the device's own clock; None where that said nothing, or was not asked (metadata=)."""
+        return int(self._meta.device_ns) if self._hints & lib.XS_HINT_TIMESTAMP else None
+
+    @property
+    def device_hash(self) -> tuple[int, int] | None:
+        """The device's flow hash, and what it is over (enum xdp_rss_hash_type); None where it said nothing."""
+        return (int(self.hash), int(self._meta.hash_type)) if self._hints & lib.XS_HINT_HASH else None
+
+    @property
+    def _meta(self) -> Any:
+        self._batch.check()
+        return self._batch.core.metas[self._batch.frames[self._index]]
+
+    @property
+    def _hints(self) -> int:
+        """What the device has said: of what came by one, that is, and on a stack that has asked."""
+        if not self._batch.core.hints or BY_NAME[self._batch.row].direction != "rx":
+            return 0
+        return int(self._meta.hints)
+
     def drop(self, reason: str = "HOOK") -> None:
         """Drop the packet; `reason` is one of the drop reasons."""
         self._batch.drop(self._index, reason)
@@ -135,7 +203,8 @@ class HookBatch:
         n = lib.xs_worker_parked_frames(worker, hook.node, frames, most)
         self.frames: list[int] = list(frames[0:n])
         self.pkts = core.packets
-        self._core = core
+        self.core = core
+        self.row = hook.row
         self._hook = hook
         self._edges = list(hook.edges)
         self._next = bytearray(n)
@@ -162,8 +231,8 @@ class HookBatch:
     def bytes_of(self, pkt: Any) -> memoryview:
         """The bytes of one frame that belong to the packet."""
         self.check()
-        start = (pkt - self.pkts) * self._core.frame_bytes + pkt.data_off
-        return self._core.umem[start : start + pkt.len]
+        start = (pkt - self.pkts) * self.core.frame_bytes + pkt.data_off
+        return self.core.umem[start : start + pkt.len]
 
     def drop(self, index: int, reason: str = "HOOK") -> None:
         """Drop packet `index`. Raises ConfigurationError for an unknown reason."""

@@ -43,13 +43,13 @@ class LayerPacket(Packet):
 
     def start(self) -> int:
         """Where its first frame begins in the memory of all frames."""
-        return self._batch.frames[self._index] * self._batch._core.frame_bytes
+        return self._batch.frames[self._index] * self._batch.core.frame_bytes
 
     def bytes_at(self, offset: int, size: int) -> bytes:
         """A copy of bytes of its first frame, by their offset in it (l3_off and the like)."""
         self._batch.check()
         start = self.start() + offset
-        return bytes(self._batch._core.umem[start : start + size])
+        return bytes(self._batch.core.umem[start : start + size])
 
 
 class LayerBatch(HookBatch):

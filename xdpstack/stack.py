@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any, Self
@@ -21,6 +21,7 @@ from xdpstack.control import Control
 from xdpstack.device.backend import Backend, Device, DeviceEvent
 from xdpstack.device.claims import Claim
 from xdpstack.device.device import KernelBackend
+from xdpstack.device.hints import checked as checked_hints
 from xdpstack.device.interface import Options
 from xdpstack.device.tuning.asked import Tuning
 from xdpstack.device.watchdog import WINDOW_SECONDS
@@ -377,6 +378,7 @@ def open(  # noqa: A001  # the word that users expect, as in socket.open or tarf
     rx_ring: int = 2048,
     tx_ring: int = 2048,
     transmit_only: bool = False,
+    metadata: Collection[str] = (),
     frames: int = FRAMES,
     frame_bytes: int = 2048,
     huge_pages: bool = False,
@@ -393,20 +395,23 @@ def open(  # noqa: A001  # the word that users expect, as in socket.open or tarf
     socket is made or frames are claimed. `mode`: "auto" takes native and falls back to generic, and says so in `info()`;
     "native" or "generic" demand it. `zero_copy`: True demands it, False refuses it, None takes what there is. `rx_ring` and
     `tx_ring` are slots; `frames` of `frame_bytes` each (2048 or 4096) are the memory. `transmit_only`: no program is
-    attached, and nothing received. Packets that wait for longer than `deadman_seconds` without progress go to the kernel.
-    `observable`: answer `xdpstack show` and `xdpstack trace`. `engines`: what runs a layer, "routing" or "udp": "native"
-    (C, the default), "python" (its plain definition), or an object with `process(batch)` in its place; see docs/engines.md.
-    `workers`: so many threads, in C and without the GIL, each with `frames` of its own, drive the stack; queue i is worker
-    i's, over again. `cpus` pins them, one CPU each. None: whoever receives or is in `run()` drives; see docs/workers.md.
-    `tune`: what to change of the devices while the stack is open; None is `Tuning()`; see docs/tuning.md.
+    attached, and nothing received. `metadata`: what the devices are to say of each frame, of "hash", "timestamp" and "vlan"
+    (docs/metadata.md); `info()` says what was granted, and why not the rest. Packets that wait for longer than
+    `deadman_seconds` without progress go to the kernel. `observable`: answer `xdpstack show` and `xdpstack trace`.
+    `engines`: what runs a layer, "routing" or "udp": "native" (C, the default), "python" (its plain definition), or an
+    object with `process(batch)` in its place; see docs/engines.md. `workers`: so many threads, in C and without the GIL,
+    each with `frames` of its own, drive the stack; queue i is worker i's, over again. `cpus` pins them, one CPU each.
+    None: whoever receives or is in `run()` drives; see docs/workers.md. `tune`: what to change of the devices while the
+    stack is open; None is `Tuning()`; see docs/tuning.md.
 
     Raises PrivilegeError, NamespaceError, NoSuchInterface, InterfaceDown, ProgramAttached, QueueTaken, ModeRefused,
     TuningRefused, MtuTooLarge, OutOfMemory, TooManyOpenFiles or ConfigurationError; then nothing is left behind.
     """
-    options = Options(netns, queues, mode, zero_copy, rx_ring, tx_ring, transmit_only, tune or Tuning())
+    hints = checked_hints(metadata)
+    options = Options(netns, queues, mode, zero_copy, rx_ring, tx_ring, transmit_only, tune or Tuning(), hints)
     backend = KernelBackend(*interfaces, options=options, window_seconds=deadman_seconds)
     with naming_what_ran_out(f"open {', '.join(interfaces)}"):
-        core = Core(threads_of(workers, cpus), frames, frame_bytes, huge_pages)
+        core = Core(threads_of(workers, cpus), frames, frame_bytes, huge_pages, hints=bool(hints))
         try:
             threads = workers is not None
             return Stack(backend, core, observable=observable, engines=engines, threads=threads, cpus=cpus)

@@ -224,6 +224,12 @@ void xs_fake_set_claim(struct xs_xsk *x, uint32_t claim_id) {
     unlock(f);
 }
 
+void xs_fake_set_hints(struct xs_xsk *x, const struct xs_xdp_hints *hints) {
+    struct xs_fake *f = lock(x);
+    f->hints = *hints;
+    unlock(f);
+}
+
 void xs_fake_service(struct xs_xsk *x) {
     struct xs_fake *f = lock(x);
     service(f);

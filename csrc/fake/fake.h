@@ -26,6 +26,8 @@
 #include "stack.h"
 #include "xsk/xsk.h"
 
+#include "bpf/xdpstack_maps.h"
+
 #include "ffi/40_fake.cdef.h"
 
 #define XS_FAKE_HEADROOM 256u /* XDP_PACKET_HEADROOM: what the kernel leaves before a received frame */
@@ -51,7 +53,8 @@ struct xs_fake {
     struct xs_fake_faults faults;
     struct xs_xsk_stats stats;
     struct xs_fake_values values;
-    uint32_t claim_id; /* which claim lifts what arrives; 0 = none that is read whole */
+    struct xs_xdp_hints hints; /* what the device says of frames that arrive */
+    uint32_t claim_id;         /* which claim lifts what arrives; 0 = none that is read whole */
     bool closed;
     bool asleep;          /* fault rx_need_wakeup: found the fill ring empty, waits for kick_rx */
     uint32_t frame_bytes; /* most that one chunk takes of a received packet */

@@ -100,6 +100,7 @@ int xs_fake_receive(struct xs_fake *f, const uint8_t *bytes, uint32_t length, ui
         if (i == 0) { /* what the XDP program puts before a frame that it lifts */
             struct xs_xdp_metadata metadata = {.claim_id = f->claim_id};
             memcpy(memory + address - sizeof metadata, &metadata, sizeof metadata);
+            memcpy(memory + address - sizeof metadata - sizeof f->hints, &f->hints, sizeof f->hints);
         }
         if (i == 0 && (flags & XS_FAKE_PARTIAL)) xs_fake_make_partial(memory + address, part);
         announce(f, address, part, i + 1 < n);

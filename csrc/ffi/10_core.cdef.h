@@ -11,6 +11,7 @@ struct xs_stack_options {
     uint32_t frame_bytes;       /* 2048 or 4096 */
     uint32_t huge_pages;        /* 1 = ask for them; refused is -ENOMEM, never silent */
     uint32_t manual_clock;      /* 1 = time moves by xs_stack_set_now() only */
+    uint32_t hints;             /* 1 = descriptors have what devices say of frames: xs_meta.hints is valid */
 };
 
 int xs_stack_create(const struct xs_stack_options *options, struct xs_stack **out);

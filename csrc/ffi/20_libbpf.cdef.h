@@ -18,6 +18,7 @@ int bpf_program__fd(const struct bpf_program *prog);
 int bpf_program__set_autoload(struct bpf_program *prog, bool autoload);
 int bpf_program__set_log_buf(struct bpf_program *prog, char *log_buf, size_t log_size);
 void bpf_program__set_ifindex(struct bpf_program *prog, uint32_t ifindex);
+int bpf_program__set_flags(struct bpf_program *prog, uint32_t flags);
 
 const char *bpf_map__name(const struct bpf_map *map);
 int bpf_map__fd(const struct bpf_map *map);
@@ -48,6 +49,9 @@ int libbpf_num_possible_cpus(void);
  * off. */
 void xs_bpf_log_begin(char *buffer, size_t bytes);
 void xs_bpf_log_end(void);
+
+/* Flag of a program that is loaded for one device, and may ask it for metadata: BPF_F_XDP_DEV_BOUND_ONLY, 6.3. */
+#define XS_BPF_XDP_DEV_BOUND_ONLY 64
 
 /* Opens an ELF object from memory, which is not needed after the call. */
 int xs_bpf_open(const char *name, const void *elf, size_t bytes, struct bpf_object **out);

@@ -32,6 +32,8 @@ struct xs_xsk_options {
 
 /* `step` is written in any case. */
 int xs_xsk_open(const struct xs_xsk_options *options, uint32_t *step, struct xs_xsk **out);
+/* Before it is attached: what its program puts before each frame beside struct xs_xdp_metadata, XS_XDP_OPTION_*. */
+void xs_xsk_set_hints(struct xs_xsk *xsk, uint32_t options);
 /* Unmaps the rings, then closes the descriptor; idempotent. Detaching from a worker does it too. */
 void xs_xsk_close(struct xs_xsk *xsk);
 /* Closes and frees. It must not be attached to a worker. */

@@ -56,6 +56,9 @@ int xs_fake_inject_many(struct xs_xsk *xsk, const uint8_t *bytes, const uint32_t
 /* What arrives from now on was lifted by this claim; 0 = by a socket's, or any that nobody reads whole. */
 void xs_fake_set_claim(struct xs_xsk *xsk, uint32_t claim_id);
 
+/* What the device says of frames that arrive from now on. Whether it is read is said by xs_xsk_set_hints(). */
+void xs_fake_set_hints(struct xs_xsk *xsk, const struct xs_xdp_hints *hints);
+
 /* What the kernel does without being asked: sends if it needs no kick, reports completions that are due. */
 void xs_fake_service(struct xs_xsk *xsk);
 

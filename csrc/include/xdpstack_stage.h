@@ -98,7 +98,7 @@ struct xs_pkt {
     uint8_t device;       /* stack's device index: where it came from; on transmit, where it goes */
     uint8_t queue;        /* RX queue; on transmit the TX queue */
     uint32_t mark;        /* skb->mark */
-    uint32_t hash;        /* flow hash, 0 = not computed */
+    uint32_t hash;        /* flow hash, 0 = not computed; the device's, with XS_HINT_HASH */
     union {
         uint32_t nexthop;  /* id of the next hop, by routing */
         uint32_t truesize; /* QUEUED, LENT: what the queue was charged for the packet, bytes */
@@ -116,11 +116,24 @@ struct xs_pkt {
     uint32_t priority;    /* skb->priority */
 };
 
+/* hints of struct xs_meta: what of it is there */
+#define XS_HINT_HASH 0x2u
+#define XS_HINT_TIMESTAMP 0x4u
+#define XS_HINT_VLAN 0x8u /* the device had taken the tag off; napi has put it back */
+
 /* Cold descriptor: 64 bytes beside the hot one. */
 struct xs_meta {
-    uint64_t stamp_ns;   /* when received, CLOCK_REALTIME of the device clock; 0 = unknown */
-    uint8_t src[16];     /* receive, XS_PKT_SLOW: peer; transmit: source. IPv4 is mapped (::ffff:a.b.c.d) */
-    uint8_t dst[16];     /* transmit: destination. XS_PKT_SLOW: our address */
+    uint64_t stamp_ns; /* when received, CLOCK_REALTIME; 0 = unknown */
+    uint8_t src[16];   /* receive, XS_PKT_SLOW: peer; transmit: source. IPv4 is mapped (::ffff:a.b.c.d) */
+    union {
+        uint8_t dst[16]; /* transmit: destination. XS_PKT_SLOW: our address */
+        struct {         /* received by AF_XDP, on a stack that asked for it: what the device has said */
+            uint64_t device_ns; /* when received, by the device's own clock; with XS_HINT_TIMESTAMP */
+            uint32_t
+                hash_type;  /* enum xdp_rss_hash_type; with XS_HINT_HASH, and the hash is the descriptor's */
+            uint32_t hints; /* XS_HINT_* */
+        };
+    };
     uint16_t reason;     /* set to 0 by who sends; after a synchronous walk, why it was dropped */
     uint16_t vlan_tci;   /* host order */
     uint16_t vlan_proto; /* 0x8100 or 0x88a8, host order */

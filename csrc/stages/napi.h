@@ -31,6 +31,7 @@ struct xs_napi {
     const struct xs_tables *tables;
     uint32_t nports;    /* ports[0..nports) may have a queue */
     uint32_t next_port; /* round robin of polls */
+    bool hints;         /* the stack asked for what devices say of frames: csrc/stages/napi_hints.c */
     /* What napi.rx counts of the batch that was polled last, when all of it was read while it was polled */
     uint64_t polled[XS_NAPI_RX_COUNTERS];
     uint64_t
@@ -49,6 +50,8 @@ void xs_napi_detach(struct xs_napi *self, uint32_t port);
 
 /* Takes up to `budget` packets of one queue into the empty batch `b`. Returns how many descriptors were taken. */
 uint32_t xs_napi_poll(struct xs_napi *self, uint32_t port, uint32_t budget, struct xs_batch *b);
+/* What the devices have said of the packets of `b`, as they came from `x`, into their descriptors. */
+void xs_napi_hints(const struct xs_napi *self, const struct xs_xsk *x, struct xs_batch *b);
 /* Puts free frames on the fill ring, up to the target; wakes the kernel when it asks for it. */
 void xs_napi_refill(struct xs_napi *self, uint32_t port);
 /* Takes sent frames back from the completion ring. */

@@ -250,6 +250,7 @@ uint32_t xs_napi_poll(struct xs_napi *self, uint32_t port, uint32_t budget, stru
     } else if (take_all(self, x, &fresh, xs_mac_number(device->mac), n, b, &t)) {
         b->facts = XS_ALL_PARSED;
     }
+    if (unlikely(self->hints)) xs_napi_hints(self, x, b);
     self->polled[XS_NAPI_RX_BYTES] = t.bytes;
     xs_ring_release(&x->rx, n);
     x->rx_bad_descs += t.bad;

@@ -12,15 +12,19 @@ static struct batch *new_batch(struct socket_view *v, uint32_t n) {
     struct batch *b = PyObject_New(struct batch, views_batch_type);
     if (!b) return NULL;
     /* one block, widest first, so that every column is aligned */
-    uint8_t *block = malloc((size_t)n * (8 + 16 + 16 + 4 * 4 + 2 + 1 + 1) + 1);
+    uint8_t *block = malloc((size_t)n * (2 * 8 + 16 + 16 + 7 * 4 + 2 + 1 + 1) + 1);
     b->stamp = (uint64_t *)block;
-    b->source = block + 8 * (size_t)n;
+    b->device_stamp = b->stamp + n;
+    b->source = block + 2 * 8 * (size_t)n;
     b->destination = b->source + 16 * (size_t)n;
     b->frame = (uint32_t *)(b->destination + 16 * (size_t)n);
     b->views = b->frame + n;
     b->length = b->views + n;
     b->scope = b->length + n;
-    b->port = (uint16_t *)(b->scope + n);
+    b->hash = b->scope + n;
+    b->hash_type = b->hash + n;
+    b->vlan = (int32_t *)(b->hash_type + n);
+    b->port = (uint16_t *)(b->vlan + n);
     b->slow = (uint8_t *)(b->port + n);
     b->device = b->slow + n;
     b->n = b->nviews = 0;
@@ -37,6 +41,15 @@ static struct batch *new_batch(struct socket_view *v, uint32_t n) {
     return NULL;
 }
 
+/* What the device has said of a frame; one that came through a shadow socket has been by none of ours. */
+static void describe_hints(struct batch *b, uint32_t i, const struct xs_pkt *p, const struct xs_meta *m) {
+    uint32_t hints = b->stack->hints && !(p->flags & XS_PKT_SLOW) ? m->hints : 0;
+    b->device_stamp[i] = hints & XS_HINT_TIMESTAMP ? m->device_ns : 0;
+    b->hash[i] = hints & XS_HINT_HASH ? p->hash : 0;
+    b->hash_type[i] = hints & XS_HINT_HASH ? m->hash_type : 0;
+    b->vlan[i] = p->flags & XS_PKT_VLAN ? m->vlan_tci : -1;
+}
+
 void views_describe(struct batch *b) {
     const struct xs_mem *mem = &b->stack->mem;
     if (b->described) return;
@@ -48,6 +61,7 @@ void views_describe(struct batch *b) {
         b->slow[i] = (p->flags & XS_PKT_SLOW) != 0;
         b->stamp[i] = b->stamped ? mem->meta[frame].stamp_ns : 0;
         b->device[i] = p->device;
+        describe_hints(b, i, p, &mem->meta[frame]);
         if (b->family) {
             views_peer_of(mem, frame, b->source + 16 * i, &b->port[i], &b->scope[i]);
             views_our_address(mem, frame, b->destination + 16 * i);
@@ -235,6 +249,10 @@ COLUMN(port, "H", 2, 1)
 COLUMN(scope, "I", 4, 1)
 COLUMN(length, "I", 4, 1)
 COLUMN(stamp, "Q", 8, 1)
+COLUMN(device_stamp, "Q", 8, 1)
+COLUMN(hash, "I", 4, 1)
+COLUMN(hash_type, "I", 4, 1)
+COLUMN(vlan, "i", 4, 1)
 COLUMN(slow, "?", 1, 1)
 COLUMN(device, "B", 1, 1)
 
@@ -246,11 +264,20 @@ static PyMethodDef methods[] = {
 };
 
 static PyGetSetDef properties[] = {
-    {"sources", column_source, NULL, NULL, NULL},    {"destinations", column_destination, NULL, NULL, NULL},
-    {"source_ports", column_port, NULL, NULL, NULL}, {"source_scopes", column_scope, NULL, NULL, NULL},
-    {"lengths", column_length, NULL, NULL, NULL},    {"stamps_ns", column_stamp, NULL, NULL, NULL},
-    {"slow", column_slow, NULL, NULL, NULL},         {"devices", column_device, NULL, NULL, NULL},
-    {"released", batch_released, NULL, NULL, NULL},  {0},
+    {"sources", column_source, NULL, NULL, NULL},
+    {"destinations", column_destination, NULL, NULL, NULL},
+    {"source_ports", column_port, NULL, NULL, NULL},
+    {"source_scopes", column_scope, NULL, NULL, NULL},
+    {"lengths", column_length, NULL, NULL, NULL},
+    {"stamps_ns", column_stamp, NULL, NULL, NULL},
+    {"slow", column_slow, NULL, NULL, NULL},
+    {"devices", column_device, NULL, NULL, NULL},
+    {"device_stamps_ns", column_device_stamp, NULL, NULL, NULL},
+    {"hashes", column_hash, NULL, NULL, NULL},
+    {"hash_types", column_hash_type, NULL, NULL, NULL},
+    {"vlan_tcis", column_vlan, NULL, NULL, NULL},
+    {"released", batch_released, NULL, NULL, NULL},
+    {0},
 };
 
 static PyType_Slot slots[] = {

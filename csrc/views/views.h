@@ -60,6 +60,9 @@ struct batch {
     uint32_t *frame; /* XS_NO_FRAME once it has gone home */
     uint32_t *views; /* live Payloads of each; counted from the first on */
     uint64_t *stamp;
+    uint64_t *device_stamp; /* by the device's own clock; this and the next two of a stack that asked */
+    uint32_t *hash, *hash_type;
+    int32_t *vlan;   /* TCI of the outermost tag, or -1 */
     uint8_t *source; /* [n][16] */
     uint8_t *destination;
     uint32_t *length, *scope;

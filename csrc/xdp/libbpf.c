@@ -16,6 +16,9 @@
 _Static_assert(XS_BPF_XDP_GENERIC == XDP_FLAGS_SKB_MODE, "flags are passed on");
 _Static_assert(XS_BPF_XDP_NATIVE == XDP_FLAGS_DRV_MODE, "flags are passed on");
 _Static_assert(XS_BPF_XDP_OFFLOADED == XDP_FLAGS_HW_MODE, "flags are passed on");
+#ifdef BPF_F_XDP_DEV_BOUND_ONLY
+_Static_assert(XS_BPF_XDP_DEV_BOUND_ONLY == BPF_F_XDP_DEV_BOUND_ONLY, "flags are passed on");
+#endif
 _Static_assert(XS_BPF_LINK_XDP == BPF_LINK_TYPE_XDP, "types are passed on");
 
 /* libbpf has one printer for the whole process. Ours takes the lines of threads that collect and leaves all

@@ -182,6 +182,8 @@ int xs_xsk_open(const struct xs_xsk_options *o, uint32_t *step, struct xs_xsk **
     return 0;
 }
 
+void xs_xsk_set_hints(struct xs_xsk *x, uint32_t options) { x->hints = (uint8_t)options; }
+
 void xs_xsk_close(struct xs_xsk *x) { x->ops->close(x); }
 
 void xs_xsk_free(struct xs_xsk *x) {

@@ -40,6 +40,7 @@ struct xs_xsk {
     uint8_t multi;     /* bound with XDP_USE_SG: packets of several frames come, and may be sent */
     uint8_t dead;      /* the device is gone or the queue was taken away: not polled any more */
     uint8_t error;     /* errno of the last fault, 0 = none. ENETDOWN without `dead` may pass */
+    uint8_t hints; /* XS_XDP_OPTION_*: what its program puts before frames, struct xs_xdp_hints; 0 = none */
     uint32_t headroom; /* bytes the kernel leaves before a received frame, ours included */
     uint32_t
         fill_target; /* frames that the fill and RX ring should have between them; 0 = as many as fill has slots */

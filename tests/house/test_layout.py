@@ -38,7 +38,9 @@ def test_bpf_programs_are_dual_licensed() -> None:
     line = "SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0)"
     assert programs
     assert [path for path in programs if path.suffix == ".c" and line not in text(path).splitlines()[0]] == []
-    assert [path for path in files("bpf/*.bpf.c") if 'SEC("license") = "GPL"' not in text(path)] == []
+    once_more = re.compile(r'^#include "\w+\.bpf\.c"$', re.MULTILINE)  # another program's text, licence included
+    whole = [path for path in files("bpf/*.bpf.c") if not once_more.search(text(path))]
+    assert [path for path in whole if 'SEC("license") = "GPL"' not in text(path)] == []
 
 
 def test_stages_have_one_stem_everywhere() -> None:

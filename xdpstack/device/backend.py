@@ -20,9 +20,10 @@ from xdpstack.netlink import Neighbour, Snapshot
 class Device:
     """One device as it was granted. `index` is the stack's own number, `ifindex` the kernel's.
 
-    `mode` is "native", "generic", "offloaded" or "memory"; `asked` is what the user asked for. `why` says, per thing that
-    was asked for and not granted, the reason. `tuned` has each setting of the NIC that was asked for (docs/tuning.md):
-    `asked`, `granted`, and what it was `before`, which it will be again.
+    `metadata`: what it says of the frames that it receives, beyond their bytes. `mode` is "native", "generic",
+    "offloaded" or "memory"; `asked` is what the user asked for. `why` says, per thing that was asked for and not
+    granted, the reason. `tuned` has each setting of the NIC that was asked for (docs/tuning.md): `asked`, `granted`, and
+    what it was `before`, which it will be again.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Device:
     driver: str = ""
     rx_ring: int = 0
     tx_ring: int = 0
+    metadata: tuple[str, ...] = ()
     why: dict[str, str] = field(default_factory=dict)
     tuned: dict[str, dict[str, Any]] = field(default_factory=dict)
 

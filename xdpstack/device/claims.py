@@ -1,8 +1,8 @@
 """What a user may claim: plain values, checked when they are made.
 
 Nothing is lifted out of the kernel until it is claimed. A claim says which frames; equal claims say the same. `vlan` None
-means untagged frames: tagged ones are lifted only by a claim that names their VLAN, and frames with a service tag or several
-tags by none.
+means untagged frames, and those whose tag has a priority alone (VLAN 0): tagged ones are lifted only by a claim that names
+their VLAN, and frames with a service tag or several tags by none.
 
 Socket claims are narrow: one UDP port, on the device's own MAC. The others are wide, and leave three things to the kernel
 unless they name them (`include`): ARP, neighbour discovery and the host's SSH, because a machine without them is off the
@@ -227,7 +227,11 @@ def _unscoped(address: IPAddress | str) -> IPAddress:
 
 def _check_vlan(vlan: int | None) -> None:
     if vlan is not None:
-        _within("VLAN", vlan, 0, 4094)
+        if vlan == 0:
+            raise ConfigurationError(
+                "VLAN 0 is none: its frames have a priority alone, and count as untagged", fix="Leave vlan out."
+            )
+        _within("VLAN", vlan, 1, 4094)
 
 
 def _within(what: str, value: int, low: int, high: int) -> None:

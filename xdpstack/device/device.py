@@ -17,7 +17,7 @@ import os
 import socket
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from xdpstack.device import privileges
@@ -55,6 +55,8 @@ class KernelBackend:
         self.devices: tuple[Device, ...] = ()
         self._events: list[DeviceEvent] = []
         self._claims: list[Claim] = []
+        self._vlans: set[int | None] = {None}  # that some claim has named
+        self._snapshot: Snapshot | None = None
         self._lock = threading.RLock()
         self._closed = False
 
@@ -98,6 +100,7 @@ class KernelBackend:
         Returns its id by interface, 0 where there is no program.
         """
         with self._lock:
+            self._meet_vlan(claim.vlan)
             done: list[Interface] = []
             ids: list[int] = []
             try:
@@ -133,6 +136,19 @@ class KernelBackend:
                 if interface.program is not None:
                     interface.program.claims.clear()
 
+    def _meet_vlan(self, vlan: int | None) -> None:
+        """The host's addresses are its own in every VLAN: the programs have them for each that is claimed."""
+        if vlan in self._vlans:
+            return
+        self._vlans.add(vlan)
+        self._set_addresses()
+
+    def _set_addresses(self) -> None:
+        for interface in self.interfaces:
+            if interface.program is not None and self._snapshot is not None:
+                local = local_addresses(self._snapshot, interface.link.index, self._vlans)
+                interface.program.claims.set_local(local)
+
     # ---- following Linux ----
 
     def set_local(self, snapshot: Snapshot) -> None:
@@ -142,8 +158,8 @@ class KernelBackend:
                 return
             for interface in self.interfaces:
                 self._follow(interface, snapshot.links.get(interface.link.index))
-                if interface.program is not None:
-                    interface.program.claims.set_local(local_addresses(snapshot, interface.link.index))
+            self._snapshot = snapshot
+            self._set_addresses()
 
     def _follow(self, interface: Interface, link: Link | None) -> None:
         if interface.gone:
@@ -253,10 +269,11 @@ def find_link(snapshot: Snapshot, name: str) -> Link:
     return link
 
 
-def local_addresses(snapshot: Snapshot, ifindex: int) -> list[LocalAddress]:
+def local_addresses(snapshot: Snapshot, ifindex: int, vlans: Collection[int | None] = (None,)) -> list[LocalAddress]:
     """The addresses that the host takes as its own on a device, as its local table and its group memberships have them.
 
-    Prefixes of more than one address (127.0.0.0/8; `ip route add local`) are left out: those are claimed by prefix.
+    Each of them in each of these VLANs (None: untagged). Prefixes of more than one address (127.0.0.0/8; `ip route add
+    local`) are left out: those are claimed by prefix.
     """
     found = []
     for route in snapshot.routes:
@@ -264,9 +281,9 @@ def local_addresses(snapshot: Snapshot, ifindex: int) -> list[LocalAddress]:
             continue
         address = route.destination.address
         if route.destination.length == 8 * len(address):
-            found.append(LocalAddress(text(address), group=route.type == RTN_BROADCAST))
-    found += [LocalAddress(text(group), group=True) for index, group in snapshot.groups if index == ifindex]
-    return found
+            found.append((text(address), route.type == RTN_BROADCAST))
+    found += [(text(group), True) for index, group in snapshot.groups if index == ifindex]
+    return [LocalAddress(address, group, vlan) for vlan in vlans for address, group in found]
 
 
 def _after_fork() -> None:

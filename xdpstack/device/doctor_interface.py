@@ -13,7 +13,7 @@ from xdpstack.device.drivers import GENERIC_ONLY, RESETS, native_lacks, zero_cop
 from xdpstack.device.finding import Finding, error, note, ok, warning
 from xdpstack.device.holders import Holders, bound_inodes, holders
 from xdpstack.device.interface import active_queues, kernel_version
-from xdpstack.device.netdev import XdpFeature
+from xdpstack.device.netdev import RxMetadata, XdpFeature
 from xdpstack.device.plan import PARAVIRTUAL, SG_KERNEL, largest_mtu, zero_copy_obstacle
 from xdpstack.device.session import sessions_through
 from xdpstack.netlink import Link, Snapshot
@@ -212,13 +212,22 @@ def offload_findings(link: Link, mode: str) -> Iterator[Finding]:
             "Switch it off before.",
             f"ethtool -K {name} " + " ".join(f"{each} off" for each in merging),
         )
+    features = netdev.features(link.index)
+    gives = features.rx_metadata if features is not None and mode != "generic" else None
+    if gives:
+        yield note(
+            "metadata",
+            f"the device gives {', '.join(str(each.name).lower() for each in gives)}",
+            'open(..., metadata=("hash", ...)) asks for it.',
+        )
     if is_on("rx-vlan-hw-parse"):
         clean = False
         yield warning(
             "offloads",
             "VLAN tags are stripped on receive",
             "A tagged frame then looks like an untagged one to XDP, and is lifted by claims on untagged frames.",
-            "If there are tagged frames: switch it off. On veth the peer has to send the tag in the frame.",
+            ("Ask for it: metadata=('vlan',). Or: " if gives and RxMetadata.VLAN_TAG in gives else "")
+            + "If there are tagged frames: switch it off. On veth the peer has to send the tag in the frame.",
             f"ethtool -K {name} rx-vlan-hw-parse off" if kind != "veth" else "ethtool -K PEER tx-vlan-hw-insert off",
         )
     if kind in PARAVIRTUAL:

@@ -22,6 +22,7 @@ from typing import Any
 from xdpstack.device import ethtool, netdev
 from xdpstack.device.backend import Device
 from xdpstack.device.drivers import ADDS_QUEUES, native_lacks, zero_copy_lacks
+from xdpstack.device.hints import open_attached
 from xdpstack.device.holders import holders
 from xdpstack.device.netdev import XdpFeature
 from xdpstack.device.plan import PARAVIRTUAL, Plan, choose_queues, next_power_of_two, plan
@@ -30,7 +31,7 @@ from xdpstack.device.tuning.asked import Tuning
 from xdpstack.device.tuning.tuner import Tuner
 from xdpstack.device.umem import Umem
 from xdpstack.device.watchdog import Watchdog
-from xdpstack.device.xdp import Granted, Mode, XdpProgram
+from xdpstack.device.xdp import OPTIONS, Granted, Hint, Mode, XdpProgram
 from xdpstack.device.xsk import COUNTERS, XDP_COPY, BindFailed, Rings, Xsk, errno_name, explain
 from xdpstack.errors import ConfigurationError, ModeRefused, QueueTaken
 from xdpstack.native import check, lib
@@ -48,7 +49,7 @@ class Options:
 
     `queues`: "all" that are active, or their numbers. `zero_copy`: True demands it, False refuses it, None takes what there
     is. `rx_ring`, `tx_ring`: slots, powers of two. `transmit_only`: no program, nothing is received. `tune`: what to change
-    of the device while it is open.
+    of the device while it is open. `metadata`: what the device is to say of the frames that it receives.
     """
 
     netns: str | None = None
@@ -59,6 +60,7 @@ class Options:
     tx_ring: int = 2048
     transmit_only: bool = False
     tune: Tuning = field(default_factory=Tuning)
+    metadata: tuple[Hint, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("rx_ring", "tx_ring"):
@@ -91,6 +93,7 @@ class Interface:
         self._no_native = ""
         self._granted: Granted | None = None
         self._rings = Rings()
+        self._no_hints = ""  # why not all were granted
         self._watched = False
         self._past: dict[str, int] = {}
         self._tuner = Tuner(link.name, link.index, options.tune)
@@ -120,9 +123,9 @@ class Interface:
             undo.callback(self.close)
             self._tuner.before_attach()
             if not self._options.transmit_only:
-                mode = self._choose_mode()
-                self.program = XdpProgram.open(self.name, self.link.rx_queues, mode=mode, metadata=True)
-                self._granted = self.program.attach()
+                mode, features = self._choose_mode(), netdev.features(self.link.index)
+                attached = open_attached(self.name, self.link.rx_queues, mode, self._options.metadata, features)
+                self.program, self._granted, self._no_hints = attached.program, attached.granted, attached.why
             self._await_carrier()
             active = active_queues(self.name, self.link.index)  # attaching may have changed them
             self._tuner.after_attach(self._granted.mode if self._granted else "transmit only", len(active))
@@ -203,6 +206,7 @@ class Interface:
                 self._granted_zero_copy |= xsk.zero_copy
                 self.sockets.append(xsk)
                 if self.program is not None:
+                    lib.xs_xsk_set_hints(xsk.pointer, sum(OPTIONS[hint] for hint in self.program.hints))
                     self.program.set_socket(queue, xsk.fileno())
                 worker = self._core.workers[number % len(self._core.workers)]
                 check(lib.xs_worker_attach(worker, xsk.pointer, self.index), f"attach queue {queue} of {self.name}")
@@ -315,6 +319,8 @@ class Interface:
         refused = [self._no_native] if self._no_native else []
         if refused := [*refused, *(self._granted.refused if self._granted else ())]:
             why["mode"] = "; ".join(refused)
+        if self._no_hints:
+            why["metadata"] = self._no_hints
         zero_copy = bool(self.sockets) and all(xsk.zero_copy for xsk in self.sockets)
         if self._options.zero_copy is None and not zero_copy:
             lacks = zero_copy_lacks(self.name)
@@ -335,6 +341,7 @@ class Interface:
             driver=kind,
             rx_ring=self._rings.rx,
             tx_ring=self._rings.tx,
+            metadata=self.program.hints if self.program else (),
             why=why,
             tuned=dict(self._tuner.tuned),
         )

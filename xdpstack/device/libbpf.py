@@ -46,14 +46,19 @@ class BpfObject:
         pointer = next(pointer for each, pointer in self._data.items() if each.endswith(".rodata"))
         check(lib.bpf_map__set_initial_value(pointer, data, len(data)), f"{self.name}: .rodata")
 
-    def load(self, *programs: str, offload_ifindex: int = 0) -> None:
-        """Load these programs, and all maps. Raises PrivilegeError, OutOfMemory, VerifierError, or OSError."""
+    def load(self, *programs: str, offload_ifindex: int = 0, bound_ifindex: int = 0) -> None:
+        """Load these programs, and all maps: into the NIC (`offload_ifindex`), or for one device (`bound_ifindex`).
+
+        Raises PrivilegeError, OutOfMemory, VerifierError, or OSError.
+        """
         logs = {each: ffi.new("char[]", LOG_BYTES) for each in programs}
         for each, pointer in self._programs.items():
             check(lib.bpf_program__set_autoload(pointer, each in logs), each)
             if each in logs:
                 check(lib.bpf_program__set_log_buf(pointer, logs[each], LOG_BYTES), each)
-                lib.bpf_program__set_ifindex(pointer, offload_ifindex)
+                lib.bpf_program__set_ifindex(pointer, offload_ifindex or bound_ifindex)
+                if bound_ifindex:
+                    check(lib.bpf_program__set_flags(pointer, lib.XS_BPF_XDP_DEV_BOUND_ONLY), each)
         if offload_ifindex:
             for table in self.maps.values():
                 check(lib.bpf_map__set_ifindex(table.pointer, offload_ifindex), table.name)

@@ -183,6 +183,31 @@ class MemoryBackend:
         lib.xs_fake_set_claim(chosen.pointer, self.claims[claim] if claim is not None else 0)
         return chosen.inject(frames, partial)
 
+    def say(
+        self,
+        name: str,
+        *,
+        hash: tuple[int, int] | None = None,  # noqa: A002  # the kernel's word
+        timestamp_ns: int = 0,
+        vlan: tuple[int, int] | None = None,
+    ) -> None:
+        """What a device says of the frames that arrive from now on.
+
+        Flow hash and its type, time stamp, and the tag that it has taken off as (ethertype, TCI); for a stack that asks.
+        """
+        said = {
+            "valid": (lib.XS_XDP_OPTION_HASH if hash else 0)
+            | (lib.XS_XDP_OPTION_TIMESTAMP if timestamp_ns else 0)
+            | (lib.XS_XDP_OPTION_VLAN if vlan else 0),
+            "hash": hash[0] if hash else 0,
+            "hash_type": hash[1] if hash else 0,
+            "timestamp_ns": timestamp_ns,
+            "vlan_proto": vlan[0] if vlan else 0,
+            "vlan_tci": vlan[1] if vlan else 0,
+        }
+        for queue in self._queues(name):
+            queue.say(lib.XS_XDP_OPTION_HINTS, **said)
+
     def sent(self, name: str) -> list[bytes]:
         """Takes the frames that were sent on a device since the last call, in order, queue by queue."""
         return [frame for queue in self._queues(name) for frame in queue.sent()]

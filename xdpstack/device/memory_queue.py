@@ -109,6 +109,11 @@ class MemoryQueue:
             at += 4 + length
         return frames
 
+    def say(self, options: int, **hints: int) -> None:
+        """What the device says of frames from now on: fields of struct xs_xdp_hints. `options` of it are read."""
+        lib.xs_fake_set_hints(self.pointer, ffi.new("struct xs_xdp_hints *", hints))
+        lib.xs_xsk_set_hints(self.pointer, options)
+
     def service(self) -> None:
         """Let the kernel do what it does without being asked: report completions that are due, send if it needs no kick."""
         lib.xs_fake_service(self.pointer)

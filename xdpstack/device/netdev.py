@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 from dataclasses import dataclass
+from typing import TypeVar
 
 from xdpstack.netlink import decode
 from xdpstack.netlink.channel import message
@@ -21,10 +22,14 @@ GENERIC = struct.Struct("=BBH")  # cmd, version, reserved
 GENL_ID_CTRL, CTRL_CMD_GETFAMILY, CTRL_ATTR_FAMILY_ID, CTRL_ATTR_FAMILY_NAME = 16, 3, 1, 2
 NETDEV_CMD_DEV_GET, NETDEV_CMD_QUEUE_GET, NETDEV_CMD_NAPI_GET = 1, 10, 11
 NETDEV_A_DEV_IFINDEX, NETDEV_A_DEV_XDP_FEATURES, NETDEV_A_DEV_XDP_ZC_MAX_SEGS = 1, 3, 4
+NETDEV_A_DEV_XDP_RX_METADATA_FEATURES, NETDEV_A_DEV_XSK_FEATURES = 5, 6
 NETDEV_A_QUEUE_ID, NETDEV_A_QUEUE_IFINDEX, NETDEV_A_QUEUE_TYPE, NETDEV_A_QUEUE_XSK = 1, 2, 3, 7
 NETDEV_A_QUEUE_NAPI_ID, NETDEV_A_NAPI_IFINDEX, NETDEV_A_NAPI_ID, NETDEV_A_NAPI_IRQ = 4, 1, 2, 3
 NETDEV_QUEUE_TYPE_RX = 0
 TIMEOUT_SECONDS = 5.0
+
+
+F = TypeVar("F", bound=enum.Flag)
 
 
 class XdpFeature(enum.Flag):
@@ -39,12 +44,34 @@ class XdpFeature(enum.Flag):
     NDO_XMIT_SG = 64
 
 
+class RxMetadata(enum.Flag):
+    """enum netdev_xdp_rx_metadata: what an XDP program may ask a device of a frame (from Linux 6.7 on)."""
+
+    TIMESTAMP = 1
+    HASH = 2
+    VLAN_TAG = 4
+
+
+class XskFeature(enum.Flag):
+    """enum netdev_xsk_flags: what a driver does, in zero-copy mode, with a frame to send (from Linux 6.8 on)."""
+
+    TX_TIMESTAMP = 1
+    TX_CHECKSUM = 2
+    TX_LAUNCH_TIME_FIFO = 4
+
+
 @dataclass(frozen=True, slots=True)
 class NetdevFeatures:
-    """`xdp` as the driver declares it now; `zc_max_segs` frames of one packet in zero-copy mode (0: not said)."""
+    """What the driver declares now.
+
+    `xdp`; `zc_max_segs` frames of one packet in zero-copy mode (0: not said); `rx_metadata` and `xsk`, None from a kernel
+    that does not say.
+    """
 
     xdp: XdpFeature
     zc_max_segs: int
+    rx_metadata: RxMetadata | None = None
+    xsk: XskFeature | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +107,18 @@ def features(ifindex: int) -> NetdevFeatures | None:
         [answer] = _netdev(NETDEV_CMD_DEV_GET, 0, _u32(NETDEV_A_DEV_IFINDEX, ifindex))
     except (OSError, ValueError):
         return None
-    known = XdpFeature(decode.u32(answer.get(NETDEV_A_DEV_XDP_FEATURES)) & sum(each.value for each in XdpFeature))
-    return NetdevFeatures(known, decode.u32(answer.get(NETDEV_A_DEV_XDP_ZC_MAX_SEGS)))
+    metadata, xsk = answer.get(NETDEV_A_DEV_XDP_RX_METADATA_FEATURES), answer.get(NETDEV_A_DEV_XSK_FEATURES)
+    return NetdevFeatures(
+        _flags(XdpFeature, answer.get(NETDEV_A_DEV_XDP_FEATURES)),
+        decode.u32(answer.get(NETDEV_A_DEV_XDP_ZC_MAX_SEGS)),
+        None if metadata is None else _flags(RxMetadata, metadata),
+        None if xsk is None else _flags(XskFeature, xsk),
+    )
+
+
+def _flags(kind: type[F], attribute: bytes | None) -> F:
+    """A u64 of flags, of which only those that are known by name are kept."""
+    return kind(decode.u32(attribute) & sum(each.value for each in kind))
 
 
 def rx_queues(ifindex: int) -> list[RxQueue] | None:

@@ -272,7 +272,8 @@ def _view(frame: bytes, rules: Rules) -> View | Cause:
         ethertype, at, vlan = _be16(frame, 16), 18, _be16(frame, 14) & 0xFFF
         if ethertype in (0x8100, 0x88A8):
             return Cause.PASS_QINQ
-        if all(claim.vlan is None for claim in rules.claims):
+        vlan = vlan or None  # a priority alone: as if untagged
+        if vlan and all(claim.vlan is None for claim in rules.claims):
             return Cause.PASS_VLAN
     view = View(own, group, vlan, ethertype)
     parse: Callable[[View, bytes], None] | None = {0x0800: _ipv4, 0x86DD: _ipv6}.get(ethertype)

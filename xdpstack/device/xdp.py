@@ -47,6 +47,14 @@ from xdpstack.native import check, ffi, lib
 
 Mode = Literal["auto", "native", "generic", "offloaded"]
 
+#: What a device can be asked of each frame: its flow hash, when it came, the VLAN tag that it has taken off.
+Hint = Literal["hash", "timestamp", "vlan"]
+OPTIONS: Mapping[Hint, int] = {
+    "hash": lib.XS_XDP_OPTION_HASH,
+    "timestamp": lib.XS_XDP_OPTION_TIMESTAMP,
+    "vlan": lib.XS_XDP_OPTION_VLAN,
+}
+
 _FLAGS = {"native": lib.XS_BPF_XDP_NATIVE, "generic": lib.XS_BPF_XDP_GENERIC, "offloaded": lib.XS_BPF_XDP_OFFLOADED}
 _FRAGS, _PLAIN = "xs_xdp_frags", "xs_xdp_plain"
 _SIOCGIFHWADDR = 0x8927
@@ -111,6 +119,7 @@ class XdpProgram:
     metadata: bool
     claims: Claims
     deadman: Deadman
+    hints: tuple[Hint, ...]
     _object: BpfObject
     _twins: tuple[str, ...]
     _refused: list[str] = field(default_factory=list)
@@ -128,14 +137,17 @@ class XdpProgram:
         mode: Mode = "auto",
         frags: bool | None = None,
         metadata: bool = False,
+        hints: Collection[Hint] = (),
         sizes: TableSizes | None = None,
         ssh: Collection[Endpoint] | None = None,
     ) -> XdpProgram:
         """Load the program for an interface of the calling thread's network namespace; `attach` then attaches it.
 
-        `queues`: how many receive queues it has. `mode`: "auto" takes native, and generic where native is refused. `frags`:
-        whether frames of several buffers (jumbo) are seen; None: if kernel and driver can. `metadata`: put a struct
-        xs_xdp_metadata before each lifted frame. `ssh`: ports that wide claims leave alone; None: `ssh_endpoints()`.
+        `queues`: how many receive queues it has. `mode`: "auto" takes native, and generic where native is refused.
+        `frags`: whether frames of several buffers (jumbo) are seen; None: if kernel and driver can. `metadata`: put a
+        struct xs_xdp_metadata before each lifted frame; `hints`: and, before that, a struct xs_xdp_hints with what the
+        device says. A program that asks for hints is bound to its device, which it only goes with in native mode.
+        `ssh`: ports that wide claims leave alone; None: `ssh_endpoints()`.
 
         Raises NoSuchInterface, PrivilegeError, VerifierError, ModeRefused ("offloaded": no NIC of the machine can),
         ConfigurationError.
@@ -144,30 +156,32 @@ class XdpProgram:
             raise ConfigurationError(f"mode is {mode!r}; it can be auto, {', '.join(_FLAGS)}")
         ifindex = interface_index(interface)
         offload = ifindex if mode == "offloaded" else 0
+        options = sum(OPTIONS[hint] for hint in set(hints)) | (lib.XS_XDP_OPTION_METADATA if metadata or hints else 0)
         choices = [(_FRAGS,)] if frags else [(_PLAIN,)] if frags is False or offload else [(_FRAGS, _PLAIN), (_PLAIN,)]
         refused: list[str] = []
         for twins in choices:
             with ExitStack() as undo:
-                program = undo.enter_context(BpfObject("xdpstack", _elf()))
-                program.set_read_only(struct.pack("=I", lib.XS_XDP_OPTION_METADATA if metadata else 0))
+                program = undo.enter_context(BpfObject("xdpstack", _elf(bound=bool(hints))))
+                program.set_read_only(struct.pack("=I", options))
                 program.maps["xs_xsks"].set_max_entries(queues)
                 for table in fields(TableSizes):
                     program.maps[f"xs_{table.name}"].set_max_entries(getattr(sizes or TableSizes(), table.name))
                 try:
-                    program.load(*twins, offload_ifindex=offload)
+                    program.load(*twins, offload_ifindex=offload, bound_ifindex=ifindex if hints else 0)
                 except OSError as error:
                     if offload:
                         raise _not_offloaded(interface, error) from None
                     if error.errno != errno.EINVAL or twins is choices[-1]:
                         raise
-                    refused.append("frames of several buffers: this kernel has no xdp.frags programs (5.18)")
+                    least = "none that is bound to a device before 6.14" if hints else "5.18"
+                    refused.append(f"frames of several buffers: this kernel has no xdp.frags programs ({least})")
                     continue
                 deadman = Deadman(program.maps["xs_deadman"].fd)
                 undo.callback(deadman.close)
                 kept = ssh_endpoints() if ssh is None else ssh
                 claims = Claims(_MapWriter(program.maps), hardware_address(interface), kept)
                 undo.pop_all()
-                return cls(interface, mode, metadata, claims, deadman, program, twins, refused)
+                return cls(interface, mode, metadata, claims, deadman, tuple(hints), program, twins, refused)
         raise AssertionError("the last choice returns or raises")
 
     def attach(self) -> Granted:
@@ -229,8 +243,9 @@ class XdpProgram:
     def test_run(self, frame: bytes, *, queue: int = 0, repeat: int = 1) -> TestRun:
         """Run the program on a frame of at least 14 bytes. It is counted, and goes nowhere.
 
-        It comes in on queue 0 of the namespace's loopback; with `queue`, on that one of the interface, which must be up and
-        have the program attached in native mode.
+        A program bound to its device cannot be run so: OSError(EINVAL). It comes in on queue 0 of the namespace's
+        loopback; with `queue`, on that one of the interface, which must be up and have the program attached in native
+        mode.
         """
         self._check_open()
         out = ffi.new("char[]", len(frame) + ffi.sizeof("struct xs_xdp_metadata"))
@@ -341,8 +356,9 @@ def hardware_address(interface: str) -> bytes:
     return answer[18:24]
 
 
-def _elf() -> bytes:
-    return importlib.resources.files("xdpstack.device").joinpath("bpf/xdpstack.bpf.o").read_bytes()
+def _elf(bound: bool) -> bytes:
+    name = "xdpstack_bound.bpf.o" if bound else "xdpstack.bpf.o"
+    return importlib.resources.files("xdpstack.device").joinpath("bpf", name).read_bytes()
 
 
 def _not_offloaded(interface: str, error: OSError) -> ModeRefused:

@@ -38,6 +38,10 @@ class Batch:
     source_scopes: memoryview
     lengths: memoryview
     stamps_ns: memoryview
+    device_stamps_ns: memoryview
+    hashes: memoryview
+    hash_types: memoryview
+    vlan_tcis: memoryview
     slow: memoryview
     devices: memoryview
     released: bool

@@ -39,8 +39,9 @@ class Ledger:
 class Core:
     """Owns the C stack. The memory is unmapped with the last view on it, which may outlive `close()`.
 
-    `pointer` is the struct xs_stack, `workers` its workers, `umem` a writable memoryview on all frames. Raises
-    OutOfMemory, or ConfigurationError for sizes that cannot be.
+    `hints`: what devices say of frames is wanted (xs_meta.hints). `pointer` is the struct xs_stack, `workers` its
+    workers, `umem` a writable memoryview on all frames. Raises OutOfMemory, or ConfigurationError for sizes that cannot
+    be.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Core:
         frame_bytes: int = 2048,
         huge_pages: bool = False,
         manual_clock: bool = False,
+        hints: bool = False,
     ) -> None:
         options = ffi.new(
             "struct xs_stack_options *",
@@ -59,6 +61,7 @@ class Core:
                 "frame_bytes": frame_bytes,
                 "huge_pages": huge_pages,
                 "manual_clock": manual_clock,
+                "hints": hints,
             },
         )
         out = ffi.new("struct xs_stack **")
@@ -81,6 +84,7 @@ class Core:
         self.pointer: Any = stack
         self.frames = workers * frames
         self.frame_bytes = frame_bytes
+        self.hints = hints
         self.workers: list[Any] = [lib.xs_stack_worker(stack, i) for i in range(workers)]
         # Every view is a slice of this one: the C stack goes when the last of them has gone.
         self._owner = ffi.gc(lib.xs_stack_umem(stack), lambda _: lib.xs_stack_destroy(stack), size)

@@ -166,7 +166,7 @@ class RoutingBatch(LayerBatch):
 
     def meta(self, index: int) -> Any:
         """The cold descriptor of packet `index`."""
-        return self._core.metas[self.frames[index]]
+        return self.core.metas[self.frames[index]]
 
     def next_hop(self, verdict: Verdict) -> int:
         """The id of a verdict's next hop. ConfigurationError: no route leads there, so that no stage knows it."""

@@ -8,7 +8,8 @@ xdp.rx
 Does: lifts frames that a claim covers into the AF_XDP socket of their receive queue, and leaves all others to the kernel.
 Mirrors: bpf_prog_run_xdp, xdp_do_redirect, __xsk_map_redirect.
 Reads: the frame's first bytes: Ethernet, one VLAN tag, IPv4, or IPv6 with at most 8 extension headers, and 8 bytes above.
-Writes: nothing; with metadata asked for, 8 bytes (struct xs_xdp_metadata) directly before a lifted frame.
+Writes: nothing; with metadata asked for, 8 bytes (struct xs_xdp_metadata) directly before a lifted frame, and before these
+    what the device has said of it, if that was asked for (struct xs_xdp_hints).
 Next:
     redirect: a frame that a claim covers, while the dead-man deadline is in the future.
 Drops: nothing. A frame that is not lifted is the kernel's, as if the program were not there; enum xs_xdp_cause
@@ -21,7 +22,8 @@ Differs from Linux:
     - Linux hands a frame to every socket that fits; the first claim that covers a frame takes it.
     - Fragments of datagrams to claimed sockets pass: the kernel reassembles them, and the socket's shadow has them.
     - A claimed frame bypasses the host's own nftables, conntrack, tc and AF_PACKET, as all of XDP does.
-    - A VLAN tag that the NIC or a veth peer has taken off the frame is not seen: the frame counts as untagged.
-      Turn rxvlan off (ethtool -K) where tagged and untagged frames are told apart by claims.
+    - A VLAN tag that the NIC or a veth peer has taken off the frame is seen where the stack asks for it
+      (metadata=("vlan",)) and the driver answers. Else the frame counts as untagged: turn rxvlan off (ethtool -K) where
+      tagged and untagged frames are told apart by claims.
     - A frame in a VLAN is compared with the device's own MAC; a VLAN device with another MAC is not known.
 """

@@ -94,15 +94,17 @@ def memory_stack(
     workers: int = 1,
     frames: int = 4096,
     frame_bytes: int = 2048,
+    metadata: bool = False,
     **options: Any,
 ) -> MemoryStack:
     """Open a stack over memory devices; a context manager.
 
-    `devices` are names, or MemoryDevice for more than the defaults; `links` further devices of the host that are not the
-    stack's. Addresses, routes, rules and neighbours are in the words of iproute2, or values of xdpstack.netlink; what the
-    kernel would add by itself is added. `sysctls` are over those of a fresh namespace, as `ipv4.ip_forward`. `frames` and
-    `frame_bytes` are per worker; other `options` are the Stack's (`engines`). Raises ConfigurationError for what cannot be.
+    `devices` are names, or MemoryDevice for more than the defaults; `links` further devices of the host that are not
+    the stack's. Addresses, routes, rules and neighbours are in the words of iproute2, or values of xdpstack.netlink;
+    what the kernel would add by itself is added. `sysctls` are over those of a fresh namespace, as `ipv4.ip_forward`.
+    `frames` and `frame_bytes` are per worker. `metadata`: the stack wants to know what devices say of frames
+    (`backend.say()`). Other `options` are the Stack's (`engines`). Raises ConfigurationError for what cannot be.
     """
-    core = Core(workers, frames, frame_bytes, manual_clock=True)
+    core = Core(workers, frames, frame_bytes, manual_clock=True, hints=metadata)
     given = Given(addresses or {}, routes, rules, neighbours, sysctls)
     return MemoryStack(MemoryBackend(core, devices or ("a0",), given, links), core, **options)

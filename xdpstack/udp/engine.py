@@ -128,7 +128,7 @@ class UdpPacket(LayerPacket):
         pkt.l4_proto = PROTOCOL
         pkt.csum = lib.XS_CSUM_VERIFIED
         start = self.start() + pkt.l4_off
-        self._batch._core.umem[start : start + HEADER_BYTES] = header
+        self._batch.core.umem[start : start + HEADER_BYTES] = header
         self.go("output")
 
 
@@ -149,7 +149,7 @@ class UdpBatch(LayerBatch):
 
     def meta(self, index: int) -> Any:
         """The cold descriptor of packet `index`."""
-        return self._core.metas[self.frames[index]]
+        return self.core.metas[self.frames[index]]
 
     def deliver(self, index: int, sockets: Sequence[tuple[int, int]]) -> None:
         """Packet `index` goes to sockets: (its index, bytes of the payload or XS_DELIVERY_REFUSED) of each."""
