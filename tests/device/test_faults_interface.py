@@ -12,9 +12,12 @@ import pytest
 from tests.device.harness import EXPERIMENTAL, MODES, SMALL, Harness, frame
 from xdpstack.device.backend import DeviceEvent
 from xdpstack.device.claims import EthertypeClaim
+from xdpstack.device.tuning.asked import Tuning
+from xdpstack.device.tuning.knobs import knob
 from xdpstack.device.xsk import XDP_COPY, XDP_USE_NEED_WAKEUP, XDP_USE_SG, Rings
 from xdpstack.native import lib
-from xdpstack.testing.namespace import Namespace
+from xdpstack.netlink import HeldNamespace
+from xdpstack.testing.namespace import Namespace, run
 from xdpstack.testing.peer import Peer
 from xdpstack.testing.veth import Veth
 from xdpstack.testing.wait import until
@@ -327,3 +330,34 @@ def test_what_cannot_be_bound_again_is_an_event(veth: MakeVeth) -> None:
         other.umem.release(xsk)
         pair.near.netns.ip("link set near0 mtu 1400")  # anything that makes a snapshot
         until(lambda: followed(True))
+
+
+def test_the_name_of_the_namespace_goes(veth: MakeVeth, peer: MakePeer, caplog: pytest.LogCaptureFixture) -> None:
+    """`ip netns delete` under a running stack: what it has of the namespace it keeps, and what was tuned is put back."""
+    pair = veth(queues=2)
+    raw = peer(pair.far)
+    netns = pair.near.netns
+    packet = frame(pair.far, pair.near, b"x" * 60)
+
+    def interrupts_deferred() -> object:
+        return knob("near0", "napi_defer_hard_irqs").read()
+
+    with HeldNamespace(netns.name) as place, Harness() as harness:
+        backend = harness.open(pair.near, tune=Tuning(napi_defer_hard_irqs=3))
+        backend.claim(CLAIM)
+        [interface] = backend.interfaces
+        netns.delete()
+        assert not netns.exists
+        raw.send(packet)
+        harness.handle(1, harness.send_back)
+        raw.receive()
+        place.run(lambda: set_mtu(1300))
+        until(lambda: harness.follow() or interface.link.mtu == 1300)
+        assert place.run(interrupts_deferred) == 3
+        harness.close()
+        assert place.run(interrupts_deferred) == 0
+    assert caplog.text == ""
+
+
+def set_mtu(mtu: int) -> None:
+    run("ip", "link", "set", "near0", "mtu", str(mtu))

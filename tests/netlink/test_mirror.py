@@ -1,13 +1,16 @@
 """The mirror follows a real namespace: whatever is done to it, in the end the mirror's tables are the kernel's."""
 
+import os
 import random
 import selectors
 import struct
+import subprocess
+from pathlib import Path
 
 import pytest
 
 from xdpstack.errors import ClosedError, ConfigurationError, NamespaceError
-from xdpstack.netlink import Change, Mirror, Prefix, Route, Snapshot, channel, decode, packed
+from xdpstack.netlink import Change, Mirror, Prefix, Route, Snapshot, channel, decode, packed, run_in
 from xdpstack.netlink.uapi import (
     AF_INET,
     AF_INET6,
@@ -113,11 +116,16 @@ def test_switches_that_nobody_announces_are_read_again(namespace) -> None:
         assert mirror.counters.rereads == 3
 
 
-def test_a_namespace_without_a_name_keeps_its_switches(namespace) -> None:
+def test_switches_stay_when_the_right_to_read_them_is_gone(namespace, monkeypatch) -> None:
+    """setns(2) wants CAP_SYS_ADMIN, which may have been dropped."""
     now = [100.0]
+
+    def refused(function: object) -> None:
+        raise NamespaceError("network namespace 'x' cannot be entered")
+
     with Mirror(namespace.name, clock=lambda: now[0]) as mirror:
         known = mirror.snapshot.sysctls
-        mirror.netns = "gone-for-good"
+        monkeypatch.setattr(mirror.place, "run", refused)
         for _ in range(3):
             now[0] += 5
             assert mirror.process() == ()
@@ -274,6 +282,23 @@ def test_namespace_by_path_and_missing(namespace) -> None:
         Mirror("no-such-namespace").start()
 
 
+def test_a_name_that_goes_takes_nothing_with_it() -> None:
+    """`ip netns delete` under a mirror: the namespace lives for as long as somebody holds it, and is followed."""
+    now = [0.0]
+    name = f"mirror-{os.getpid()}-gone"
+    subprocess.run(["ip", "netns", "add", name], check=True, timeout=30)
+    with Mirror(name, clock=lambda: now[0]) as mirror:
+        subprocess.run(["ip", "netns", "delete", name], check=True, timeout=30)
+        mirror.place.run(lambda: Path("/proc/sys/net/ipv4/ip_default_ttl").write_text("77"))
+        now[0] += 10.0
+        mirror.process()
+        assert mirror.snapshot.sysctls["ipv4.ip_default_ttl"] == 77
+        mirror.resync()
+        assert [link.name for link in mirror.snapshot.links.values()] == ["lo"]
+    with pytest.raises(ClosedError):
+        mirror.place.run(lambda: None)
+
+
 def test_misuse_is_named(namespace) -> None:
     mirror = Mirror(namespace.name)
     assert mirror.snapshot.generation == 0
@@ -294,7 +319,7 @@ def test_messages_of_other_processes_are_ignored(namespace) -> None:
         forged = channel.message(RTM_NEWROUTE, 0, 0, decode.ROUTE.pack(AF_INET6, 0, 0, 0, 254, 4, 0, 1, 0))
         before = mirror.snapshot.routes
         port = mirror._channel._event.getsockname()[0]
-        sender = channel.run_in(namespace.name, channel.open_socket)
+        sender = run_in(namespace.name, channel.open_socket)
         sender.sendto(forged, (port, 0))
         sender.close()
         mirror.process()

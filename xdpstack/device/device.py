@@ -28,7 +28,7 @@ from xdpstack.device.umem import Umem
 from xdpstack.device.watchdog import WINDOW_SECONDS, Watchdog
 from xdpstack.errors import ConfigurationError, InterfaceDown, NoSuchInterface, XdpstackError
 from xdpstack.native.core import Core
-from xdpstack.netlink import Link, Mirror, Snapshot, run_in, text
+from xdpstack.netlink import HeldNamespace, Link, Mirror, Snapshot, text
 from xdpstack.netlink.uapi import RT_TABLE_LOCAL, RTN_ANYCAST, RTN_BROADCAST, RTN_LOCAL
 
 #: What opening needs: for AF_XDP sockets, for the program, for attaching it.
@@ -53,6 +53,7 @@ class KernelBackend:
         self._window_seconds = window_seconds
         self._umem: Umem | None = None
         self.devices: tuple[Device, ...] = ()
+        self._place = HeldNamespace(None)
         self._events: list[DeviceEvent] = []
         self._claims: list[Claim] = []
         self._vlans: set[int | None] = {None}  # that some claim has named
@@ -75,11 +76,14 @@ class KernelBackend:
             undo.callback(mirror.close)
             undo.callback(self.close)
             links = [find_link(mirror.start() if not i else mirror.snapshot, name) for i, name in enumerate(self.names)]
+            self._place = mirror.place
             self._umem = Umem(core)
             self.watchdog = Watchdog(core, self._window_seconds)
             for index, link in enumerate(links):
-                self.interfaces.append(Interface(link, index, self.options, core, self._umem, self.watchdog))
-            self.devices = tuple(run_in(self.options.netns, self._open_all))
+                self.interfaces.append(
+                    Interface(link, index, self.options, core, self._umem, self.watchdog, self._place)
+                )
+            self.devices = tuple(self._place.run(self._open_all))
             self.set_local(mirror.snapshot)
             undo.pop_all()
         _open_backends.add(self)
@@ -180,7 +184,7 @@ class KernelBackend:
                 interface.unbind()
             if not interface.sockets:
                 interface.rebind()
-                granted = run_in(self.options.netns, interface.device)
+                granted = self._place.run(interface.device)
                 self.devices = tuple(granted if each.index == granted.index else each for each in self.devices)
         except XdpstackError as error:
             interface.unbind()
@@ -203,7 +207,7 @@ class KernelBackend:
 
     def kernel_socket(self, family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket | None:
         """A kernel socket in the interfaces' network namespace."""
-        return run_in(self.options.netns, lambda: socket.socket(family, kind))
+        return self._place.run(lambda: socket.socket(family, kind))
 
     def stats(self) -> Mapping[str, int]:
         """`<device>.<queue>.<counter>` of the sockets, `xdp.rx.<cause>` of the programs; those that are not zero."""
@@ -250,6 +254,7 @@ class KernelBackend:
     def forget(self) -> None:
         """In a forked child: what the parent holds is to end with the parent."""
         self._closed = True
+        self._place.close()
         for interface in self.interfaces:
             interface.forget()
 

@@ -36,8 +36,7 @@ from xdpstack.device.xsk import COUNTERS, XDP_COPY, BindFailed, Rings, Xsk, errn
 from xdpstack.errors import ConfigurationError, ModeRefused, QueueTaken
 from xdpstack.native import check, lib
 from xdpstack.native.core import Core
-from xdpstack.netlink import Link
-from xdpstack.netlink.namespace import run_in
+from xdpstack.netlink import HeldNamespace, Link
 
 #: Some drivers reset when a program is attached or detached (igb: 2 to 3 s): how long the carrier is waited for.
 CARRIER_SECONDS = 5.0
@@ -74,7 +73,16 @@ class Options:
 class Interface:
     """An interface while it belongs to a stack. `index` is the stack's number of it."""
 
-    def __init__(self, link: Link, index: int, options: Options, core: Core, umem: Umem, watchdog: Watchdog) -> None:
+    def __init__(
+        self,
+        link: Link,
+        index: int,
+        options: Options,
+        core: Core,
+        umem: Umem,
+        watchdog: Watchdog,
+        place: HeldNamespace,
+    ) -> None:
         self.link = link
         self.index = index
         self.name = link.name
@@ -82,6 +90,7 @@ class Interface:
         self.sockets: list[Xsk] = []
         self.program: XdpProgram | None = None
         self.gone = False
+        self._place = place
         self._options = options
         self._core = core
         self._umem = umem
@@ -236,7 +245,7 @@ class Interface:
 
         Raises as `bind`. From any namespace.
         """
-        return run_in(self._options.netns, lambda: self._make_plan(self._mode())).flags == self._plan.flags
+        return self._place.run(lambda: self._make_plan(self._mode())).flags == self._plan.flags
 
     def _open_socket(self, queue: int, flags: int) -> Xsk:
         try:
@@ -268,7 +277,7 @@ class Interface:
 
     def rebind(self) -> None:
         """Bind again, from any namespace."""
-        run_in(self._options.netns, self.bind)
+        self._place.run(self.bind)
 
     def faults(self) -> list[str]:
         """Of each socket that the kernel has taken away, which queue and why."""
@@ -293,7 +302,7 @@ class Interface:
         if self.gone:
             self._tuner.forget()
         else:
-            run_in(self._options.netns, self._tuner.undo)
+            self._place.run(self._tuner.undo)
         return home
 
     def forget(self) -> None:

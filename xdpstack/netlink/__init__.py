@@ -10,7 +10,7 @@ from xdpstack.netlink.changes import Change
 from xdpstack.netlink.ip import Prefix, packed, text
 from xdpstack.netlink.link import Link
 from xdpstack.netlink.mirror import Counters, Mirror
-from xdpstack.netlink.namespace import run_in
+from xdpstack.netlink.namespace import HeldNamespace, run_in
 from xdpstack.netlink.neighbour import Neighbour
 from xdpstack.netlink.nexthop import Hop, NextHop
 from xdpstack.netlink.route import Route
@@ -23,6 +23,7 @@ __all__ = [
     "Address",
     "Change",
     "Counters",
+    "HeldNamespace",
     "Hop",
     "Link",
     "Mirror",

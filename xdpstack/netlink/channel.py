@@ -18,7 +18,7 @@ from typing import Final
 
 from xdpstack.errors import NetlinkError
 from xdpstack.netlink import decode
-from xdpstack.netlink.namespace import run_in
+from xdpstack.netlink.namespace import HeldNamespace
 from xdpstack.netlink.uapi import (
     NLM_F_CREATE,
     NLM_F_DUMP,
@@ -66,12 +66,12 @@ class OverrunError(Exception):
 class Channel:
     """The three sockets. Usable from one thread at a time, except `probe`, which any thread may call."""
 
-    def __init__(self, netns: str | None, groups: tuple[int, ...]) -> None:
-        """Open in `netns` and subscribe to the RTNLGRP_* `groups`; groups the kernel does not know are left out."""
+    def __init__(self, place: HeldNamespace, groups: tuple[int, ...]) -> None:
+        """Open in `place` and subscribe to the RTNLGRP_* `groups`; groups the kernel does not know are left out."""
         self._sequence = 0
         with ExitStack() as undo:
-            self._event, self._request, self._probe = run_in(
-                netns, lambda: [undo.enter_context(open_socket()) for _ in range(3)]
+            self._event, self._request, self._probe = place.run(
+                lambda: [undo.enter_context(open_socket()) for _ in range(3)]
             )
             self._set_up(groups)
             undo.pop_all()

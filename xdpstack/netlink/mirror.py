@@ -33,7 +33,7 @@ from xdpstack.errors import ClosedError, ConfigurationError, NamespaceError, Net
 from xdpstack.netlink.changes import Change, differences
 from xdpstack.netlink.channel import Channel, OverrunError
 from xdpstack.netlink.multicast import read_groups
-from xdpstack.netlink.namespace import run_in
+from xdpstack.netlink.namespace import HeldNamespace
 from xdpstack.netlink.neighbour import Neighbour
 from xdpstack.netlink.route import Route
 from xdpstack.netlink.snapshot import Snapshot
@@ -141,6 +141,8 @@ class Mirror:
         self._state = State()
         self._snapshot = Snapshot(rules=())
         self._routes: Mapping[int, Mapping[RouteKey, tuple[Route, ...]]] = {family: {} for family in FAMILIES}
+        self.place = HeldNamespace(None)
+        """The namespace, held from `start()` to `close()`: it can be visited though its name is gone."""
         self._channel: Channel | None = None
         self._doubtful: set[Table] = set()
         self._changed: set[Table] = set()
@@ -156,9 +158,10 @@ class Mirror:
         """
         if self._channel is not None:
             raise ConfigurationError("this mirror has been started already")
-        self._channel = Channel(self.netns, SUBSCRIPTIONS)
-        self._doubtful |= EVERYTHING
+        self.place = HeldNamespace(self.netns)
         try:
+            self._channel = Channel(self.place, SUBSCRIPTIONS)
+            self._doubtful |= EVERYTHING
             self._settle()
         except BaseException:
             self.close()
@@ -180,6 +183,7 @@ class Mirror:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
+        self.place.close()
 
     def __enter__(self) -> "Mirror":
         self.start()
@@ -297,13 +301,13 @@ class Mirror:
             self._sysctls = self._read_sysctls()
             self._changed.add(SYSCTLS)
         if GROUPS in tables:
-            self._groups = run_in(self.netns, read_groups)
+            self._groups = self.place.run(read_groups)
             self._changed.add(GROUPS)
 
     def _read_sysctls(self) -> Sysctls:
         names = [link.name for link in self._state.links.values()]
         begun = self._clock()
-        read = run_in(self.netns, lambda: Sysctls.read(names))
+        read = self.place.run(lambda: Sysctls.read(names))
         ended = self._clock()
         self._sysctls_until = ended + max(SYSCTL_SECONDS, SYSCTL_SHARE * (ended - begun))
         return read

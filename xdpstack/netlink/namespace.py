@@ -1,16 +1,16 @@
 """Doing something inside another network namespace, without moving this program there.
 
-A namespace belongs to a thread. `run_in` starts a thread, moves it with setns(2), runs one function in it and lets it
-end; what the function opened (sockets, files) stays bound to that namespace and may be used from anywhere.
+A namespace belongs to a thread. A thread is started, moved with setns(2), runs one function there and ends; what
+the function opened (sockets, files) stays bound to that namespace and may be used from anywhere.
 """
 
 import ctypes
 import os
 import threading
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Final, Self, TypeVar
 
-from xdpstack.errors import NamespaceError
+from xdpstack.errors import ClosedError, NamespaceError
 
 Result = TypeVar("Result")
 
@@ -23,36 +23,68 @@ def path_of(netns: str) -> str:
     return netns if "/" in netns else f"{NAMED}/{netns}"
 
 
+class HeldNamespace:
+    """A network namespace that is held by a descriptor: it can be visited until `close`, whatever becomes of its name.
+
+    `netns` is a name under /run/netns or a path; None is the namespace of whichever thread calls `run`. Usable from any
+    thread. NamespaceError: there is none, or no right to open it.
+    """
+
+    def __init__(self, netns: str | None) -> None:
+        self.netns = netns
+        self._descriptor = -1 if netns is None else _open(netns)
+
+    def run(self, function: Callable[[], Result]) -> Result:
+        """What `function()` returns when it runs there, in a thread of its own; for None in the caller's thread.
+
+        NamespaceError: no right to enter it. What `function` raises is raised here.
+        """
+        if self.netns is None:
+            return function()
+        if self._descriptor < 0:
+            raise ClosedError(f"the network namespace {self.netns!r} is not held any more")
+        name, outcome, failure = self.netns, list[Result](), list[BaseException]()
+
+        def visit() -> None:
+            try:
+                _move(self._descriptor, name)
+                outcome.append(function())
+            except BaseException as error:  # handed to the caller below
+                failure.append(error)
+
+        thread = threading.Thread(target=visit, name=f"xdpstack-netns-{name}")
+        thread.start()
+        thread.join()
+        if failure:
+            raise failure[0]
+        return outcome[0]
+
+    def close(self) -> None:
+        """Let go of it. Idempotent."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
 def run_in(netns: str | None, function: Callable[[], Result]) -> Result:
     """What `function()` returns when it runs in `netns`; in the caller's own namespace and thread for None.
 
     NamespaceError: no such namespace, or no right to enter it. What `function` raises is raised here.
     """
-    if netns is None:
-        return function()
-    outcome: list[Result] = []
-    failure: list[BaseException] = []
-
-    def visit() -> None:
-        try:
-            enter(netns)
-            outcome.append(function())
-        except BaseException as error:  # handed to the caller below
-            failure.append(error)
-
-    thread = threading.Thread(target=visit, name=f"xdpstack-netns-{netns}")
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
-    return outcome[0]
+    with HeldNamespace(netns) as place:
+        return place.run(function)
 
 
-def enter(netns: str) -> None:
-    """Move the calling thread into `netns`, for good."""
+def _open(netns: str) -> int:
     path = path_of(netns)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise NamespaceError(
             f"network namespace {netns!r} cannot be opened",
@@ -60,15 +92,16 @@ def enter(netns: str) -> None:
             "name one of `ip netns list`, or the path of a namespace such as /proc/PID/ns/net",
             error.errno,
         ) from error
-    try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.setns(descriptor, CLONE_NEWNET) != 0:
-            code = ctypes.get_errno()
-            raise NamespaceError(
-                f"network namespace {netns!r} cannot be entered",
-                f"setns({path}): {os.strerror(code)}",
-                "run as root (CAP_SYS_ADMIN is needed to enter a namespace)",
-                code,
-            )
-    finally:
-        os.close(descriptor)
+
+
+def _move(descriptor: int, netns: str) -> None:
+    """Move the calling thread into the namespace, for good."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(descriptor, CLONE_NEWNET) != 0:
+        code = ctypes.get_errno()
+        raise NamespaceError(
+            f"network namespace {netns!r} cannot be entered",
+            f"setns({path_of(netns)}): {os.strerror(code)}",
+            "run as root (CAP_SYS_ADMIN is needed to enter a namespace)",
+            code,
+        )
