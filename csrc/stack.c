@@ -49,6 +49,15 @@ static void mem_deinit(struct xs_stack *s) {
     if (s->mem.meta) munmap(s->mem.meta, s->mem.nframes * sizeof *s->mem.meta);
 }
 
+static int connect_workers(struct xs_stack *s) {
+    struct xs_crossing *sending[XS_WORKERS_MAX];
+    for (uint32_t i = 0; i < s->nworkers; i++) {
+        sending[i] = &s->worker[i]->sending;
+        for (uint32_t j = 0; j < s->nworkers; j++) s->worker[i]->pool.pool[j] = &s->worker[j]->pool;
+    }
+    return s->nworkers > 1 ? xs_crossing_connect(sending, s->nworkers, XS_TX_BACKLOG) : 0;
+}
+
 int xs_stack_create(const struct xs_stack_options *o, struct xs_stack **out) {
     if (!o->workers || o->workers > XS_WORKERS_MAX || (o->frame_bytes != 2048 && o->frame_bytes != 4096) ||
         o->frames_per_worker < 64 || (o->frames_per_worker & (o->frames_per_worker - 1)))
@@ -61,6 +70,7 @@ int xs_stack_create(const struct xs_stack_options *o, struct xs_stack **out) {
     s->manual_clock = o->manual_clock;
     s->pid = getpid();
     pthread_mutex_init(&s->ports_lock, NULL);
+    xs_queue_owners_init(&s->owners);
     atomic_init(&s->tables.config, &no_devices);
     atomic_init(&s->tables.fib, &xs_fib_empty);
     s->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -74,12 +84,11 @@ int xs_stack_create(const struct xs_stack_options *o, struct xs_stack **out) {
             s->worker[i] = NULL;
         }
     }
+    if (!rc) rc = connect_workers(s);
     if (rc) {
         xs_stack_destroy(s);
         return rc;
     }
-    for (uint32_t i = 0; i < s->nworkers; i++)
-        for (uint32_t j = 0; j < s->nworkers; j++) s->worker[i]->pool.pool[j] = &s->worker[j]->pool;
     *out = s;
     return 0;
 }

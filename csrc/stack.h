@@ -22,6 +22,7 @@ struct xs_stack {
     pid_t pid; /* a forked child must not touch the rings */
     /* Held while a worker's queues change; the watchdog looks at them under it. Taken before any worker is entered. */
     pthread_mutex_t ports_lock;
+    struct xs_queue_owners owners;
     struct xs_worker *worker[XS_WORKERS_MAX];
     struct xs_stack *next; /* of the process */
 };

@@ -41,6 +41,7 @@ static bool is_alive(const struct xs_worker *worker, uint64_t *polls_before) {
     bool progress = polls != *polls_before;
     *polls_before = polls;
     if (progress) return true;
+    if (xs_worker_is_waited_for(worker)) return false;
     for (uint32_t port = 0; port < worker->napi.nports; port++) {
         const struct xs_xsk *x = worker->napi.port[port].xsk;
         if (x && !__atomic_load_n(&x->dead, __ATOMIC_RELAXED) && !is_empty(&x->rx)) return false;

@@ -23,13 +23,15 @@ int xs_worker_init(struct xs_worker *w, struct xs_stack *s, uint32_t index) {
     w->stack = s;
     w->index = index;
     w->wake_fd = w->epoll_fd = w->timer_fd = -1;
-    w->rx_entry = w->tx_entry = w->frames_tx_entry = XS_EDGE_NONE;
+    w->rx_entry = w->tx_entry = w->frames_tx_entry = w->napi_tx = XS_EDGE_NONE;
     int rc = xs_pool_init(&w->pool, index, s->nworkers, s->frames_per_worker);
     if (rc) return rc;
     w->walk.mem = &s->mem;
     w->walk.pool = &w->pool;
     xs_napi_init(&w->napi, &s->mem, &w->pool, &s->tables);
     w->napi.hints = s->hints;
+    w->napi.owners = &s->owners;
+    if (s->nworkers > 1) w->napi.crossing = &w->sending;
     w->inbox = (struct xs_inbox){.mem = &s->mem, .worker = index, .frames_max = s->frames_per_worker / 4 * 3};
     w->events.fd = s->event_fd;
     xs_neigh_init(&w->neigh, &s->mem, &s->tables, &w->events, s->frames_per_worker);
@@ -74,6 +76,7 @@ void xs_worker_deinit(struct xs_worker *w) {
     xs_worker_close(w);
     free(w->walk.trace);
     w->walk.trace = NULL;
+    xs_crossing_deinit(&w->sending);
     xs_pool_deinit(&w->pool);
 }
 
@@ -137,6 +140,7 @@ static void finish_later(struct xs_worker *w, uint64_t now) {
 }
 
 void xs_worker_finish(struct xs_worker *w) {
+    xs_worker_hand_over(w);
     kick_all(w, w->walk.now_ns);
     finish_later(w, w->walk.now_ns);
     xs_events_wake(&w->events);
@@ -168,6 +172,7 @@ int xs_worker_poll(struct xs_worker *w, uint32_t budget) {
     for (uint32_t k = 0; k < w->napi.nports && !xs_walk_parked(&w->walk); k++)
         total += poll_port(w, (w->napi.next_port + k) % w->napi.nports, budget, now);
     if (w->napi.nports) w->napi.next_port = (w->napi.next_port + 1) % w->napi.nports;
+    total += xs_worker_take_over(w, budget, now);
     xs_walk_tick(&w->walk, now);
     xs_worker_finish(w);
     look_for_faults(w, now);

@@ -34,6 +34,7 @@ struct xs_worker {
     alignas(64) _Atomic(int) driver; /* 1 while a thread drives */
     _Atomic(uint32_t) wanted;        /* threads that wait until they may drive: xs_worker_give_way() */
     _Atomic(int) threaded, stopping; /* a thread of its own drives it, which is to end: worker_thread.c */
+    _Atomic(int) asleep;             /* that thread is, or is about to be */
     pthread_t thread;
     _Atomic(uint64_t) polls; /* finished polls; the watchdog looks at it */
     struct xs_stack *stack;
@@ -46,10 +47,12 @@ struct xs_worker {
     uint32_t rx_entry;        /* node of napi.rx */
     uint32_t tx_entry;        /* node of routing.tx */
     uint32_t frames_tx_entry; /* where whole frames from the user enter: tc.tx or what stands for it */
+    uint32_t napi_tx;         /* node of napi.tx: where packets enter that another worker wants sent */
     struct xs_pool pool;
     struct xs_walk walk;
-    struct xs_events events; /* what it asks of control */
-    struct xs_inbox inbox;   /* what this worker puts on the queues of sockets */
+    struct xs_events events;    /* what it asks of control */
+    struct xs_inbox inbox;      /* what this worker puts on the queues of sockets */
+    struct xs_crossing sending; /* packets for queues of other workers, and theirs for ours */
     /* the stages' state, one field a stem */
     struct xs_napi napi;
     struct xs_ip ip;
@@ -74,5 +77,12 @@ void xs_worker_unwant(struct xs_worker *w);
 void xs_worker_give_way(struct xs_worker *w);
 /* After walks outside of a poll: kicks what they put on rings, and sees to it that what had no room is sent later. */
 void xs_worker_finish(struct xs_worker *w);
+
+/* worker_cross.c: what was pushed for other workers is theirs, and they wake up. */
+void xs_worker_hand_over(struct xs_worker *w);
+/* Walks what other workers have pushed for this one, about `budget` packets; returns how many. */
+uint32_t xs_worker_take_over(struct xs_worker *w, uint32_t budget, uint64_t now);
+/* Whether there is any. Any thread may ask. */
+bool xs_worker_is_waited_for(const struct xs_worker *w);
 
 #endif

@@ -37,6 +37,7 @@ int xs_worker_add_stage(struct xs_worker *w, const char *name) {
         int at = add_node(w, &node);
         if (at < 0) return at;
         node->def = def;
+        if (def == &xs_napi_tx_def) w->napi_tx = (uint32_t)at;
         node->fn = def->fn;
         node->tick = def->tick;
         node->self = (char *)w + rows[i].state;
@@ -77,7 +78,7 @@ int xs_worker_reset_nodes(struct xs_worker *w) {
         xs_trace_end(w->walk.trace);
     }
     w->walk.nnodes = 0;
-    w->rx_entry = w->tx_entry = w->frames_tx_entry = XS_EDGE_NONE;
+    w->rx_entry = w->tx_entry = w->frames_tx_entry = w->napi_tx = XS_EDGE_NONE;
     return 0;
 }
 

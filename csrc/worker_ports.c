@@ -18,7 +18,7 @@ static void share_out(struct xs_worker *w) {
 int xs_worker_attach(struct xs_worker *w, struct xs_xsk *x, uint32_t device) {
     if (device >= XS_DEVICES_MAX) return -EINVAL;
     pthread_mutex_lock(&w->stack->ports_lock);
-    while (!xs_worker_enter(w)) sched_yield();
+    xs_worker_hold(w);
     int port = xs_napi_attach(&w->napi, x, device);
     struct epoll_event e = {.events = EPOLLIN, .data.fd = x->fd};
     int rc = port < 0 ? port : 0;
@@ -27,8 +27,11 @@ int xs_worker_attach(struct xs_worker *w, struct xs_xsk *x, uint32_t device) {
         xs_napi_detach(&w->napi, (uint32_t)port);
     }
     if (!rc) xs_napi_refill(&w->napi, (uint32_t)port);
+    if (!rc && x->queue < XS_QUEUES_MAX)
+        atomic_store_explicit(&w->stack->owners.worker[device][x->queue], (uint8_t)w->index,
+                              memory_order_relaxed);
     share_out(w);
-    xs_worker_leave(w);
+    xs_worker_unhold(w);
     pthread_mutex_unlock(&w->stack->ports_lock);
     return rc;
 }
@@ -60,6 +63,9 @@ static int detach_port(struct xs_worker *w, uint32_t at) {
     struct xs_xsk *x = port->xsk;
     if (x->fd >= 0) epoll_ctl(w->epoll_fd, EPOLL_CTL_DEL, x->fd, NULL);
     x->dead = 1;
+    if (x->queue < XS_QUEUES_MAX)
+        atomic_store_explicit(&w->stack->owners.worker[x->device][x->queue], XS_NO_WORKER,
+                              memory_order_relaxed);
     for (; port->backlog_n; port->backlog_n--) { /* what waited for room can go nowhere now */
         uint32_t frame = port->backlog[port->backlog_head];
         port->backlog_head = (port->backlog_head + 1) % XS_TX_BACKLOG;
@@ -79,14 +85,14 @@ int xs_worker_detach(struct xs_worker *w, uint32_t device) {
     int home = -EINVAL;
     pthread_mutex_lock(&s->ports_lock);
     for (uint32_t i = 0; i < s->nworkers; i++)
-        while (s->worker[i] && !xs_worker_enter(s->worker[i])) sched_yield();
+        if (s->worker[i]) xs_worker_hold(s->worker[i]);
     for (uint32_t port = w->napi.nports; port-- > 0;) {
         struct xs_xsk *x = w->napi.port[port].xsk;
         if (!x || x->device != device) continue;
         home = (home < 0 ? 0 : home) + detach_port(w, port);
     }
     for (uint32_t i = 0; i < s->nworkers; i++)
-        if (s->worker[i]) xs_worker_leave(s->worker[i]);
+        if (s->worker[i]) xs_worker_unhold(s->worker[i]);
     pthread_mutex_unlock(&s->ports_lock);
     return home;
 }

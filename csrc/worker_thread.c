@@ -39,6 +39,14 @@ static void await_python(struct xs_worker *w) {
     }
 }
 
+/* Says that it sleeps, then looks: xs_worker_hand_over(). What waits for room in a TX ring, a timer tries again. */
+static void sleep_until_work(struct xs_worker *w) {
+    atomic_store_explicit(&w->asleep, 1, memory_order_relaxed);
+    atomic_thread_fence(memory_order_seq_cst);
+    if (!xs_worker_is_waited_for(w)) xs_worker_wait(w, XS_TICK_MS);
+    atomic_store_explicit(&w->asleep, 0, memory_order_relaxed);
+}
+
 static void *drive(void *argument) {
     struct xs_worker *w = argument;
     while (!is_stopping(w)) {
@@ -50,7 +58,7 @@ static void *drive(void *argument) {
         else if (got)
             xs_worker_give_way(w);
         else
-            xs_worker_wait(w, XS_TICK_MS);
+            sleep_until_work(w);
     }
     return NULL;
 }

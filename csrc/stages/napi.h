@@ -2,6 +2,7 @@
 #ifndef XS_STAGES_NAPI_H
 #define XS_STAGES_NAPI_H
 
+#include "base/crossing.h"
 #include "base/pool.h"
 #include "include/xdpstack_stage.h"
 #include "tables/config.h"
@@ -10,13 +11,14 @@
 #define XS_PORTS_MAX 64u  /* queues, of all devices, that one worker polls */
 #define XS_QUEUES_MAX 64u /* queues of a device that the choice of a TX queue tells apart */
 #define XS_NO_PORT 255u
+#define XS_NO_WORKER 255u
 #define XS_TX_BACKLOG \
     1024u                /* packets that wait for room in a TX ring, per queue: the length of a pfifo qdisc */
 #define XS_FRAGS_MAX 18u /* frames of a packet: MAX_SKB_FRAGS + 1 */
 
 enum { XS_NAPI_RX_RECEIVE };
 enum xs_napi_rx_counter { XS_NAPI_RX_BYTES, XS_NAPI_RX_TRUNCATED, XS_NAPI_RX_PLAIN, XS_NAPI_RX_COUNTERS };
-enum xs_napi_tx_counter { XS_NAPI_TX_BYTES, XS_NAPI_TX_BACKLOGGED };
+enum xs_napi_tx_counter { XS_NAPI_TX_BYTES, XS_NAPI_TX_BACKLOGGED, XS_NAPI_TX_HANDED_OVER };
 
 /* One queue of one device. A worker has one or more of each device (or none: then it sends through another worker). */
 struct xs_port {
@@ -25,13 +27,20 @@ struct xs_port {
     uint32_t backlog[XS_TX_BACKLOG]; /* FIFO of packets, owner HELD */
 };
 
+/* Which worker has which queue of which device; written while queues come and go, read by all. */
+struct xs_queue_owners {
+    _Atomic(uint8_t) worker[XS_DEVICES_MAX][XS_QUEUES_MAX]; /* or XS_NO_WORKER */
+};
+
 struct xs_napi {
     const struct xs_mem *mem;
     struct xs_pool *pool;
     const struct xs_tables *tables;
-    uint32_t nports;    /* ports[0..nports) may have a queue */
-    uint32_t next_port; /* round robin of polls */
-    bool hints;         /* the stack asked for what devices say of frames: csrc/stages/napi_hints.c */
+    const struct xs_queue_owners *owners;
+    struct xs_crossing *crossing; /* to whom has a queue of a device that we have none of */
+    uint32_t nports;              /* ports[0..nports) may have a queue */
+    uint32_t next_port;           /* round robin of polls */
+    bool hints; /* the stack asked for what devices say of frames: csrc/stages/napi_hints.c */
     /* What napi.rx counts of the batch that was polled last, when all of it was read while it was polled */
     uint64_t polled[XS_NAPI_RX_COUNTERS];
     uint64_t
@@ -65,6 +74,15 @@ void xs_napi_fault(struct xs_xsk *x, int rc);
 bool xs_napi_unfinished(const struct xs_napi *self);
 /* Packets that could be sent on the device now without being dropped (ring and backlog). */
 uint32_t xs_napi_tx_room(struct xs_napi *self, uint32_t device);
+
+/* napi_cross.c: sending by another worker's queue. */
+void xs_queue_owners_init(struct xs_queue_owners *self);
+/* The packet at `i` is for a device that this worker has no queue of: it is kept for who has, or dropped. */
+void xs_napi_hand_over(struct xs_napi *self, struct xs_batch *b, uint32_t i);
+/* How many that would be possible for. */
+uint32_t xs_napi_hand_over_room(const struct xs_napi *self, uint32_t device, uint32_t queue);
+/* How many packets may be taken over from others, so that none is dropped for want of room in a TX ring. */
+uint32_t xs_napi_take_room(struct xs_napi *self);
 
 void xs_napi_rx(struct xs_napi *self, struct xs_batch *b); /* parses Ethernet and VLAN into the descriptor */
 void xs_napi_tx(struct xs_napi *self, struct xs_batch *b);

@@ -140,6 +140,10 @@ void xs_napi_tx(struct xs_napi *self, struct xs_batch *b) {
     for (uint32_t i = 0; i < b->n; i++) {
         const struct xs_pkt *p = xs_pkt(b, i);
         uint32_t at = tx_port(self, p->device, p->queue);
+        if (at == XS_NO_PORT && self->crossing) {
+            xs_napi_hand_over(self, b, i);
+            continue;
+        }
         if (at == XS_NO_PORT || self->port[at].xsk->dead) {
             xs_drop(b, i, XS_REASON_DEVICE_GONE);
             continue;
@@ -233,6 +237,7 @@ bool xs_napi_unfinished(const struct xs_napi *self) {
 
 uint32_t xs_napi_tx_room(struct xs_napi *self, uint32_t device) {
     uint32_t at = tx_port(self, device, 0);
+    if (at == XS_NO_PORT && self->crossing) return xs_napi_hand_over_room(self, device, 0);
     const struct xs_port *port = &self->port[at % XS_PORTS_MAX];
     if (at == XS_NO_PORT || port->xsk->dead) return 0;
     uint32_t waiting = XS_TX_BACKLOG - port->backlog_n;
@@ -245,5 +250,5 @@ const struct xs_stage_def xs_napi_tx_def = {
     .fn = (xs_stage_fn *)xs_napi_tx,
     .tick = (xs_tick_fn *)xs_napi_tx_tick,
     .edges = {0},
-    .counters = {"bytes", "backlogged"},
+    .counters = {"bytes", "backlogged", "handed_over"},
 };

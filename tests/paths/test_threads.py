@@ -116,3 +116,17 @@ def test_hooks_see_packets_of_both_workers(pair: Veth, stack: Stack) -> None:
             if len(queues) == 2:
                 break
     assert queues == {0, 1}
+
+
+def test_one_queue_serves_senders_of_all_workers(veth: MakeVeth) -> None:
+    """The socket of a worker that has no queue sends by the one that has."""
+    pair = veth(near=NEAR, far=FAR)
+    with opened(pair.near, workers=3) as stack, ExitStack() as clients:
+        socks = [stack.udp(("::", port)) for port in (PORT, PORT + 1, PORT + 2)]
+        for sock, port in zip(socks, (PORT, PORT + 1, PORT + 2), strict=True):
+            clients.enter_context(echoing(sock))
+            client = clients.enter_context(kernel_udp(pair.far.netns, to=("10.0.0.1", port)))
+            for size in (1, 1000):
+                client.send(bytes(size))
+                assert len(client.recv(2000)) == size
+        assert stack.counters()["napi.tx.handed_over"] == 4

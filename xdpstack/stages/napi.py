@@ -31,19 +31,21 @@ Differs from Linux:
 
 napi.tx
 =======
-Does: puts packets on the TX ring of their device, or behind those that wait for room in it.
+Does: puts packets on the TX ring of their device, or behind those that wait for room in it; gives those for a device that
+    this worker has no queue of to the worker that has.
 Mirrors: ndo_start_xmit, dev_hard_start_xmit; the waiting ones: a pfifo qdisc of 1,024 packets.
 Reads: device, queue, data_off, len, pkt_len, frag.
 Writes: owner, owner_device, queue (the one it leaves by).
 Next: nothing follows.
 Drops:
     DEVICE_GONE: the device has no queue here, or went away, also while the packet waited.
-    QDISC_DROP: 1,024 packets wait already.
+    QDISC_DROP: 1,024 packets wait already, here or on their way to the worker that has the queue.
     PKT_TOO_BIG: over several frames where the socket takes one (bound without XDP_USE_SG), or over more than 17.
     PKT_TOO_SMALL: a frame without bytes. The kernel would skip its descriptor and never give the frame back.
 Holds: packets for which the TX ring has no room, 1,024 per queue, in order; sent at the next poll, or dropped with
-    DEVICE_GONE when the queue is detached.
-State: its rings.
+    DEVICE_GONE when the queue is detached. On the way to another worker 1,024 more, from each to each: it takes them at its
+    next poll, if it has room for them.
+State: its rings; which worker has which queue, written as queues come and go.
 Cost: benchmarks/stages/bench_napi.py
 Differs from Linux:
     - The queue is the one that the descriptor names, folded into those that this worker has (rps.tx chooses it).
