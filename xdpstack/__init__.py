@@ -24,6 +24,7 @@ if typing.TYPE_CHECKING:
         ProtocolClaim,
         SocketClaim,
     )
+    from xdpstack.device.modes import BusyPoll
     from xdpstack.device.tuning.asked import Tuning
     from xdpstack.errors import (
         AddressInUse,
@@ -56,6 +57,7 @@ if typing.TYPE_CHECKING:
 __all__ = [
     "AddressInUse",
     "AddressNotAvailable",
+    "BusyPoll",
     "ClaimTaken",
     "ClosedError",
     "ConfigurationError",
@@ -95,6 +97,7 @@ __all__ = [
 #: Where each name is; the others are exceptions, of xdpstack.errors. They are imported when they are first asked for: a test
 #: run that only loads the pytest plugin, or a command that only asks a running stack, does without the extension.
 _HOMES = {
+    "BusyPoll": "xdpstack.device.modes",
     "EthertypeClaim": "xdpstack.device.claims",
     "EverythingBut": "xdpstack.device.claims",
     "ForwardClaim": "xdpstack.device.claims",

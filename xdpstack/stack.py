@@ -23,6 +23,7 @@ from xdpstack.device.claims import Claim
 from xdpstack.device.device import KernelBackend
 from xdpstack.device.hints import checked as checked_hints
 from xdpstack.device.interface import Options
+from xdpstack.device.modes import BusyPoll, SocketModes
 from xdpstack.device.tuning.asked import Tuning
 from xdpstack.device.watchdog import WINDOW_SECONDS
 from xdpstack.device.xdp import Mode
@@ -382,6 +383,9 @@ def open(  # noqa: A001  # the word that users expect, as in socket.open or tarf
     frames: int = FRAMES,
     frame_bytes: int = 2048,
     huge_pages: bool = False,
+    need_wakeup: bool = True,
+    busy_poll: bool | BusyPoll = False,
+    tx_budget: int | None = None,
     deadman_seconds: float = WINDOW_SECONDS,
     observable: bool = True,
     engines: Mapping[str, Engine] | None = None,
@@ -402,13 +406,15 @@ def open(  # noqa: A001  # the word that users expect, as in socket.open or tarf
     object with `process(batch)` in its place; see docs/engines.md. `workers`: so many threads, in C and without the GIL,
     each with `frames` of its own, drive the stack; queue i is worker i's, over again. `cpus` pins them, one CPU each.
     None: whoever receives or is in `run()` drives; see docs/workers.md. `tune`: what to change of the devices while the
-    stack is open; None is `Tuning()`; see docs/tuning.md.
+    stack is open; None is `Tuning()`; see docs/tuning.md. `need_wakeup`, `busy_poll` (True, or a BusyPoll) and `tx_budget`:
+    how the AF_XDP sockets are driven; see docs/modes.md.
 
     Raises PrivilegeError, NamespaceError, NoSuchInterface, InterfaceDown, ProgramAttached, QueueTaken, ModeRefused,
     TuningRefused, MtuTooLarge, OutOfMemory, TooManyOpenFiles or ConfigurationError; then nothing is left behind.
     """
     hints = checked_hints(metadata)
-    options = Options(netns, queues, mode, zero_copy, rx_ring, tx_ring, transmit_only, tune or Tuning(), hints)
+    modes = SocketModes(need_wakeup, BusyPoll.asked(busy_poll), tx_budget)
+    options = Options(netns, queues, mode, zero_copy, rx_ring, tx_ring, transmit_only, tune or Tuning(), hints, modes)
     backend = KernelBackend(*interfaces, options=options, window_seconds=deadman_seconds)
     with naming_what_ran_out(f"open {', '.join(interfaces)}"):
         core = Core(threads_of(workers, cpus), frames, frame_bytes, huge_pages, hints=bool(hints))

@@ -28,6 +28,16 @@ struct xs_xsk_options {
     /* A socket whose registered memory, and with it mode and flags, this one shares: bind_flags are to be what that one
      * was bound with. -1: registers `memory` anew. */
     int32_t share;
+    /* What follows is granted or not, and no reason to fail: xs_xsk_read() says. */
+    uint32_t
+        tx_budget; /* packets that one system call may send in copy mode, 32 to tx_slots; 0 = the kernel's 32 */
+    /* Busy polling: how long one may last (us; 0 = none), how many packets it may take, and whether the NIC's interrupts are
+     * to be held back for it. SO_BUSY_POLL, SO_BUSY_POLL_BUDGET, SO_PREFER_BUSY_POLL. */
+    uint32_t busy_poll_us;
+    uint32_t busy_poll_budget;
+    uint32_t prefer_busy_poll;
+    /* Before Linux 6.14 a socket learns from its first packet which NAPI there is to poll. Since then bind(2) says it or nobody. */
+    uint32_t napi_is_learnt;
 };
 
 /* `step` is written in any case. */
@@ -55,19 +65,27 @@ int xs_xsk_read_stats(struct xs_xsk *xsk, struct xs_xsk_stats *out);
 struct xs_xsk_values {
     int32_t fd; /* -1: closed, or a memory device */
     uint32_t queue;
-    uint32_t device;          /* the stack's device index */
-    uint32_t zero_copy;       /* granted */
-    uint32_t multi;           /* takes packets of several frames */
-    uint32_t dead;            /* not polled any more */
-    uint32_t error;           /* errno of the fault, 0 = none */
-    uint32_t filled;          /* frames with the kernel to receive into, or received and not read */
-    uint32_t transmitting;    /* frames with the kernel to send, or sent and not taken back */
-    uint32_t unkicked;        /* of those, the kernel was not told yet */
-    uint64_t kicks;           /* system calls that told the kernel to send */
-    uint64_t kicks_spared;    /* batches for which it needed none */
-    uint64_t kick_errors;     /* kicks that failed otherwise than by "later" */
-    uint64_t rx_wakeups;      /* system calls that told the kernel of new empty frames */
-    uint64_t rx_bad_descs;    /* descriptors outside the memory: never from a sound kernel */
+    uint32_t device;    /* the stack's device index */
+    uint32_t zero_copy; /* granted */
+    uint32_t multi;     /* takes packets of several frames */
+    uint32_t
+        always_kick;    /* told of every batch: it was bound without XDP_USE_NEED_WAKEUP, or is busy polled */
+    uint32_t tx_budget; /* packets that one system call sends at most, in copy mode */
+    uint32_t tx_budget_error; /* errno with which another budget was refused, 0 = none */
+    uint32_t busy_poll;       /* granted */
+    uint32_t
+        busy_poll_error;   /* errno with which it was refused, 0 = none; ENODEV: there is no NAPI to poll */
+    uint32_t dead;         /* not polled any more */
+    uint32_t error;        /* errno of the fault, 0 = none */
+    uint32_t filled;       /* frames with the kernel to receive into, or received and not read */
+    uint32_t transmitting; /* frames with the kernel to send, or sent and not taken back */
+    uint32_t unkicked;     /* of those, the kernel was not told yet */
+    uint64_t kicks;        /* system calls that told the kernel to send */
+    uint64_t kicks_spared; /* batches for which it needed none */
+    uint64_t kick_errors;  /* kicks that failed otherwise than by "later" */
+    uint64_t rx_wakeups;   /* system calls that told the kernel of new empty frames */
+    uint64_t busy_polls;   /* system calls that had the driver polled */
+    uint64_t rx_bad_descs; /* descriptors outside the memory: never from a sound kernel */
     uint64_t bad_completions; /* of frames that the kernel did not have: never from a sound kernel */
 };
 void xs_xsk_read(struct xs_xsk *xsk, struct xs_xsk_values *out);

@@ -226,10 +226,22 @@ static bool take_all(struct xs_napi *self, struct xs_xsk *x, const struct xs_pkt
     return all;
 }
 
+/* The RX ring is empty, and the NIC's interrupts are held back for us: the driver is polled in this system call. Returns what
+ * has come, at most `budget`. */
+static __attribute__((noinline)) uint32_t busy_poll(struct xs_xsk *x, uint32_t budget) {
+    x->busy_polls++;
+    int rc = x->ops->kick_rx(x);
+    if (rc) xs_napi_fault(x, rc);
+    return xs_ring_have(&x->rx, budget);
+}
+
 uint32_t xs_napi_poll(struct xs_napi *self, uint32_t port, uint32_t budget, struct xs_batch *b) {
     struct xs_xsk *x = self->port[port].xsk;
     uint32_t n = xs_ring_have(&x->rx, budget), first = x->rx.cons, mask = x->rx.mask;
-    if (!n) return 0;
+    if (unlikely(!n)) {
+        if (x->busy_poll) n = busy_poll(x, budget);
+        if (!n) return 0;
+    }
     const struct xdp_desc *slots = x->rx.slots;
     const struct xs_device_config *device = &xs_table(self->tables, config)->device[x->device];
     const struct xs_pkt fresh = {

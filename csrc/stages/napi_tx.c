@@ -203,7 +203,7 @@ static inline uint32_t untaken(const struct xs_xsk *x) {
 void xs_napi_kick(struct xs_napi *self, uint32_t port) {
     struct xs_xsk *x = self->port[port].xsk;
     if (!x->transmitting || x->dead) return;
-    if (!xs_ring_need_wakeup(&x->tx)) {
+    if (!x->always_kick && !xs_ring_need_wakeup(&x->tx)) {
         x->kicks_spared += x->unkicked != 0;
         x->unkicked = 0;
         xs_napi_complete(self, port);

@@ -3,6 +3,7 @@
 #include "xsk/xsk.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdalign.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +24,12 @@
 /* ---- what needs a system call while packets flow ---- */
 
 static int kick_tx(struct xs_xsk *x) {
-    return sendto(x->fd, NULL, 0, MSG_DONTWAIT, NULL, 0) < 0 ? -errno : 0;
+    if (sendto(x->fd, NULL, 0, MSG_DONTWAIT, NULL, 0) < 0) return -errno;
+    if (!x->busy_poll || !x->zero_copy || atomic_load(x->tx.consumer) == x->tx.prod) return 0;
+    /* Of a socket that prefers busy polling sendto(2) polls the NAPI that receives, and wakes nobody (xsk_no_wakeup()). Drivers
+     * that send in another one, as virtio_net, would never send: those poll(2) wakes. */
+    struct pollfd tx = {.fd = x->fd, .events = POLLOUT};
+    return poll(&tx, 1, 0) < 0 ? -errno : 0;
 }
 
 static int kick_rx(struct xs_xsk *x) {
@@ -123,13 +129,45 @@ static int make_rings(struct xs_xsk *x, const struct xs_xsk_options *o) {
 }
 
 /* In copy mode one system call sends at most 32 packets, and no more than the socket's send buffer has room for. Both are
- * raised to what the TX ring holds, as far as this kernel and our privileges allow; what is left takes more calls. */
-static void raise_tx_limits(int fd, const struct xs_xsk_options *o) {
-    int budget = (int)o->tx_slots;
+ * raised as far as this kernel and our privileges allow; what is left takes more calls. After the TX ring is made, whose slots
+ * are the most that the kernel allows. */
+static void raise_tx_limits(struct xs_xsk *x, const struct xs_xsk_options *o) {
     int bytes = (int)(o->tx_slots * 4096u < 1u << 30 ? o->tx_slots * 4096u : 1u << 30);
-    set(fd, XS_UAPI_XDP_MAX_TX_SKB_BUDGET, &budget, sizeof budget);
-    if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof bytes))
-        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+    x->tx_budget = XS_UAPI_TX_BATCH_SIZE;
+    if (o->tx_budget && o->tx_budget != x->tx_budget) {
+        int rc = set(x->fd, XS_UAPI_XDP_MAX_TX_SKB_BUDGET, &o->tx_budget, sizeof o->tx_budget);
+        if (!rc) x->tx_budget = o->tx_budget;
+        x->tx_budget_error = (uint8_t)-rc;
+    }
+    if (setsockopt(x->fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof bytes))
+        setsockopt(x->fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+}
+
+static int set_socket(int fd, int option, int value) {
+    return setsockopt(fd, SOL_SOCKET, option, &value, sizeof value) ? errno : 0;
+}
+
+/* Which NAPI the socket's packets come from; 0 = the kernel does not know. */
+static int napi_id(int fd) {
+    int id = 0;
+    socklen_t bytes = sizeof id;
+    return getsockopt(fd, SOL_SOCKET, XS_UAPI_SO_INCOMING_NAPI_ID, &id, &bytes) ? 0 : id;
+}
+
+/* All of it or nothing; of a socket that is bound. Documentation/networking/napi.rst, Busy polling. */
+static void ask_for_busy_polling(struct xs_xsk *x, const struct xs_xsk_options *o) {
+    if (!o->busy_poll_us) return;
+    int error = set_socket(x->fd, XS_UAPI_SO_PREFER_BUSY_POLL, (int)o->prefer_busy_poll);
+    if (!error) error = set_socket(x->fd, XS_UAPI_SO_BUSY_POLL_BUDGET, (int)o->busy_poll_budget);
+    if (!error) error = set_socket(x->fd, XS_UAPI_SO_BUSY_POLL, (int)o->busy_poll_us);
+    if (!error && !o->napi_is_learnt && !napi_id(x->fd)) error = ENODEV;
+    if (error) {
+        set_socket(x->fd, XS_UAPI_SO_BUSY_POLL, 0);
+        set_socket(x->fd, XS_UAPI_SO_PREFER_BUSY_POLL, 0);
+    }
+    x->busy_poll_error = (uint8_t)error;
+    x->busy_poll = !error;
+    x->always_kick |= !error;
 }
 
 static int bind_queue(struct xs_xsk *x, const struct xs_xsk_options *o) {
@@ -156,6 +194,7 @@ int xs_xsk_open(const struct xs_xsk_options *o, uint32_t *step, struct xs_xsk **
     if (!x) return -ENOMEM;
     *x = (struct xs_xsk){.ops = &kernel_ops, .queue = (uint8_t)o->queue, .headroom = XDP_PACKET_HEADROOM};
     x->rx_head = x->rx_tail = UINT32_MAX;
+    x->always_kick = !(o->bind_flags & XDP_USE_NEED_WAKEUP);
     x->fill_target = o->fill_target && o->fill_target < o->fill_slots ? o->fill_target : o->fill_slots;
     int rc = 0;
     x->fd = socket(AF_XDP, SOCK_RAW | SOCK_CLOEXEC, 0);
@@ -169,7 +208,7 @@ int xs_xsk_open(const struct xs_xsk_options *o, uint32_t *step, struct xs_xsk **
         rc = make_rings(x, o);
     }
     if (!rc) {
-        raise_tx_limits(x->fd, o);
+        raise_tx_limits(x, o);
         *step = XS_XSK_BIND;
         rc = bind_queue(x, o);
     }
@@ -177,6 +216,7 @@ int xs_xsk_open(const struct xs_xsk_options *o, uint32_t *step, struct xs_xsk **
         xs_xsk_free(x);
         return rc;
     }
+    ask_for_busy_polling(x, o);
     *step = XS_XSK_DONE;
     *out = x;
     return 0;
@@ -206,6 +246,11 @@ void xs_xsk_read(struct xs_xsk *x, struct xs_xsk_values *out) {
         .device = x->device,
         .zero_copy = x->zero_copy,
         .multi = x->multi,
+        .always_kick = x->always_kick,
+        .tx_budget = x->tx_budget,
+        .tx_budget_error = x->tx_budget_error,
+        .busy_poll = x->busy_poll,
+        .busy_poll_error = x->busy_poll_error,
         .dead = x->dead,
         .error = x->error,
         .filled = x->filled,
@@ -215,6 +260,7 @@ void xs_xsk_read(struct xs_xsk *x, struct xs_xsk_values *out) {
         .kicks_spared = x->kicks_spared,
         .kick_errors = x->kick_errors,
         .rx_wakeups = x->rx_wakeups,
+        .busy_polls = x->busy_polls,
         .rx_bad_descs = x->rx_bad_descs,
         .bad_completions = x->bad_completions,
     };

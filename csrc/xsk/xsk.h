@@ -38,6 +38,9 @@ struct xs_xsk {
     uint8_t queue;
     uint8_t zero_copy; /* granted */
     uint8_t multi;     /* bound with XDP_USE_SG: packets of several frames come, and may be sent */
+    uint8_t
+        always_kick;   /* need_wakeup does not say when: bound without it, or nobody else polls the driver */
+    uint8_t busy_poll; /* granted: whoever polls an empty RX ring has the driver polled, by a system call */
     uint8_t dead;      /* the device is gone or the queue was taken away: not polled any more */
     uint8_t error;     /* errno of the last fault, 0 = none. ENETDOWN without `dead` may pass */
     uint8_t hints; /* XS_XDP_OPTION_*: what its program puts before frames, struct xs_xdp_hints; 0 = none */
@@ -50,7 +53,10 @@ struct xs_xsk {
     uint64_t kicked_ns;        /* when the kernel was last told */
     uint32_t rx_head, rx_tail; /* packet whose frames are still arriving (multi-buffer), or XS_NO_FRAME */
     /* counters */
-    uint64_t kicks, kicks_spared, rx_wakeups, kick_errors, rx_bad_descs, bad_completions;
+    uint64_t kicks, kicks_spared, rx_wakeups, kick_errors, rx_bad_descs, bad_completions, busy_polls;
+    /* asked of the kernel when it was opened, and with which errno refused */
+    uint32_t tx_budget;
+    uint8_t tx_budget_error, busy_poll_error;
     struct xs_xsk_stats last_stats; /* of a closed socket */
     struct {
         void *addr;

@@ -9,6 +9,7 @@ from tests.device.redirect_all import GENERIC, NATIVE, RedirectAll
 from xdpstack.device.backend import MirrorLike
 from xdpstack.device.device import KernelBackend
 from xdpstack.device.interface import Options
+from xdpstack.device.modes import SocketModes
 from xdpstack.device.umem import Umem
 from xdpstack.device.xsk import XDP_USE_NEED_WAKEUP, Rings, Xsk
 from xdpstack.native import check, ffi, lib
@@ -61,6 +62,7 @@ class Harness:
         flags: int = XDP_USE_NEED_WAKEUP,
         rings: Rings = SMALL,
         frags: bool = False,
+        modes: SocketModes | None = None,
     ) -> list[Xsk]:
         """A program that redirects everything, and sockets on every queue; the end becomes `device` of the stack."""
 
@@ -68,7 +70,7 @@ class Harness:
             program = self.programs[device] = RedirectAll(end.index, mode, frags)
             made = self.devices[device] = []
             for queue in range(queues):
-                xsk = self.umem.open(end.index, queue, rings, flags)
+                xsk = self.umem.open(end.index, queue, rings, flags, modes=modes)
                 made.append(xsk)
                 program.set(queue, xsk.fileno())
                 check(lib.xs_worker_attach(self.worker, xsk.pointer, device), "attach")

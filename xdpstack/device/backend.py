@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from xdpstack.device.modes import BusyPoll
 from xdpstack.native.core import Core
 from xdpstack.netlink import Neighbour, Snapshot
 
@@ -24,6 +25,8 @@ class Device:
     "offloaded" or "memory"; `asked` is what the user asked for. `why` says, per thing that was asked for and not
     granted, the reason. `tuned` has each setting of the NIC that was asked for (docs/tuning.md): `asked`, `granted`, and
     what it was `before`, which it will be again.
+    How its sockets are driven (docs/modes.md): whether the kernel says when it has to be told (`need_wakeup`), `busy_poll`,
+    and packets that one system call sends in copy mode (`tx_budget`).
     """
 
     name: str
@@ -39,6 +42,9 @@ class Device:
     driver: str = ""
     rx_ring: int = 0
     tx_ring: int = 0
+    need_wakeup: bool = True
+    busy_poll: BusyPoll | None = None
+    tx_budget: int = 0
     metadata: tuple[str, ...] = ()
     why: dict[str, str] = field(default_factory=dict)
     tuned: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -18,6 +18,7 @@ import socket
 import threading
 import weakref
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from xdpstack.device import privileges
@@ -229,6 +230,7 @@ class KernelBackend:
                 "mode": self.options.mode,
                 "zero_copy": self.options.zero_copy,
                 "queues": self.options.queues,
+                **asdict(self.options.modes),
                 "tune": self.options.tune.asked(),
             },
             "claims": [str(claim) for claim in self._claims],

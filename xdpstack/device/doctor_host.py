@@ -12,7 +12,7 @@ from pathlib import Path
 from xdpstack.device import privileges
 from xdpstack.device.finding import Finding, error, note, ok, warning
 from xdpstack.device.holders import AF_XDP
-from xdpstack.device.interface import kernel_version
+from xdpstack.device.kernel import kernel_version
 from xdpstack.device.plan import SG_KERNEL
 from xdpstack.errors import VerifierError, XdpstackError
 

@@ -24,6 +24,8 @@ from xdpstack.device.backend import Device
 from xdpstack.device.drivers import ADDS_QUEUES, native_lacks, zero_copy_lacks
 from xdpstack.device.hints import open_attached
 from xdpstack.device.holders import holders
+from xdpstack.device.kernel import kernel_version
+from xdpstack.device.modes import SocketModes, granted
 from xdpstack.device.netdev import XdpFeature
 from xdpstack.device.plan import PARAVIRTUAL, Plan, choose_queues, next_power_of_two, plan
 from xdpstack.device.sysfs import queue_numbers
@@ -49,6 +51,7 @@ class Options:
     `queues`: "all" that are active, or their numbers. `zero_copy`: True demands it, False refuses it, None takes what there
     is. `rx_ring`, `tx_ring`: slots, powers of two. `transmit_only`: no program, nothing is received. `tune`: what to change
     of the device while it is open. `metadata`: what the device is to say of the frames that it receives.
+    `modes`: how the sockets are modes.
     """
 
     netns: str | None = None
@@ -60,6 +63,7 @@ class Options:
     transmit_only: bool = False
     tune: Tuning = field(default_factory=Tuning)
     metadata: tuple[Hint, ...] = ()
+    modes: SocketModes = field(default_factory=SocketModes)
 
     def __post_init__(self) -> None:
         for name in ("rx_ring", "tx_ring"):
@@ -68,6 +72,7 @@ class Options:
                 raise ConfigurationError(
                     f"{name} is {slots}, which is no power of two", fix=f"{name}={next_power_of_two(slots)}"
                 )
+        self.modes.budget(self.tx_ring)  # refuses what cannot be
 
 
 class Interface:
@@ -238,6 +243,7 @@ class Interface:
             self._core.frame_bytes,
             kernel_version(),
             driver.name if driver else "",
+            self._options.modes.need_wakeup,
         )
 
     def fits(self) -> bool:
@@ -249,7 +255,7 @@ class Interface:
 
     def _open_socket(self, queue: int, flags: int) -> Xsk:
         try:
-            return self._umem.open(self.link.index, queue, self._rings, flags)
+            return self._umem.open(self.link.index, queue, self._rings, flags, modes=self._options.modes)
         except BindFailed as failed:
             zero_copy = bool(self._options.zero_copy) or self._granted_zero_copy
             error = explain(failed, self.name, queue, self._umem.size, zero_copy)
@@ -320,7 +326,8 @@ class Interface:
         """What was granted."""
         driver = ethtool.driver(self.name)
         kind = driver.name if driver else self.link.kind
-        why = {**self._plan.why, **self._tuner.why}
+        modes = granted(self._options.modes, self.sockets)
+        why = {**self._plan.why, **modes.why, **self._tuner.why}
         if self._copy_because:
             why["zero_copy"] = self._copy_because
         if self._no_carrier and not ethtool.has_link(self.name):
@@ -350,6 +357,9 @@ class Interface:
             driver=kind,
             rx_ring=self._rings.rx,
             tx_ring=self._rings.tx,
+            need_wakeup=modes.need_wakeup,
+            busy_poll=modes.busy_poll,
+            tx_budget=modes.tx_budget,
             metadata=self.program.hints if self.program else (),
             why=why,
             tuned=dict(self._tuner.tuned),
@@ -375,9 +385,3 @@ def active_queues(name: str, ifindex: int) -> list[int]:
     if channels is not None and channels.receiving:
         return list(range(channels.receiving))
     return queue_numbers(name) or [0]
-
-
-def kernel_version() -> tuple[int, int]:
-    """Major and minor number of the running kernel."""
-    major, minor, *_ = os.uname().release.split(".")
-    return int(major), int(minor.split("-")[0])

@@ -57,10 +57,12 @@ def plan(
     frame_bytes: int,
     kernel: tuple[int, int],
     driver: str = "",
+    need_wakeup: bool = True,
 ) -> Plan:
     """The bind flags for an interface whose program is attached in `mode` ("native", "generic", "offloaded").
 
-    `zero_copy`: True demands it, False refuses it, None takes what there is. Raises ModeRefused and MtuTooLarge.
+    `zero_copy`: True demands it, False refuses it, None takes what there is. Without `need_wakeup` the kernel does not say
+    when it has to be told of what there is to send. Raises ModeRefused and MtuTooLarge.
     """
     several = mtu > largest_mtu(frame_bytes)
     if several and kernel < SG_KERNEL:
@@ -72,7 +74,7 @@ def plan(
             + (f", or frame_bytes=4096 (MTU {largest_mtu(4096)})" if frame_bytes < 4096 else ""),
         )
     obstacle = zero_copy_obstacle(name, mode, features, several, mtu, frame_bytes, driver)
-    flags = XDP_USE_NEED_WAKEUP | (XDP_USE_SG if several else 0)
+    flags = (XDP_USE_NEED_WAKEUP if need_wakeup else 0) | (XDP_USE_SG if several else 0)
     if zero_copy is False:
         return Plan(flags | XDP_COPY)
     if zero_copy:

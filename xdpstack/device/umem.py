@@ -20,6 +20,7 @@ import errno
 import resource
 import time
 
+from xdpstack.device.modes import SocketModes
 from xdpstack.device.xsk import XDP_COPY, XDP_ZEROCOPY, BindFailed, Rings, Xsk, open_xsk
 from xdpstack.native import ffi, lib
 from xdpstack.native.core import Core
@@ -42,16 +43,25 @@ class Umem:
         """Bytes of all frames."""
         return self._core.frames * self._core.frame_bytes
 
-    def open(self, ifindex: int, queue: int, rings: Rings, flags: int, busy_seconds: float = BUSY_SECONDS) -> Xsk:
+    def open(
+        self,
+        ifindex: int,
+        queue: int,
+        rings: Rings,
+        flags: int,
+        busy_seconds: float = BUSY_SECONDS,
+        modes: SocketModes | None = None,
+    ) -> Xsk:
         """A socket bound to the queue, in the network namespace of the calling thread. Raises BindFailed.
 
-        `flags` are XDP_COPY, XDP_ZEROCOPY (neither: the kernel chooses), XDP_USE_NEED_WAKEUP and XDP_USE_SG.
+        `flags` are XDP_COPY, XDP_ZEROCOPY (neither: the kernel chooses), XDP_USE_NEED_WAKEUP and XDP_USE_SG. `modes`: how
+        it is to be driven (modes.py).
         """
         deadline = time.monotonic() + busy_seconds
         pause = FIRST_PAUSE
         while True:
             try:
-                return self._try(ifindex, queue, rings, flags)
+                return self._try(ifindex, queue, rings, flags, modes)
             except BindFailed as failed:
                 if failed.step == lib.XS_XSK_MEMORY and failed.errno == errno.ENOBUFS and raise_memory_limit():
                     continue
@@ -60,10 +70,10 @@ class Umem:
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
-    def _try(self, ifindex: int, queue: int, rings: Rings, flags: int) -> Xsk:
+    def _try(self, ifindex: int, queue: int, rings: Rings, flags: int, modes: SocketModes | None) -> Xsk:
         share = self._sharable(ifindex, flags)
         pointer = ffi.cast("void *", lib.xs_stack_umem(self._core.pointer))
-        xsk = open_xsk(pointer, self.size, self._core.frame_bytes, ifindex, queue, rings, flags, share)
+        xsk = open_xsk(pointer, self.size, self._core.frame_bytes, ifindex, queue, rings, flags, share, modes)
         self.registrations += share < 0
         self.sockets.append(xsk)
         return xsk

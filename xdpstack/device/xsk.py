@@ -9,6 +9,8 @@ import errno
 from dataclasses import dataclass
 from typing import Any
 
+from xdpstack.device.kernel import kernel_version
+from xdpstack.device.modes import SocketModes
 from xdpstack.errors import (
     InterfaceDown,
     ModeRefused,
@@ -28,6 +30,8 @@ XDP_COPY = 1 << 1
 XDP_ZEROCOPY = 1 << 2
 XDP_USE_NEED_WAKEUP = 1 << 3
 XDP_USE_SG = 1 << 4
+#: The first kernel whose bind(2) says which NAPI a socket's packets come from; before, their first packet did.
+NAPI_AT_BIND_KERNEL = (6, 14)
 
 STATISTICS = (
     "rx_dropped",
@@ -37,7 +41,7 @@ STATISTICS = (
     "rx_fill_ring_empty_descs",
     "tx_ring_empty_descs",
 )
-COUNTERS = ("kicks", "kicks_spared", "kick_errors", "rx_wakeups", "rx_bad_descs")
+COUNTERS = ("kicks", "kicks_spared", "kick_errors", "rx_wakeups", "rx_bad_descs", "busy_polls")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,18 @@ class XskState:
     kick_errors: int
     rx_wakeups: int
     rx_bad_descs: int
+    busy_polls: int
+
+
+@dataclass(frozen=True, slots=True)
+class XskModes:
+    """What a socket was granted of how it is driven (modes.py); the errors are an errno each, 0 for none."""
+
+    always_kick: bool
+    busy_poll: bool
+    busy_poll_error: int
+    tx_budget: int
+    tx_budget_error: int
 
 
 class BindFailed(Exception):
@@ -129,6 +145,17 @@ class Xsk:
             dead=bool(values.dead),
         )
 
+    def modes(self) -> XskModes:
+        """How it is driven."""
+        values = self._values()
+        return XskModes(
+            always_kick=bool(values.always_kick),
+            busy_poll=bool(values.busy_poll),
+            busy_poll_error=int(values.busy_poll_error),
+            tx_budget=int(values.tx_budget),
+            tx_budget_error=int(values.tx_budget_error),
+        )
+
     def statistics(self) -> dict[str, int]:
         """The six counters of XDP_STATISTICS; of a closed socket as they were last."""
         out = ffi.new("struct xs_xsk_stats *")
@@ -154,11 +181,15 @@ def open_xsk(
     rings: Rings,
     flags: int,
     share: int = -1,
+    modes: SocketModes | None = None,
 ) -> Xsk:
     """One attempt, in the network namespace of the calling thread; raises BindFailed.
 
     `share` is the descriptor of a socket with the same `flags` whose registration of the memory is shared; -1 registers it.
+    What `modes` asks for is granted or not, which Xsk.modes() says.
     """
+    modes = modes or SocketModes()
+    busy = modes.busy_poll
     options = ffi.new(
         "struct xs_xsk_options *",
         {
@@ -174,6 +205,11 @@ def open_xsk(
             "fill_target": rings.fill_target,
             "bind_flags": flags,
             "share": share,
+            "tx_budget": modes.budget(rings.tx),
+            "busy_poll_us": busy.microseconds if busy else 0,
+            "busy_poll_budget": busy.budget if busy else 0,
+            "prefer_busy_poll": busy.prefer if busy else False,
+            "napi_is_learnt": kernel_version() < NAPI_AT_BIND_KERNEL,
         },
     )
     step = ffi.new("uint32_t *")
