@@ -124,6 +124,7 @@ void xs_stack_destroy(struct xs_stack *s) {
     if (config != &no_devices) free((void *)config);
     xs_fib_destroy((struct xs_fib *)atomic_load(&s->tables.fib));
     free((void *)atomic_load(&s->tables.frame_claims));
+    free((void *)atomic_load(&s->tables.redirects));
     xs_socket_table_destroy((struct xs_socket_table *)atomic_load(&s->tables.sockets));
     xs_neigh_table_destroy(atomic_load(&s->tables.neigh));
     close_fds(s);

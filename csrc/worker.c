@@ -35,6 +35,7 @@ int xs_worker_init(struct xs_worker *w, struct xs_stack *s, uint32_t index) {
     w->inbox = (struct xs_inbox){.mem = &s->mem, .worker = index, .frames_max = s->frames_per_worker / 4 * 3};
     w->events.fd = s->event_fd;
     xs_neigh_init(&w->neigh, &s->mem, &s->tables, &w->events, s->frames_per_worker);
+    w->xdp.tables = &s->tables;
     w->taps = (struct xs_taps){.mem = &s->mem, .tables = &s->tables, .inbox = &w->inbox};
     w->udp = (struct xs_udp){.mem = &s->mem,
                              .pool = &w->pool,

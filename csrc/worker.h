@@ -20,6 +20,7 @@
 #include "stages/routing.h"
 #include "stages/taps.h"
 #include "stages/udp.h"
+#include "stages/xdp.h"
 #include "tables/config.h"
 #include "tables/path_mtu.h"
 #include "walk.h"
@@ -55,6 +56,7 @@ struct xs_worker {
     struct xs_crossing sending; /* packets for queues of other workers, and theirs for ours */
     /* the stages' state, one field a stem */
     struct xs_napi napi;
+    struct xs_xdp xdp;
     struct xs_ip ip;
     struct xs_routing routing;
     struct xs_udp udp;

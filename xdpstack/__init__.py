@@ -17,6 +17,7 @@ import typing
 
 if typing.TYPE_CHECKING:
     from xdpstack.device.claims import (
+        Essential,
         EthertypeClaim,
         EverythingBut,
         ForwardClaim,
@@ -61,6 +62,7 @@ __all__ = [
     "ClaimTaken",
     "ClosedError",
     "ConfigurationError",
+    "Essential",
     "EthertypeClaim",
     "EverythingBut",
     "ForkedError",
@@ -98,6 +100,7 @@ __all__ = [
 #: run that only loads the pytest plugin, or a command that only asks a running stack, does without the extension.
 _HOMES = {
     "BusyPoll": "xdpstack.device.modes",
+    "Essential": "xdpstack.device.claims",
     "EthertypeClaim": "xdpstack.device.claims",
     "EverythingBut": "xdpstack.device.claims",
     "ForwardClaim": "xdpstack.device.claims",

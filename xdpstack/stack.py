@@ -39,6 +39,7 @@ from xdpstack.native.core import BUDGET, Core, Ledger
 from xdpstack.netlink import Snapshot, text
 from xdpstack.observe import trace
 from xdpstack.observe.server import Server
+from xdpstack.redirect import Redirect, Redirects
 from xdpstack.routing.layer import RoutingLayer
 from xdpstack.routing.native import NativeRouting
 from xdpstack.stages.neigh import Neigh
@@ -77,10 +78,13 @@ class Stack:
         self._backend = backend
         self._core = core
         self._closing = False
-        self._walk = Walk(core.workers, set(c_stages()) - {"taps.rx"}, run_parked=self._run_parked_quietly)
+        self._walk = Walk(
+            core.workers, set(c_stages()) - {"taps.rx", "xdp.redirect"}, run_parked=self._run_parked_quietly
+        )
         self._driving = Driving(core, self._walk)
         self._host = StackHost(self, core, backend, self._walk)
         self._frames = FrameQueues(self._host)
+        self._redirects = Redirects(self._host)
         self._routing = NativeRouting(core.pointer)
         layer = RoutingLayer(forwards=False)
         in_python = any(engine != NATIVE for engine in self._engines.values())
@@ -168,6 +172,23 @@ class Stack:
         self._check()
         with naming_what_ran_out("open a queue of frames"):
             return self._frames.open(claim)
+
+    def redirect(self, claim: Claim, to: str | Mapping[str, str], *, swap_macs: bool = False) -> Redirect:
+        """Have the frames that `claim` lifts leave by the device `to`, in C, without a copy, whole and as they are.
+
+        `to` is one device of the stack for all frames, or for each device the one by which leaves what it receives:
+        XDP_REDIRECT through a map of devices; where the two are the same, XDP_TX. `swap_macs` exchanges source and
+        destination MAC, as a reflector does. It happens before GRO, taps and tc, and somebody has to drive. A frame too
+        large for the other device's MTU is dropped (PKT_TOO_BIG), as is one for a device that is down (DEV_READY) or gone
+        (DEVICE_GONE), or behind 1,024 others that wait for the TX ring (QDISC_DROP). `counters()` has those that left as
+        `xdp.redirect.redirected`. `close()` of what is returned ends it.
+
+        Raises ClaimTaken when the frames are claimed already; ConfigurationError: a device is not of this stack, or one of
+        several has no word said about it, or a hook called this.
+        """
+        self._check()
+        with naming_what_ran_out("redirect frames"):
+            return self._redirects.open(claim, to, swap_macs)
 
     # ---- driving ----
 
@@ -361,6 +382,7 @@ class Stack:
             steps.callback(self._backend.withdraw)
             steps.callback(self._sockets.close)
             steps.callback(self._frames.close)
+            steps.callback(self._redirects.close)
             steps.callback(self._driving.refuse_runs)
 
     def __enter__(self) -> Self:

@@ -108,6 +108,18 @@ def raw(stack: MemoryStack, frames: Sequence[bytes]) -> Turn:
     return turn
 
 
+def redirected(stack: MemoryStack) -> Turn:
+    stack.redirect(CLAIM, to="a0")
+    given = [datagram4()] * BATCH
+
+    def turn() -> None:
+        assert stack.backend.inject("a0", *given, claim=CLAIM) == BATCH
+        assert stack.poll() == BATCH
+        assert len(stack.sent("a0")) == BATCH
+
+    return turn
+
+
 def split(stack: MemoryStack, ways: int) -> Turn:
     stage = built("split")
     ctypes.c_uint32.in_dll(stage.library, "ways").value = ways
@@ -136,6 +148,7 @@ CASES: Mapping[str, Callable[[MemoryStack], Turn]] = {
     "tx IPv6": lambda s: sending(s, V6, "fd00::8"),
     "raw": lambda s: raw(s, [datagram4()] * BATCH),
     "raw, two routers": lambda s: raw(s, [datagram4(), datagram4()[:6] + OTHER + datagram4()[12:]] * (BATCH // 2)),
+    "redirect": redirected,
     "whole frames": whole_frames,
     "uniform": lambda s: split(s, 1),
     "scatter": lambda s: split(s, 2),

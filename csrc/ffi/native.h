@@ -20,6 +20,7 @@
 #include "base/events.h" /* and through it ffi/51_neigh.cdef.h */
 #include "ffi/62_engine.cdef.h"
 #include "ffi/70_frames.cdef.h"
+#include "ffi/71_redirects.cdef.h"
 #include "include/xdpstack_stage.h"
 #include "tables/config.h"
 #include "tables/fib.h"

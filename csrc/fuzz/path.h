@@ -5,7 +5,9 @@
 
 /* X(row, edge, the row it leads to, is it the edge by which the row is passed when it is absent) */
 #define XS_PATH_EDGES(X)                                         \
-    X("napi.rx", "receive", "gro.rx", 0)                         \
+    X("napi.rx", "receive", "xdp.redirect", 0)                   \
+    X("xdp.redirect", "receive", "gro.rx", 1)                    \
+    X("xdp.redirect", "xmit", "napi.tx", 0)                      \
     X("gro.rx", "receive", "rps.rx", 1)                          \
     X("rps.rx", "receive", "taps.rx", 1)                         \
     X("taps.rx", "receive", "tc.rx", 1)                          \

@@ -8,10 +8,12 @@
 #include "stages/routing.h"
 #include "stages/taps.h"
 #include "stages/udp.h"
+#include "stages/xdp.h"
 
 /* X(definition, field of struct xs_worker) in the order of xdpstack/path.py */
 #define XS_STAGE_ROWS(X)          \
     X(xs_napi_rx_def, napi)       \
+    X(xs_xdp_redirect_def, xdp)   \
     X(xs_taps_rx_def, taps)       \
     X(xs_ip_rx_def, ip)           \
     X(xs_routing_rx_def, routing) \

@@ -1,18 +1,13 @@
 /* taps.rx: a frame whose claim somebody reads goes onto that queue, whole. Contract: xdpstack/stages/taps.py. */
 #include "stages/taps.h"
 
-#include <string.h>
-
-#include "bpf/xdpstack_maps.h"
 #include "tables/frame_claims.h"
 
 static struct xs_socket *taker(const struct xs_frame_claims *claims, const struct xs_batch *b, uint32_t i) {
     const struct xs_pkt *p = xs_pkt(b, i);
-    struct xs_xdp_metadata metadata;
-    if (p->data_off < sizeof metadata) return NULL;
-    memcpy(&metadata, xs_data(b, i) + p->data_off - sizeof metadata, sizeof metadata);
+    uint32_t claim_id = xs_claim_of(p, xs_data(b, i) + p->data_off);
     for (uint32_t k = 0; k < claims->n; k++)
-        if (claims->entry[k].claim_id == metadata.claim_id && claims->entry[k].device == p->device)
+        if (claims->entry[k].claim_id == claim_id && claims->entry[k].device == p->device)
             return claims->entry[k].socket;
     return NULL;
 }

@@ -52,12 +52,14 @@ struct xs_fib;
 struct xs_neigh_table;
 struct xs_socket_table;
 struct xs_frame_claims;
+struct xs_redirects;
 struct xs_tables {
     _Atomic(const struct xs_config *) config;
     _Atomic(const struct xs_fib *) fib;
     _Atomic(struct xs_neigh_table *) neigh;
     _Atomic(const struct xs_socket_table *) sockets;
     _Atomic(const struct xs_frame_claims *) frame_claims;
+    _Atomic(const struct xs_redirects *) redirects;
 };
 
 /* Inside a poll only; the pointer must not be kept beyond it. */

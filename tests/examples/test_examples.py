@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.paths.world import FAR, NEAR, MakeVeth, kernel_udp
+from tests.paths.world import FAR, NEAR, MakeNetns, MakeVeth, kernel_udp
 from xdpstack.testing.veth import End, Veth
 from xdpstack.testing.wait import PATIENCE, until
 
@@ -117,6 +117,22 @@ def test_python_hook(pair: Veth, environment: dict[str, str]) -> None:
                 client.settimeout(PATIENCE)
                 client.send(b"later")
                 assert client.recv(99) == b"later"
+
+
+def test_bridge(veth: MakeVeth, netns: MakeNetns, environment: dict[str, str]) -> None:
+    near = netns("near")
+    left = veth(netns_near=near, near=(), far=FAR[:1], offloads=("tx off",))
+    right = veth(netns_near=near, near=(), far=NEAR[:1], offloads=("tx off",))
+    with example(left.near, environment, "bridge.py", left.near.name, right.near.name) as bridge:
+        assert line(bridge) == "ready\n"
+        with (
+            kernel_udp(right.far.netns, ("10.0.0.1", 7777)) as server,
+            kernel_udp(left.far.netns, to=("10.0.0.1", 7777)) as client,
+        ):
+            client.send(b"across")
+            data, address = server.recvfrom(99)
+            server.sendto(data, address)
+            assert client.recv(99) == b"across"
 
 
 # ---- the demo ----

@@ -1,7 +1,8 @@
 """xdp: the program in the kernel that lifts what is claimed.
 
-Its configuration are the claims of a device: xdpstack/device/claims.py. Below is the contract of its row;
-docs/stages/xdp.md says how it decides and why so, and xdpstack/device/verdict.py is the definition in plain Python.
+Its configuration are the claims of a device: xdpstack/device/claims.py. Below are the contracts of its row and of
+xdp.redirect; docs/stages/xdp.md says how it decides and why so, and xdpstack/device/verdict.py is the definition in plain
+Python.
 
 xdp.rx
 ======
@@ -26,4 +27,25 @@ Differs from Linux:
       (metadata=("vlan",)) and the driver answers. Else the frame counts as untagged: turn rxvlan off (ethtool -K) where
       tagged and untagged frames are told apart by claims.
     - A frame in a VLAN is compared with the device's own MAC; a VLAN device with another MAC is not known.
+
+xdp.redirect
+============
+Does: has the frames of a claim leave by another device of the stack, or by the one they came by: the same frame, not copied.
+Mirrors: xdp_do_redirect, dev_map_enqueue, xdp_ok_fwd_dev; XDP_TX.
+Reads: device, data_off, len, pkt_len; the claim id that the XDP program put before the frame.
+Writes: device; with `swap_macs`, the frame's two MAC addresses.
+Next:
+    receive: the frame's claim is not redirected.
+    xmit: it is.
+Drops:
+    DEV_READY: the device that it is to leave by is down.
+    PKT_TOO_BIG: it is larger than that device's MTU, an Ethernet header and a VLAN tag.
+Holds: nothing. What waits for room on the TX ring, napi.tx holds.
+State: which claim's frames leave by which device (csrc/tables/redirects.h), published by Stack.redirect(); the device table.
+Cost: benchmarks/stages/bench_xdp_redirect.py
+Differs from Linux:
+    - It happens in user space, behind the XDP program and napi.rx, and before gro.rx; no skb is made in between either.
+    - Where the TX ring is full Linux drops (dev_map_bulk_queue, 16 frames); here 1,024 frames wait, as behind napi.tx.
+    - The frame leaves by the queue of the same number as it came by, if there is one; not by the core's.
+    - XDP_TX does not ask for the MTU, as the device that received a frame can send it; here it is asked all the same.
 """
