@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,16 @@ def test_jumbo_frames_are_measured() -> None:
     assert report.failed == {}
     assert len(report.figures) == 3 + 3 + 3
     assert all(found["pps"] > 0 for (found,) in report.figures.values())
+
+
+@pytest.mark.root
+@pytest.mark.skipif(not shutil.which("valgrind"), reason="make bench-peers installs valgrind")
+def test_instructions_are_counted_by_callgrind(tmp_path: Path) -> None:
+    counted = replace(plan(("rx", "tx", "forward"), "rings"), instructions=True, callgrind=tmp_path)
+    report = run(counted)
+    assert report.failed == {}
+    assert all(0 < found["user_instructions_per_packet"] < 1000 for (found,) in report.figures.values())
+    assert {path.name for path in tmp_path.iterdir()} == {f"callgrind.{case}.rings" for case in counted.cases}
 
 
 @pytest.mark.root

@@ -112,6 +112,24 @@ def test_histograms_have_all_round_trips(report: Report, tmp_path: Path) -> None
     assert "250.1" in text
 
 
+def test_the_json_has_all_round_trips_too(report: Report) -> None:
+    (found,) = as_json(report)["histograms"]
+    assert (found["case"], found["subject"], found["unit"]) == ("latency", "rings", "ns")
+    assert found["buckets"] == [(9007, 1), (10007, 1), (11007, 1), (250111, 1)]
+
+
+def test_buckets_are_those_of_an_hdr_histogram() -> None:
+    hdrh = pytest.importorskip("hdrh.histogram", reason="pip install 'xdpstack[bench]'")
+    samples = [1, 2, 2047, 2048, 2049, 4095, 4096, 10_000, 123_456, 99_999_999, 2**32 - 1]
+    histogram = hdrh.HdrHistogram(1, 2**32, 3)
+    for sample in samples:
+        histogram.record_value(sample)
+    recorded = [
+        (item.value_iterated_to, item.count_added_in_this_iter_step) for item in histogram.get_recorded_iterator()
+    ]
+    assert histograms.buckets(samples) == recorded
+
+
 @pytest.mark.parametrize("module, needed", [(plots, "PLOTS"), (histograms, "HISTOGRAMS")])
 def test_what_pictures_need_is_named(module: ModuleType, needed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, needed, Need("pip install it", module="no_such_module"))

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from typing import Any
 
 from xdpstack.bench.cases import Setting
+from xdpstack.bench.histograms import buckets
 from xdpstack.bench.results import BenchError, Report, Result
 from xdpstack.bench.runner import Plan, run
 from xdpstack.bench.subjects import CASES, SUBJECTS
@@ -22,9 +23,20 @@ __all__ = ["CASES", "SUBJECTS", "BenchError", "Plan", "Report", "Result", "Setti
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    """The report as one object: `environment`, with what is missing or has failed and why, and `results`."""
+    """The report as one object: `environment`, with what is missing or has failed and why, and `results`.
+
+    `histograms`, where there are round trips: all of them, in ns, as `[largest, count]` of each bucket.
+    """
     failed = [
-        {"case": k.case, "subject": k.subject, "frame_bytes": k.frame_bytes, "why": w} for k, w in report.failed.items()
+        {"case": k.case, "subject": k.subject, "frame_bytes": k.frame_bytes, "queues": k.queues, "why": w}
+        for k, w in report.failed.items()
     ]
     surroundings = {**report.environment, "missing": report.missing, "failed": failed}
-    return {"environment": surroundings, "results": [asdict(result) for result in report.results()]}
+    told: dict[str, Any] = {"environment": surroundings, "results": [asdict(result) for result in report.results()]}
+    if report.samples:
+        told["histograms"] = [
+            {"case": k.case, "subject": k.subject, "frame_bytes": k.frame_bytes, "queues": k.queues}
+            | {"unit": "ns", "buckets": buckets(samples)}
+            for k, samples in report.samples.items()
+        ]
+    return told

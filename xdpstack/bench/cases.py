@@ -143,8 +143,8 @@ class Bench:
 
     def generate(self, answers: Count | None = None) -> None:
         """Flood from the far end: live frames, a generator a queue (veth takes that of the sender's core), or rings."""
-        if self.wire.far is None:
-            return  # somebody else does
+        if self.case == "tx" or self.wire.far is None:
+            return  # nobody does, or somebody else
         cpus = self.setting.far_cpus
         if not self.is_live:
             if answers:
@@ -216,7 +216,8 @@ def _bench(case: str, subject: Subject, wire: Wire, setting: Setting, programs: 
 
 def _flood(bench: Bench) -> Round:
     """Packets per second, and what each cost; what the generator offered meanwhile, if it is ours."""
-    pid, counts = flooded(bench)
+    pid, counts = started(bench)
+    bench.generate(bench.seen if bench.case == "echo" else None)
     _settle(counts, bench.setting)
     with counting(pid) as counted:
         before, sent_before, began = int(counts), int(bench.sent), time.monotonic()
@@ -230,26 +231,19 @@ def _flood(bench: Bench) -> Round:
     return Round(figures)
 
 
-def flooded(bench: Bench) -> tuple[int, SupportsInt]:
-    """Start the subject, and what feeds it; its process, and what counts the packets of the case."""
+def started(bench: Bench) -> tuple[int, SupportsInt]:
+    """The subject's process, which waits for what feeds it, and what counts the packets of the case."""
     if bench.case == "tx":
         bench.count_at(bench.far())
-        pid, _ = bench.start()
-        return pid, bench.seen
-    if bench.case == "forward":
-        end = bench.second()
+    elif bench.case == "forward":
+        bench.count_at(bench.second())
         bench.passing()
-        bench.count_at(end)
-        pid, _ = bench.start()
-        bench.generate()
-        return pid, bench.seen
-    echo = bench.case == "echo"
-    if echo:
-        bench.far()
-    bench.passing()
+    else:
+        if bench.case == "echo":
+            bench.far()
+        bench.passing()
     pid, counts = bench.start()
-    bench.generate(bench.seen if echo else None)
-    return pid, bench.seen if echo else counts
+    return pid, counts if bench.case == "rx" else bench.seen
 
 
 def _settle(counts: SupportsInt, setting: Setting) -> None:

@@ -1,14 +1,30 @@
-"""Round trips as HdrHistogram's text files, which its plotter and others read. Needs hdrhistogram (the extra `bench`)."""
+"""Round trips in the buckets of an HdrHistogram, for the JSON, and as its text files, which its plotter and others read.
+
+The files need hdrhistogram (the extra `bench`).
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from xdpstack.bench.peers import HISTOGRAMS
 from xdpstack.bench.results import BenchError, Report
 
 LOWEST_NS, DIGITS = 1, 3
+#: Values that a bucket of each power of two tells apart, in bits: what three digits take.
+EXACT_BITS = 11
 NS_PER_US = 1000.0
+
+
+def buckets(samples: Iterable[int]) -> list[tuple[int, int]]:
+    """In ascending order, the largest value that a bucket is for, and how many there are in it; three digits are exact."""
+    return sorted(Counter(map(_largest_alike, samples)).items())
+
+
+def _largest_alike(value: int) -> int:
+    return value | (1 << max(0, value.bit_length() - EXACT_BITS)) - 1
 
 
 def require() -> None:

@@ -146,10 +146,10 @@ def _count(
         subject = BY_NAME[key.subject]
         if key not in report.figures or wire.far is None or not can_count(key.case, subject):
             continue
-        progress(f"instructions of {key.subject} {key.frame_bytes}")
+        progress(f"instructions of {key.case} {key.subject} {key.frame_bytes}")
         each = replace(setting, frame_bytes=key.frame_bytes, queues=key.queues)
         try:
-            counted = user_instructions(subject, wire, each, programs, plan.callgrind)
+            counted = user_instructions(key.case, subject, wire, each, programs, plan.callgrind)
         except BenchError as error:
             report.failed[key] = f"instructions: {error}"
             continue
