@@ -1,12 +1,11 @@
 """Python hooks take turns: each packet goes through a hook once, also when the hook itself sends, and when several threads
 poll."""
 
-import threading
-
 import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
+from tests.driving import driven
 from xdpstack.device.claims import PrefixClaim
 from xdpstack.hook import HookBatch
 from xdpstack.testing import MemoryStack, memory_stack
@@ -71,27 +70,11 @@ def test_threads_that_poll_do_not_run_a_hook_twice_on_a_packet() -> None:
         sock = stack.udp(("10.0.0.1", 7))
         sock.setsockopt(1, 8, 1 << 22)  # SO_RCVBUF
         stack.hook("netfilter.input", lambda batch: seen.extend(bytes(p.data[-4:]) for p in batch), name="look")
-        stop = threading.Event()
-        failures: list[BaseException] = []
-
-        def drive() -> None:
-            try:
-                while not stop.is_set():
-                    stack.poll()
-            except BaseException as error:
-                failures.append(error)
-
-        threads = [threading.Thread(target=drive) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        for number in range(400):
-            while not stack.inject("a0", datagram(number)):
-                pass
-        received = [sock.recvfrom(10)[0] for _ in range(400)]
-        stop.set()
-        for thread in threads:
-            thread.join()
-        assert failures == []
+        with driven(stack.poll, stack.poll, stack.poll):
+            for number in range(400):
+                while not stack.inject("a0", datagram(number)):
+                    pass
+            received = [sock.recvfrom(10)[0] for _ in range(400)]
         assert sorted(seen) == sorted(received) == [number.to_bytes(4) for number in range(400)]
 
 

@@ -10,6 +10,7 @@ import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
+from tests.driving import driven
 from xdpstack.device.claims import PrefixClaim
 from xdpstack.errors import ConfigurationError
 from xdpstack.hook import HookBatch
@@ -151,33 +152,18 @@ def test_a_change_waits_for_the_hook_that_another_thread_runs(stack: MemoryStack
 
 def test_nothing_is_lost_while_hooks_come_and_go(stack: MemoryStack) -> None:
     """Two threads poll while a third changes the path; every packet comes to its end, and is counted once."""
-    stop, failures = threading.Event(), []
-
-    def drive() -> None:
-        try:
-            while not stop.is_set():
-                stack.poll()
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=drive) for _ in range(2)]
-    for thread in threads:
-        thread.start()
     injected = 0
-    for turn in range(60):
-        injected += stack.inject("a0", *[datagram(turn)] * 20)
-        hook = stack.hook("netfilter.input", nothing, name="a")
-        injected += stack.inject("a0", *[datagram(turn)] * 20)
-        with stack.frames(CLAIM), contextlib.ExitStack() as hooks:
-            other = stack.hook("tc.rx", nothing, name="b", edges={"again": "ip.rx"})
-            hooks.callback(stack.unhook, other)
+    with driven(stack.poll, stack.poll):
+        for turn in range(60):
             injected += stack.inject("a0", *[datagram(turn)] * 20)
-        stack.unhook(hook)
-    until(lambda: stack.reasons().get("NO_SOCKET", 0) == injected)
-    stop.set()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+            hook = stack.hook("netfilter.input", nothing, name="a")
+            injected += stack.inject("a0", *[datagram(turn)] * 20)
+            with stack.frames(CLAIM), contextlib.ExitStack() as hooks:
+                other = stack.hook("tc.rx", nothing, name="b", edges={"again": "ip.rx"})
+                hooks.callback(stack.unhook, other)
+                injected += stack.inject("a0", *[datagram(turn)] * 20)
+            stack.unhook(hook)
+        until(lambda: stack.reasons().get("NO_SOCKET", 0) == injected)
     assert stack.counters()["napi.rx.packets"] == stack.counters()["routing.rx.packets"] == injected
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from xdpstack.bench import Plan, Setting, as_json, run, subjects
-from xdpstack.bench.peers import TESTPMD
+from xdpstack.bench.peers import TESTPMD, Need
 from xdpstack.bench.subjects import USUAL
 from xdpstack.testing.wait import until
 
@@ -111,7 +111,7 @@ def test_testpmd_is_measured(name: str, queues: int) -> None:
 
 @pytest.mark.root
 def test_what_is_not_there_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    absent = subjects.Subject("scapy", {}, (subjects.Need("pip install it", module="no_such_module"),))
+    absent = subjects.Subject("scapy", {}, (Need("pip install it", module="no_such_module"),))
     monkeypatch.setattr("xdpstack.bench.runner.SUBJECTS", (absent,))
     assert as_json(run(plan(("rx",), "scapy")))["environment"]["missing"] == {"scapy": "pip install it"}
 

@@ -6,6 +6,7 @@ what C leaves to the kernel (TX_SLOW) is what is for this host itself, broadcast
 
 import contextlib
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,7 @@ def case_of(mirror: Mirror) -> Case:
     return case
 
 
-def agrees(case: Case, flow: Flow, got: dict[str, object], kernel: Answer) -> bool:
+def agrees(case: Case, flow: Flow, got: dict[str, Any], kernel: Answer) -> bool:
     """What routing.tx decides is what the kernel says."""
     if kernel.error:
         return SEND_ERRNO.get(str(got.get("drop"))) == kernel.error
@@ -45,7 +46,7 @@ def agrees(case: Case, flow: Flow, got: dict[str, object], kernel: Answer) -> bo
         return got == {"drop": "TX_SLOW"}
     if "drop" in got or got["hop"] is None:
         return False
-    oif, gateway = got["hop"][:2]  # type: ignore[index]
+    oif, gateway = got["hop"][:2]
     source = got["source"] if kernel.source is not None else None
     return (oif, gateway, source) == (kernel.oif, kernel.gateway, kernel.source)
 
@@ -98,14 +99,14 @@ def lookup_key(case: Case, flow: Flow) -> dict[str, object]:
     return case.key(flow) | {"iif": flow.iif or 1, "oif": flow.oif, "prefer": flow.iif or flow.oif, "flags": flags}
 
 
-def answer_of(case: Case, got: object) -> Answer:
+def answer_of(case: Case, got: Any) -> Answer:
     """Struct xs_fib_answer as an Answer without source and table."""
-    if got.verdict != lib.XS_FIB_FOUND:  # type: ignore[attr-defined]
-        return Answer(VERDICT_ERRNO[got.verdict])  # type: ignore[attr-defined]
-    hop = case.routing.ids.slots[got.nexthop & lib.XS_NEXTHOP_SLOT_MASK]  # type: ignore[attr-defined]
+    if got.verdict != lib.XS_FIB_FOUND:
+        return Answer(VERDICT_ERRNO[got.verdict])
+    hop = case.routing.ids.slots[got.nexthop & lib.XS_NEXTHOP_SLOT_MASK]
     assert hop is not None
-    own = got.type in (RTN_LOCAL, 4)  # type: ignore[attr-defined]
-    return Answer(0, got.type, 1 if own else got.ifindex, hop.gateway)  # type: ignore[attr-defined]
+    own = got.type in (RTN_LOCAL, 4)
+    return Answer(0, got.type, 1 if own else got.ifindex, hop.gateway)
 
 
 @pytest.mark.parametrize("seed, rules", [(seed, seed % 4 > 1) for seed in effort.seeds(208, 4)])

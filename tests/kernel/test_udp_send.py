@@ -11,6 +11,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -201,9 +202,9 @@ def veth_module() -> Iterator[Callable[..., Veth]]:
 Tell = tuple[str, Any]
 
 
-def outcome(call: Callable[[], Any]) -> Tell:
+def outcome(call: Callable[..., Any], *arguments: Any) -> Tell:
     try:
-        return "said", call()
+        return "said", call(*arguments)
     except OSError as error:
         return "errno", errno.errorcode.get(error.errno or 0, str(error))
 
@@ -255,7 +256,7 @@ class Case:
 def case(rng: Random, lab: Lab) -> Case:
     family = rng.choice((4, 6))
     near = lab.pair.near.netns
-    index = {name: near.call(lambda name=name: socket.if_nametoindex(name)) for name in ("near0", "other0", "lo")}  # type: ignore[misc]
+    index = {name: near.call(partial(socket.if_nametoindex, name)) for name in ("near0", "other0", "lo")}
 
     def target() -> tuple[Any, ...]:
         if family == 4:
@@ -326,24 +327,24 @@ def sent_by_us(lab: Lab, one: Case, like: list[Any]) -> list[Tell | list[Any]]:
 def sent_by(lab: Lab, one: Case, sock: Any, port: int, like: list[Any] | None) -> list[Any]:
     told: list[Any] = []
     for level, name, value in one.options:
-        told.append(outcome(lambda: sock.setsockopt(level, name, value)))  # noqa: B023
+        told.append(outcome(sock.setsockopt, level, name, value))
         if not isinstance(value, bytes) and name != socket.SO_RCVBUF:
-            told.append(outcome(lambda: sock.getsockopt(level, name)))  # noqa: B023
+            told.append(outcome(sock.getsockopt, level, name))
     if one.connect:
-        told.append(outcome(lambda: sock.connect(one.connect)))
+        told.append(outcome(sock.connect, one.connect))
         if told[-1][0] == "said":
             told.append((sock.getsockname()[0], outcome(sock.getpeername)))
     connected = one.connect is not None
     for number, (size, to) in enumerate(one.sends):
         data = number.to_bytes(4, "big") * (size // 4 + 1)
-        told.append(outcome(lambda: sock.sendto(data[:size], to)))  # noqa: B023
+        told.append(outcome(sock.sendto, data[:size], to))
         want = len(like[len(told)]) if like else 0
         found = lab.packets(port, want)
         told.append(sorted(comparable(*packet, connected) for packet in found))
         # an ICMP error that has come meanwhile is another matter (test_udp_shadow.py)
-        outcome(lambda: sock.getsockopt(SOL, socket.SO_ERROR))
+        outcome(sock.getsockopt, SOL, socket.SO_ERROR)
     if one.connect and one.connect[1]:
-        told.append(outcome(lambda: sock.send(b"connected")))
+        told.append(outcome(sock.send, b"connected"))
         want = len(like[len(told)]) if like else 0
         told.append(sorted(comparable(*packet, True) for packet in lab.packets(port, want)))
     return told
@@ -360,7 +361,7 @@ def test_a_path_mtu_that_icmp_tells_of(lab: Lab, family: int, discover: int) -> 
         bind = ("10.0.0.1", port) if family == 4 else ("fd00::1", port, 0, 0)
         kind = socket.AF_INET if family == 4 else socket.AF_INET6
         near = lab.pair.near.netns
-        sock: Any = near.call(lambda: socket.socket(kind, socket.SOCK_DGRAM)) if not who else lab.stack.udp(bind)  # noqa: B023
+        sock: Any = lab.stack.udp(bind) if who else near.call(partial(socket.socket, kind, socket.SOCK_DGRAM))
         with sock:
             sock.setsockopt(IP if family == 4 else IP6, IP_MTU_DISCOVER if family == 4 else IPV6_MTU_DISCOVER, discover)
             if not who:
@@ -368,9 +369,9 @@ def test_a_path_mtu_that_icmp_tells_of(lab: Lab, family: int, discover: int) -> 
             sock.setblocking(False)
             found = [sizes(lab, sock, port, host)]
             icmp = too_big(bind[0], host, port, 1290)
-            lab.pair.far.netns.call(lambda: send_frame("far0", lab.pair, icmp))  # noqa: B023
-            outcome(lambda: sock.recvfrom(1))  # noqa: B023  # drives ours; the kernel's has no error to tell
-            outcome(lambda: sock.recvfrom(1))  # noqa: B023
+            lab.pair.far.netns.call(partial(send_frame, "far0", lab.pair, icmp))
+            outcome(sock.recvfrom, 1)  # drives ours; the kernel's has no error to tell
+            outcome(sock.recvfrom, 1)
             found.append(sizes(lab, sock, port, host))
         told.append(found)
     assert told[0] == told[1]
@@ -381,7 +382,7 @@ def sizes(lab: Lab, sock: Any, port: int, host: str) -> list[Any]:
     """What becomes of datagrams around the path's MTU: the answer, and the lengths of the packets."""
     found: list[Any] = []
     for size in (1000, 1242, 1243, 1262, 1263, 1400):
-        answer = outcome(lambda: sock.sendto(bytes(size), (host, TO)))  # noqa: B023
+        answer = outcome(sock.sendto, bytes(size), (host, TO))
         packets = lab.packets(port, 1 if answer[0] == "said" else 0)
         time.sleep(0)
         found.append((answer, sorted(len(packet) for _, packet in packets + lab.packets(port))))

@@ -17,6 +17,7 @@ from tests.udp.by_hand_host import ByHandHost
 from tests.udp.datagrams import datagram
 from xdpstack.errors import AddressInUse, AddressNotAvailable
 from xdpstack.native import ffi, lib
+from xdpstack.udp.address import Address
 from xdpstack.udp.semantics import truesize
 from xdpstack.udp.socket import UdpSocket
 
@@ -56,8 +57,8 @@ def kernel_client(where: str, family: socket.AddressFamily = socket.AF_INET) -> 
     return client
 
 
-def opened(host: ByHandHost, address: tuple[object, ...], **options: object) -> UdpSocket:
-    sock = host.udp.open(address, **options)  # type: ignore[arg-type]
+def opened(host: ByHandHost, address: Address, *, recverr: bool = False) -> UdpSocket:
+    sock = host.udp.open(address, recverr=recverr)
     sock.settimeout(5)
     return sock
 

@@ -95,7 +95,7 @@ class Host:
         """The counters of IP and UDP of both families: "Udp.InErrors", "Ip6.InHdrErrors"."""
 
         def read() -> dict[str, int]:
-            found = {}
+            found: dict[str, int] = {}
             lines = [line.split() for line in Path("/proc/thread-self/net/snmp").read_text().splitlines()]
             for names, values in zip(lines[::2], lines[1::2], strict=True):
                 found |= {f"{names[0][:-1]}.{n}": int(v) for n, v in zip(names[1:], values[1:], strict=True)}
@@ -154,17 +154,17 @@ class Twins:
                 if device_of(one) not in (None, *(device.name for device in stack.devices)):
                     continue  # refused with a ConfigurationError: docs/sockets.md
                 made = [
-                    attempt(lambda: kernel_socket(self.linux.netns, one)),  # noqa: B023
-                    attempt(lambda: our_socket(stack, one)),  # noqa: B023
+                    attempt(kernel_socket, self.linux.netns, one),
+                    attempt(our_socket, stack, one),
                 ]
                 for sock, to in zip(made, (theirs, mine), strict=True):
                     if not isinstance(sock, str):
                         to.append(sock)
                 assert len(theirs) == len(mine), f"{one}: Linux {made[0]}, ours {made[1]}"
                 if one.peer and not isinstance(made[0], str):
-                    told = [attempt(lambda: sock.connect(one.peer)) for sock in made]  # noqa: B023
+                    told = [attempt(sock.connect, one.peer) for sock in made]
                     assert told[0] == told[1], f"{one}: connect(): Linux {told[0]}, ours {told[1]}"
-                    names = [attempt(lambda: sock.getsockname()) for sock in made]  # noqa: B023
+                    names = [attempt(sock.getsockname) for sock in made]
                     assert names[0] == names[1], f"{one}: Linux {names[0]}, ours {names[1]}"
             yield theirs, mine
         finally:
@@ -193,10 +193,10 @@ def device_of(one: Wanted) -> str | None:
     return DEVICES[scope - FIRST_INDEX] if scope else one.device
 
 
-def attempt(call: Callable[[], Any]) -> Any:
+def attempt(call: Callable[..., Any], *arguments: Any) -> Any:
     """What a call returns, or the name of its errno."""
     try:
-        return call()
+        return call(*arguments)
     except OSError as error:
         return errno.errorcode.get(error.errno or 0, repr(error))
 

@@ -3,6 +3,7 @@
 import errno
 import itertools
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from xdpstack.native import check, ffi, lib, text
 from xdpstack.native.core import Core
@@ -45,7 +46,7 @@ class Case:
         check(lib.xs_stack_set_devices(self.core.pointer, values, len(self.devices)), "devices")
         self.routing.publish(snapshot, self.devices)
 
-    def ask(self, device: int, flows: Iterable[Flow]) -> list[dict[str, object]]:
+    def ask(self, device: int, flows: Iterable[Flow]) -> list[dict[str, Any]]:
         """What C decides: of packets that came in by stack device `device`, or (XS_NO_DEVICE) of what is sent."""
         asked = list(flows)
         keys = ffi.new("struct xs_fib_key[]", [self.key(flow) for flow in asked])
@@ -70,19 +71,19 @@ class Case:
             "flags": lib.XS_FIB_HASHED | (lib.XS_FIB_IPV6 if flow.family == AF_INET6 else 0),
         }
 
-    def decoded(self, answer: object, flow: Flow) -> dict[str, object]:
+    def decoded(self, answer: Any, flow: Flow) -> dict[str, Any]:
         """Struct xs_routed in words."""
-        if answer.next == lib.XS_DROP:  # type: ignore[attr-defined]
-            return {"drop": NAMES[answer.reason]}  # type: ignore[attr-defined]
-        slot = answer.nexthop & lib.XS_NEXTHOP_SLOT_MASK  # type: ignore[attr-defined]
+        if answer.next == lib.XS_DROP:
+            return {"drop": NAMES[answer.reason]}
+        slot = answer.nexthop & lib.XS_NEXTHOP_SLOT_MASK
         hop = self.routing.ids.slots[slot]
-        assert self.routing.ids.ids[slot] == answer.nexthop  # type: ignore[attr-defined]
-        source = bytes(answer.src.hi.to_bytes(8) + answer.src.lo.to_bytes(8))  # type: ignore[attr-defined]
+        assert self.routing.ids.ids[slot] == answer.nexthop
+        source = bytes(answer.src.hi.to_bytes(8) + answer.src.lo.to_bytes(8))
         return {
-            "next": answer.next,  # type: ignore[attr-defined]
-            "id": answer.nexthop,  # type: ignore[attr-defined]
-            "flags": answer.flags,  # type: ignore[attr-defined]
-            "device": answer.device,  # type: ignore[attr-defined]
+            "next": answer.next,
+            "id": answer.nexthop,
+            "flags": answer.flags,
+            "device": answer.device,
             "hop": (hop.ifindex, hop.gateway, hop.mtu, hop.hop_limit) if hop else None,
             "source": source[12:] if flow.family == AF_INET else source,
         }

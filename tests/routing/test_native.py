@@ -2,7 +2,6 @@
 
 import itertools
 import random
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -21,7 +20,7 @@ QUICK = settings(max_examples=40, deadline=None, suppress_health_check=list(Heal
 
 
 @pytest.fixture(scope="module")
-def case() -> Iterator[Case]:
+def case() -> Case:
     """One stack for all tests: tables replace each other, as in life."""
     return Case(OURS)
 
@@ -134,7 +133,7 @@ def test_a_bound_sender_leaves_by_its_device(case: Case) -> None:
 def test_next_hops_keep_their_ids(case: Case) -> None:
     def id_of(destination: str) -> tuple[int, bytes]:
         (answer,) = case.ask(lib.XS_NO_DEVICE, [send(destination)])
-        return answer["id"], answer["hop"][1]  # type: ignore[index,return-value]
+        return answer["id"], answer["hop"][1]
 
     first, second = Route.make("192.0.2.0/24", via="10.0.0.9"), Route.make("198.51.100.0/24", via="10.0.0.8")
     case.publish(host(first, second))
@@ -173,7 +172,7 @@ def test_a_router_that_fails_is_avoided(case: Case) -> None:
     for neighbours, gateway in ((), "fd00::a"), (failed, "fd00::b"):
         case.publish(host(*routes, neighbours=neighbours))
         (answer,) = case.ask(lib.XS_NO_DEVICE, [send("2001:db8::1")])
-        assert answer["hop"][1] == packed(gateway)  # type: ignore[index]
+        assert answer["hop"][1] == packed(gateway)
 
 
 def test_hops_share_the_hash_space_by_weight(case: Case) -> None:
@@ -183,7 +182,7 @@ def test_hops_share_the_hash_space_by_weight(case: Case) -> None:
     keys = ffi.new("struct xs_fib_key[]", [{**case.key(flow), "flags": 0} for flow in flows])
     out = ffi.new("struct xs_routed[]", len(flows))
     lib.xs_routing_ask(case.core.pointer, lib.XS_NO_DEVICE, keys, len(flows), out)
-    first = sum(case.decoded(each, flow)["hop"][1] == packed("10.0.0.8") for each, flow in zip(out, flows, strict=True))  # type: ignore[index]
+    first = sum(case.decoded(each, flow)["hop"][1] == packed("10.0.0.8") for each, flow in zip(out, flows, strict=True))
     assert 400 < first < 600
 
 

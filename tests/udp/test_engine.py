@@ -4,7 +4,6 @@ and a layer of the user's in its place."""
 from __future__ import annotations
 
 import errno
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +17,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 
+from tests.driving import driven
 from tests.udp.by_hand import UdpRx
 from tests.udp.datagrams import datagram
 from tests.udp.programs import programs
@@ -371,26 +371,15 @@ def test_hooks_come_and_go_while_another_thread_polls() -> None:
     with stack_with(BOTH) as stack:
         sock = stack.udp(("10.0.0.1", 7))
         sock.setblocking(False)
-        stop, failures = threading.Event(), []
 
-        def drive() -> None:
-            try:
-                while not stop.is_set():
-                    stack.inject("a0", arrives(False, 1000, 7, b"x"))
-                    stack.poll()
-                    attempt(lambda: sock.recv_batch(64).release())
-            except BaseException as error:
-                failures.append(error)
+        def turn() -> None:
+            stack.inject("a0", arrives(False, 1000, 7, b"x"))
+            stack.poll()
+            attempt(lambda: sock.recv_batch(64).release())
 
-        driver = threading.Thread(target=drive)
-        driver.start()
-        try:
+        with driven(turn):
             for _ in range(20):
                 stack.unhook(stack.hook("netfilter.input", lambda batch: None, name="look"))
-        finally:
-            stop.set()
-            driver.join()
-        assert failures == []
         stack.step(2)
         attempt(lambda: sock.recv_batch(256).release())
         assert stack.ledger().missing == 0
