@@ -149,11 +149,21 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
 
 @pytest.mark.root
 def test_interfaces_that_are_there_are_left_as_they_were() -> None:
-    words = [sys.executable, "-m", "xdpstack", "bench", "echo", "-i", "veth0", "--only", "rings", "--no-instructions"]
-    tiny = ["--seconds", "0.1", "--settle", "0", "--rounds", "1"]
-    script = f"{' '.join([*words, *tiny])} --peer veth1 --peer-netns $XDPSTACK_LAB_PEER && ip -o neigh && ip -o link"
-    lab = [sys.executable, "-m", "xdpstack", "lab", "--", "sh", "-c", script]
+    """Both ends, and a second pair to forward to; the kernel forwards while it is measured."""
+    second = """
+        ip link add veth2 type veth peer name veth3 netns $XDPSTACK_LAB_PEER
+        ip address add 10.99.0.1/24 dev veth2 && ip link set veth2 up
+        ip -n $XDPSTACK_LAB_PEER address add 10.99.0.2/24 dev veth3 && ip -n $XDPSTACK_LAB_PEER link set veth3 up
+    """
+    ends = ["-i", "veth0", "--peer", "veth1", "--forward-to", "veth2", "--forward-peer", "veth3"]
+    tiny = ["--no-instructions", "--seconds", "0.1", "--settle", "0", "--rounds", "1"]
+    words = [sys.executable, "-m", "xdpstack", "bench", "echo", "forward", *ends, *tiny]
+    words += ["--only", "rings", "--only", "kernel-routing", "--peer-netns", "$XDPSTACK_LAB_PEER"]
+    after = "ip -o neigh && ip -o link && cat /proc/sys/net/ipv4/conf/veth0/forwarding"
+    lab = [sys.executable, "-m", "xdpstack", "lab", "--", "sh", "-ec", f"{second}\n{' '.join(words)} && {after}"]
     done = subprocess.run(lab, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert all(words in done.stdout for words in ("echo, 64 bytes", "forward, 64 bytes", "kernel-routing"))
     assert "PERMANENT" not in done.stdout
     assert "prog/xdp" not in done.stdout
+    assert done.stdout.endswith("\n0\n"), "the kernel forwards still"

@@ -79,6 +79,11 @@ def test_sizes_are_those_of_rfc2544_where_it_is_followed_and_what_each_subject_t
     assert [(key.frame_bytes, key.subject) for key in jumbo] == [(64, "rings"), (64, "testpmd-af_xdp"), (9018, "rings")]
 
 
+def test_about_how_long_it_takes_is_known_before() -> None:
+    plan = Plan(("rx", "rfc2544"), ("rings",), (64,), rounds=3, setting=Setting(seconds=2, settle=0.5))
+    assert plan.seconds() == 3 * (1 + 7) * (2 + 0.5 + 1.5)
+
+
 def test_a_frame_is_no_larger_than_the_mtu(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match="veth0 has an MTU of 1500: frames of 1518 bytes at most"):
         measure("rx", BY_NAME["rings"], WIRE, Setting(frame_bytes=1519), tmp_path)

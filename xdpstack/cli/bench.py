@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import signal
@@ -118,7 +119,9 @@ def _require(plots: Path | None, histograms: Path | None) -> None:
 
 def _run(plan: Plan) -> Report:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    console.print(f"takes about {datetime.timedelta(seconds=round(plan.seconds()))}, callgrind not counted")
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("building", total=plan.steps())
         return run(plan, lambda what: bar.update(task, advance=1, description=what))
 
