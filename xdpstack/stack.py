@@ -280,7 +280,7 @@ class Stack:
         return [text(address) for address in self._host.local_addresses()]
 
     def events(self) -> list[DeviceEvent]:
-        """What happened to the devices since the last call: "down", "gone", "up", "queue-error"."""
+        """What happened to the devices since the last call: "down", "gone", "up", "queues", "bound", "queue-error"."""
         with self._control.lock:
             out, self._control.events = self._control.events, []
         return out

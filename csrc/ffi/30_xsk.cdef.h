@@ -87,5 +87,7 @@ struct xs_xsk_values {
     uint64_t busy_polls;   /* system calls that had the driver polled */
     uint64_t rx_bad_descs; /* descriptors outside the memory: never from a sound kernel */
     uint64_t bad_completions; /* of frames that the kernel did not have: never from a sound kernel */
+    uint32_t completed;       /* completions taken back so far, modulo 2^32 */
+    uint32_t reported; /* and those that the kernel has put onto the ring; of a closed socket the former */
 };
 void xs_xsk_read(struct xs_xsk *xsk, struct xs_xsk_values *out);

@@ -240,6 +240,7 @@ int xs_xsk_read_stats(struct xs_xsk *x, struct xs_xsk_stats *out) {
 }
 
 void xs_xsk_read(struct xs_xsk *x, struct xs_xsk_values *out) {
+    bool open = x->fd >= 0 || x->kernel; /* else the rings are not mapped any more */
     *out = (struct xs_xsk_values){
         .fd = x->fd,
         .queue = x->queue,
@@ -263,5 +264,7 @@ void xs_xsk_read(struct xs_xsk *x, struct xs_xsk_values *out) {
         .busy_polls = x->busy_polls,
         .rx_bad_descs = x->rx_bad_descs,
         .bad_completions = x->bad_completions,
+        .completed = x->comp.cons,
+        .reported = open ? atomic_load_explicit(x->comp.producer, memory_order_relaxed) : x->comp.cons,
     };
 }

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.device.harness import EXPERIMENTAL, MODES, SMALL, Harness, frame
+from xdpstack.device import device, overdue
 from xdpstack.device.backend import DeviceEvent
 from xdpstack.device.claims import EthertypeClaim
 from xdpstack.device.tuning.asked import Tuning
@@ -19,7 +20,7 @@ from xdpstack.native import lib
 from xdpstack.netlink import HeldNamespace
 from xdpstack.testing.namespace import Namespace, run
 from xdpstack.testing.peer import Peer
-from xdpstack.testing.veth import Veth
+from xdpstack.testing.veth import End, Veth
 from xdpstack.testing.wait import until
 
 pytestmark = pytest.mark.root
@@ -361,3 +362,136 @@ def test_the_name_of_the_namespace_goes(veth: MakeVeth, peer: MakePeer, caplog: 
 
 def set_mtu(mtu: int) -> None:
     run("ip", "link", "set", "near0", "mtu", str(mtu))
+
+
+def test_other_queues_under_traffic(veth: MakeVeth, peer: MakePeer) -> None:
+    """More become active, then fewer while it is down: all that are there are bound, and no frame is lost."""
+    pair = veth(queues=4)
+    pair.far.ethtool("-L", "rx", "4", "tx", "2")
+    pair.near.ethtool("-L", "rx", "2", "tx", "2")
+    raw = peer(pair.far)
+    found: list[DeviceEvent] = []
+    with Harness() as harness:
+        backend = harness.open(pair.near)
+        backend.claim(CLAIM)
+        [interface] = backend.interfaces
+        assert interface.queues == (0, 1)
+
+        def more() -> None:
+            before = harness.core.ledger().sent
+            echo(harness, lambda: harness.core.ledger().sent > before + 50)
+
+        def followed(queues: tuple[int, ...]) -> bool:
+            harness.follow()
+            found.extend(backend.events())
+            return interface.queues == queues and len(interface.sockets) == len(queues)
+
+        with Traffic(raw, pair):
+            more()
+            pair.near.ethtool("-L", "rx", "4", "tx", "4")
+            echo(harness, lambda: followed((0, 1, 2, 3)))
+            assert [device.queues for device in backend.devices] == [(0, 1, 2, 3)]
+            more()
+            pair.near.netns.ip("link set near0 down")
+            until(lambda: harness.follow() or not interface.sockets)
+            until(lambda: can(pair.near.ethtool, "-L", "rx", "3", "tx", "3"))  # their sockets go some time later
+            pair.near.netns.ip("link set near0 up")
+            echo(harness, lambda: followed((0, 1, 2)))
+            more()
+        harness.poll()
+        harness.resume([lib.XS_DROP] * len(harness.parked()))
+        assert harness.core.ledger().missing == 0
+    assert [(event.what, event.detail.partition(";")[0]) for event in found] == [("queues", "2 queues have become 4")]
+
+
+def can(function: Callable[..., object], *words: str) -> bool:
+    try:
+        function(*words)
+    except RuntimeError:
+        return False
+    return True
+
+
+def held_back(pair: Veth) -> End:
+    """A device whose packets are held by a queueing discipline below it, for as long as that is there."""
+    netns = pair.near.netns
+    netns.ip("link add link near0 name upper0 type macvlan", "link set upper0 up")
+    netns.run("tc", "qdisc", "add", "dev", "near0", "root", "tbf", "rate", "8bit", "burst", "200", "limit", "1000000")
+    return End(netns, "upper0")
+
+
+def send_back_all(harness: Harness, raw: Peer, pair: Veth, upper: End) -> None:
+    """Sixteen packets, of which the kernel keeps most."""
+    for _ in range(16):
+        raw.send(frame(pair.far, upper, b"x" * 100))
+    harness.handle(16, harness.send_back)
+    harness.poll()
+    assert harness.core.frame_counts()["transmitting"] > 8
+
+
+def test_completions_that_stop(veth: MakeVeth, peer: MakePeer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told, once, after a deadline; receiving goes on, and sending when the frames come back."""
+    monkeypatch.setattr(overdue, "DEADLINE_SECONDS", 0.3)
+    monkeypatch.setattr(device, "LOOK_SECONDS", 0.05)
+    pair = veth()
+    raw, upper = peer(pair.far), held_back(pair)
+    with Harness() as harness:
+        backend = harness.open(upper, mode="generic")
+        backend.claim(CLAIM)
+        send_back_all(harness, raw, pair, upper)
+        assert backend.events() == []
+        found: list[DeviceEvent] = []
+        until(lambda: harness.poll() or found.extend(backend.events()) or found)
+        [event] = found
+        assert event.what == "queue-error"
+        assert "frames to be sent did not come back for 0.3 s" in event.detail
+        raw.send(frame(pair.far, upper, b"z" * 100))
+        harness.receive(1)  # that goes on
+        pair.near.netns.run("tc", "qdisc", "delete", "dev", "near0", "root")
+        until(lambda: harness.poll() or not harness.core.frame_counts()["transmitting"])
+        raw.send(frame(pair.far, upper, b"y" * 100))
+        harness.handle(1, harness.send_back)
+        assert raw.expect(lambda got: bytes(got)[14:].startswith(b"y")) is not None
+        assert backend.events() == []
+
+
+def test_completions_that_stop_in_zero_copy(veth: MakeVeth, peer: MakePeer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The frames are home, and the queue is bound anew as soon as it can be."""
+    monkeypatch.setattr(overdue, "DEADLINE_SECONDS", 0.3)
+    monkeypatch.setattr(device, "LOOK_SECONDS", 0.05)
+    pair = veth()
+    raw, upper = peer(pair.far), held_back(pair)
+    with Harness() as harness:
+        backend = harness.open(upper, mode="generic")
+        backend.claim(CLAIM)
+        send_back_all(harness, raw, pair, upper)
+        [interface] = backend.interfaces
+        interface.sockets[0].zero_copy = True  # as far as the backend is concerned
+        found: list[DeviceEvent] = []
+        until(lambda: harness.poll() or found.extend(backend.events()) or len(found) > 1)
+        assert [event.what for event in found] == ["queue-error", "queue-error"]
+        assert "frames came home" in found[0].detail
+        assert (
+            "cannot be bound again" in found[1].detail
+        )  # the kernel has the queue for as long as its packets are held
+        assert harness.core.frame_counts()["free"] == harness.core.frames
+        pair.near.netns.run("tc", "qdisc", "delete", "dev", "near0", "root")
+        until(lambda: found.extend(backend.events()) or len(found) > 2)
+        assert (found[2].what, found[2].detail) == ("bound", "queues 0")
+        raw.send(frame(pair.far, upper, b"y" * 100))
+        harness.handle(1, harness.send_back)
+        assert raw.expect(lambda got: bytes(got)[14:].startswith(b"y")) is not None
+
+
+def test_closing_does_not_wait_for_completions(veth: MakeVeth, peer: MakePeer) -> None:
+    pair = veth()
+    raw, upper = peer(pair.far), held_back(pair)
+    with Harness() as harness:
+        backend = harness.open(upper, mode="generic")
+        backend.claim(CLAIM)
+        send_back_all(harness, raw, pair, upper)
+        began = time.monotonic()
+        harness.close()
+        assert time.monotonic() - began < 5.0
+        assert harness.core.frame_counts()["free"] == harness.core.frames
+    pair.near.netns.run("tc", "qdisc", "delete", "dev", "near0", "root")

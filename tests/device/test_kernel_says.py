@@ -12,8 +12,8 @@ from tests.device.harness import Harness
 from tests.device.test_device import holder
 from xdpstack.device import ethtool, netdev, sysfs
 from xdpstack.device.holders import bound_inodes, holders
-from xdpstack.device.interface import active_queues
 from xdpstack.device.netdev import XdpFeature
+from xdpstack.device.queues import active_queues
 from xdpstack.testing.namespace import Namespace
 from xdpstack.testing.veth import Veth
 

@@ -15,7 +15,7 @@ from tests.paths.world import FAR, NEAR, OURS, PORT, echo_once, kernel_udp, open
 from xdpstack.device import ethtool, netdev
 from xdpstack.device.doctor import examine
 from xdpstack.device.finding import Level
-from xdpstack.device.interface import active_queues
+from xdpstack.device.queues import active_queues
 from xdpstack.device.xsk import XDP_USE_NEED_WAKEUP
 from xdpstack.errors import ModeRefused
 from xdpstack.stack import Stack

@@ -52,7 +52,10 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class DeviceEvent:
-    """Something happened to a device: `what` is "down", "gone", "up" or "queue-error"."""
+    """Something happened to a device.
+
+    `what` is "down", "gone", "up", "queue-error", "queues" (others are active, and bound now) or "bound" (after an error).
+    """
 
     device: Device
     what: str

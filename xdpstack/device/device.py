@@ -16,6 +16,7 @@ import contextlib
 import os
 import socket
 import threading
+import time
 import weakref
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
@@ -25,7 +26,7 @@ from xdpstack.device import privileges
 from xdpstack.device.backend import Device, DeviceEvent, MirrorLike
 from xdpstack.device.claims import Claim, LocalAddress
 from xdpstack.device.interface import Interface, Options
-from xdpstack.device.umem import Umem
+from xdpstack.device.umem import BUSY_SECONDS, Umem
 from xdpstack.device.watchdog import WINDOW_SECONDS, Watchdog
 from xdpstack.errors import ConfigurationError, InterfaceDown, NoSuchInterface, XdpstackError
 from xdpstack.native.core import Core
@@ -34,6 +35,9 @@ from xdpstack.netlink.uapi import RT_TABLE_LOCAL, RTN_ANYCAST, RTN_BROADCAST, RT
 
 #: What opening needs: for AF_XDP sockets, for the program, for attaching it.
 CAPABILITIES = ("CAP_NET_RAW", "CAP_BPF", "CAP_NET_ADMIN")
+
+#: How often queues are counted, and frames that do not come back looked for, in seconds: netlink tells of neither.
+LOOK_SECONDS = 1.0
 
 _open_backends: weakref.WeakSet[KernelBackend] = weakref.WeakSet()
 
@@ -56,6 +60,7 @@ class KernelBackend:
         self.devices: tuple[Device, ...] = ()
         self._place = HeldNamespace(None)
         self._events: list[DeviceEvent] = []
+        self._look_again = 0.0
         self._claims: list[Claim] = []
         self._vlans: set[int | None] = {None}  # that some claim has named
         self._snapshot: Snapshot | None = None
@@ -184,25 +189,61 @@ class KernelBackend:
             if interface.sockets and not same_mtu and not interface.fits():
                 interface.unbind()
             if not interface.sockets:
-                interface.rebind()
-                granted = self._place.run(interface.device)
-                self.devices = tuple(granted if each.index == granted.index else each for each in self.devices)
+                self._bind_again(interface)
         except XdpstackError as error:
-            interface.unbind()
-            self._note(interface, f"cannot be bound again: {error.message}")
+            self._not_bound(interface, error)
 
-    def _note(self, interface: Interface, detail: str) -> None:
-        self._events.append(DeviceEvent(self.devices[interface.index], "queue-error", detail))
+    def _bind_again(self, interface: Interface, busy_seconds: float = BUSY_SECONDS) -> None:
+        interface.rebind(busy_seconds)
+        granted = self._place.run(interface.device)
+        self.devices = tuple(granted if each.index == granted.index else each for each in self.devices)
+
+    def _not_bound(self, interface: Interface, error: XdpstackError) -> None:
+        interface.unbind()
+        self._note(interface, "queue-error", f"cannot be bound again: {error.message}")
+
+    def _note(self, interface: Interface, what: str, detail: str) -> None:
+        self._events.append(DeviceEvent(self.devices[interface.index], what, detail))
 
     def events(self) -> Sequence[DeviceEvent]:
-        """Queues that the kernel has taken away since the last call. Their interface is unbound, every frame is home."""
+        """What has happened to queues since the last call.
+
+        The kernel has taken one away: the interface is unbound, every frame is home. There are other queues than were bound:
+        likewise, and it is bound anew. Frames that were to be sent do not come back: see overdue.py. What could not be bound
+        is tried again.
+        """
         with self._lock:
-            for interface in self.interfaces:
+            looked = time.monotonic() >= self._look_again
+            for interface in () if self._closed else self.interfaces:
                 if faults := interface.faults():
                     home = interface.unbind()
-                    self._note(interface, f"{'; '.join(faults)}; {home} frames came home")
+                    self._note(interface, "queue-error", f"{'; '.join(faults)}; {home} frames came home")
+                elif looked:
+                    self._look(interface)
+            if looked:
+                self._look_again = time.monotonic() + LOOK_SECONDS
             found, self._events = self._events, []
             return found
+
+    def _look(self, interface: Interface) -> None:
+        """Without waiting for a queue that is taken: it is looked at again soon."""
+        if not interface.sockets:
+            if interface.gone or not interface.link.is_up:
+                return
+            with contextlib.suppress(XdpstackError):
+                self._bind_again(interface, 0)
+                self._note(interface, "bound", f"queues {', '.join(map(str, interface.queues))}")
+            return
+        stalled = "; ".join(interface.stalled())
+        if stalled and not all(xsk.zero_copy for xsk in interface.sockets):
+            self._note(interface, "queue-error", stalled)
+        elif reason := stalled or interface.other_queues():
+            home = interface.unbind()
+            self._note(interface, "queue-error" if stalled else "queues", f"{reason}; {home} frames came home")
+            try:
+                self._bind_again(interface, 0 if stalled else BUSY_SECONDS)
+            except XdpstackError as error:
+                self._not_bound(interface, error)
 
     # ---- what can be seen ----
 

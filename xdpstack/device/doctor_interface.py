@@ -12,10 +12,10 @@ from xdpstack.device.attached import attached_programs
 from xdpstack.device.drivers import GENERIC_ONLY, RESETS, native_lacks, zero_copy_lacks
 from xdpstack.device.finding import Finding, error, note, ok, warning
 from xdpstack.device.holders import Holders, bound_inodes, holders
-from xdpstack.device.interface import active_queues
 from xdpstack.device.kernel import kernel_version
 from xdpstack.device.netdev import RxMetadata, XdpFeature
 from xdpstack.device.plan import PARAVIRTUAL, SG_KERNEL, largest_mtu, zero_copy_obstacle
+from xdpstack.device.queues import active_queues
 from xdpstack.device.session import sessions_through
 from xdpstack.netlink import Link, Snapshot
 from xdpstack.netlink.uapi import ARPHRD_ETHER

@@ -27,14 +27,15 @@ from xdpstack.device.holders import holders
 from xdpstack.device.kernel import kernel_version
 from xdpstack.device.modes import SocketModes, granted
 from xdpstack.device.netdev import XdpFeature
+from xdpstack.device.overdue import Deadlines, taken_away
 from xdpstack.device.plan import PARAVIRTUAL, Plan, choose_queues, next_power_of_two, plan
-from xdpstack.device.sysfs import queue_numbers
+from xdpstack.device.queues import active_queues
 from xdpstack.device.tuning.asked import Tuning
 from xdpstack.device.tuning.tuner import Tuner
-from xdpstack.device.umem import Umem
+from xdpstack.device.umem import BUSY_SECONDS, Umem
 from xdpstack.device.watchdog import Watchdog
 from xdpstack.device.xdp import OPTIONS, Granted, Hint, Mode, XdpProgram
-from xdpstack.device.xsk import COUNTERS, XDP_COPY, BindFailed, Rings, Xsk, errno_name, explain
+from xdpstack.device.xsk import COUNTERS, XDP_COPY, BindFailed, Rings, Xsk, explain
 from xdpstack.errors import ConfigurationError, ModeRefused, QueueTaken
 from xdpstack.native import check, lib
 from xdpstack.native.core import Core
@@ -110,6 +111,8 @@ class Interface:
         self._no_hints = ""  # why not all were granted
         self._watched = False
         self._past: dict[str, int] = {}
+        self._deadlines = Deadlines()
+        self._busy_seconds = BUSY_SECONDS
         self._tuner = Tuner(link.name, link.index, options.tune)
 
     # ---- opening; inside the namespace ----
@@ -255,7 +258,9 @@ class Interface:
 
     def _open_socket(self, queue: int, flags: int) -> Xsk:
         try:
-            return self._umem.open(self.link.index, queue, self._rings, flags, modes=self._options.modes)
+            return self._umem.open(
+                self.link.index, queue, self._rings, flags, self._busy_seconds, modes=self._options.modes
+            )
         except BindFailed as failed:
             zero_copy = bool(self._options.zero_copy) or self._granted_zero_copy
             error = explain(failed, self.name, queue, self._umem.size, zero_copy)
@@ -276,23 +281,39 @@ class Interface:
         for worker in self._core.workers:
             home += max(0, lib.xs_worker_detach(worker, self.index))
         self._past = self.stats()
+        self._deadlines.clear()
         for xsk in self.sockets:
             self._umem.release(xsk)
         self.sockets = []
         return home
 
-    def rebind(self) -> None:
-        """Bind again, from any namespace."""
-        self._place.run(self.bind)
+    def rebind(self, busy_seconds: float = BUSY_SECONDS) -> None:
+        """Count the queues, which may be others now, and bind again; from any namespace. Raises as `bind`.
+
+        `busy_seconds`: how long a queue that is taken is waited for.
+        """
+        self._busy_seconds = busy_seconds
+        self._place.run(self._rebind)
+
+    def _rebind(self) -> None:
+        self.queues = choose_queues(self.name, self._options.queues, active_queues(self.name, self.link.index))
+        self._rings = self._choose_rings()
+        self.bind()
+
+    def other_queues(self) -> str:
+        """What has become of the number of queues, if all are to be bound and others are active than are; from anywhere."""
+        if self._options.queues != "all" or not self.sockets:
+            return ""
+        active = tuple(self._place.run(lambda: active_queues(self.name, self.link.index)))
+        return f"{len(self.queues)} queues have become {len(active)}" if active != self.queues else ""
 
     def faults(self) -> list[str]:
         """Of each socket that the kernel has taken away, which queue and why."""
-        found = []
-        for xsk in self.sockets:
-            state = xsk.state()
-            if state.dead:
-                found.append(f"queue {xsk.queue}: {errno_name(state.error)}, {os.strerror(state.error)}")
-        return found
+        return taken_away(self.sockets)
+
+    def stalled(self) -> list[str]:
+        """Of each socket whose frames the kernel has for too long, which queue and how many. None without a carrier."""
+        return self._deadlines.stalled(self.sockets) if self.link.has_carrier else []
 
     # ---- closing ----
 
@@ -374,14 +395,3 @@ class Interface:
                 key = f"{self.name}.{xsk.queue}.{counter}"
                 total[key] = total.get(key, 0) + value
         return total
-
-
-def active_queues(name: str, ifindex: int) -> list[int]:
-    """The numbers of the active receive queues, in the calling thread's namespace."""
-    told = netdev.rx_queues(ifindex)
-    if told:
-        return [queue.number for queue in told]
-    channels = ethtool.channels(name)
-    if channels is not None and channels.receiving:
-        return list(range(channels.receiving))
-    return queue_numbers(name) or [0]

@@ -63,7 +63,8 @@ class XskState:
     """What our side knows of a socket; counters of a running worker may be a poll behind.
 
     `error` is the errno of its last fault (0: none); a socket that is `dead` is not polled any more. `filled` and
-    `transmitting` are frames the kernel has; `unkicked` are those to send that it was not told of yet.
+    `transmitting` are frames the kernel has; `unkicked` are those to send that it was not told of yet. `completed` counts
+    those that it gave back and we took, `reported` those that it gave back, both modulo 2^32.
     """
 
     dead: bool
@@ -77,6 +78,8 @@ class XskState:
     rx_wakeups: int
     rx_bad_descs: int
     busy_polls: int
+    completed: int = 0
+    reported: int = 0
 
 
 @dataclass(frozen=True, slots=True)

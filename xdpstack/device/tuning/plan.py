@@ -13,13 +13,15 @@ from dataclasses import dataclass, field
 from xdpstack.device.ethtool_set import FIELDS, udp_rule
 from xdpstack.device.tuning.asked import Tuning
 from xdpstack.device.tuning.facts import Facts
-from xdpstack.device.tuning.knobs import Value
+from xdpstack.device.tuning.knobs import Value, spread
 from xdpstack.errors import TuningRefused
 
 #: What makes super-packets of several on receive.
 MERGING = ("rx-gro", "rx-lro", "rx-gro-hw", "rx-gro-list", "rx-udp-gro-forwarding")
 #: Of these, what most drivers refuse to have beside a program in native mode.
 IN_HARDWARE = ("rx-lro", "rx-gro-hw")
+#: Drivers that do not make the table of the receive hash smaller by themselves: fewer queues than it names are refused.
+KEEPS_TABLE = {"virtio_net"}
 STRIPPING = ("rx-vlan-hw-parse", "rx-vlan-stag-hw-parse")
 
 
@@ -45,7 +47,10 @@ def plan_before(tuning: Tuning, facts: Facts) -> Steps:
     if tuning.nic_rx_ring is not None or tuning.nic_tx_ring is not None:
         plan.steps.append(("rings", _rings(tuning, facts)))
     if tuning.channels is not None:
-        plan.steps.append(("channels", _channels(tuning.channels, facts)))
+        channels = _channels(tuning.channels, facts)
+        if facts.driver in KEEPS_TABLE and facts.rss and max(facts.rss.table) >= tuning.channels:
+            plan.steps.append(("rss table", list(spread(len(facts.rss.table), tuning.channels))))
+        plan.steps.append(("channels", channels))
     return plan
 
 
