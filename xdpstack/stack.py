@@ -144,12 +144,13 @@ class Stack:
     ) -> UdpSocket:
         """A UDP socket bound to `address`: (host, port), as Python's sockets take it.
 
-        When this returns, the XDP program lifts its datagrams. Port 0 takes a free one; the wildcards "0.0.0.0" and "::"
-        (which carries IPv4 too unless `v6only`) take all addresses of the host. `device` names the one that datagrams must
-        come by; `vlan` the VLAN they are tagged with. `broadcast` takes broadcast and multicast too, and allows to send
-        there. A kernel socket reserves the port and takes what is not lifted (fragments, clients on this host);
-        `reserve=False` does without. `recverr` raises every ICMP error, as IP_RECVERR does. Raises AddressNotAvailable
-        (with those there are), AddressInUse, OutOfMemory, TooManyOpenFiles, ConfigurationError.
+        When this returns, the XDP program lifts its datagrams. Port 0 takes a free one; the wildcards "0.0.0.0" and
+        "::" (which carries IPv4 too unless `v6only`) take all addresses of the host. `device` names the one that
+        datagrams must come by; `vlan` the VLAN they are tagged with, and what is sent (docs/vlan.md). `broadcast` takes
+        broadcast and multicast too, and allows to send there. A kernel socket reserves the port and takes what is not
+        lifted (fragments, clients on this host); `reserve=False` does without. `recverr` raises every ICMP error, as
+        IP_RECVERR does. Raises AddressNotAvailable (with those there are), AddressInUse, OutOfMemory, TooManyOpenFiles,
+        ConfigurationError.
         """
         with naming_what_ran_out(f"open a socket at {address}"):
             return self._sockets.open(

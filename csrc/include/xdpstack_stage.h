@@ -65,9 +65,10 @@ enum xs_pkt_type {
 };
 
 /* flags of struct xs_pkt */
-#define XS_PKT_IPV6 0x0001u             /* l3 is IPv6; else IPv4 once l3_proto says so */
-#define XS_PKT_FRAGMENT 0x0002u         /* an IP fragment */
-#define XS_PKT_VLAN 0x0004u             /* xs_meta.vlan_* are valid */
+#define XS_PKT_IPV6 0x0001u     /* l3 is IPv6; else IPv4 once l3_proto says so */
+#define XS_PKT_FRAGMENT 0x0002u /* an IP fragment */
+#define XS_PKT_VLAN \
+    0x0004u /* xs_meta.vlan_* are of the outermost tag; before neigh.tx: of one to be put on */
 #define XS_PKT_TRUNC 0x0008u            /* napi met the end of the frame inside a header */
 #define XS_PKT_ROUTED_LOCAL 0x0010u     /* routing: for this host */
 #define XS_PKT_ROUTED_BROADCAST 0x0020u /* routing: to a broadcast address */

@@ -16,9 +16,30 @@ static inline struct xs_addr destination(const struct xs_batch *b, uint32_t i, c
     return p->flags & XS_PKT_IPV6 ? xs_addr_load(xs_ipv6_dst(l3)) : xs_addr_of4(xs_ipv4_dst(l3));
 }
 
+/* The same with the tag that the sender wants, between the addresses and the type: vlan_dev_hard_header(). */
+static __attribute__((noinline)) void put_tagged(const struct xs_batch *b, uint32_t i,
+                                                 const uint8_t *header) {
+    struct xs_pkt *p = xs_pkt(b, i);
+    const struct xs_meta *m = xs_meta(b, i);
+    uint32_t grows = XS_ETH_BYTES + XS_VLAN_BYTES;
+    p->data_off = (uint16_t)(p->l3_off - grows);
+    p->len = (uint16_t)(p->len + grows);
+    p->pkt_len += grows;
+    p->l3_proto = p->flags & XS_PKT_IPV6 ? XS_ETHERTYPE_IPV6 : XS_ETHERTYPE_IPV4;
+    uint8_t *eth = xs_data(b, i) + p->data_off;
+    memcpy(eth, header, XS_ETH_TYPE);
+    xs_put16(eth + XS_ETH_TYPE, m->vlan_proto);
+    xs_put16(eth + XS_ETH_TYPE + 2, m->vlan_tci);
+    xs_put16(eth + XS_ETH_TYPE + XS_VLAN_BYTES, p->l3_proto);
+}
+
 /* Makes room for `header`, XS_ETH_BYTES of it, before the IP header, and puts it there. */
 static inline void put(const struct xs_batch *b, uint32_t i, const uint8_t *header) {
     struct xs_pkt *p = xs_pkt(b, i);
+    if (unlikely(p->flags & XS_PKT_VLAN) && p->data_off == p->l3_off) {
+        put_tagged(b, i, header);
+        return;
+    }
     uint32_t at = (uint32_t)p->l3_off - XS_ETH_BYTES;
     int32_t grows = (int32_t)p->data_off -
                     (int32_t)at; /* data: the IP header, or the old Ethernet header of a forwarded one */
@@ -26,7 +47,7 @@ static inline void put(const struct xs_batch *b, uint32_t i, const uint8_t *head
     p->len = (uint16_t)(p->len + grows);
     p->pkt_len += (uint32_t)grows;
     p->l3_proto = p->flags & XS_PKT_IPV6 ? XS_ETHERTYPE_IPV6 : XS_ETHERTYPE_IPV4;
-    p->flags &= (uint16_t)~XS_PKT_VLAN; /* the tag was part of the old header */
+    p->flags &= (uint16_t)~XS_PKT_VLAN; /* it was part of the old header of a forwarded one */
     memcpy(xs_data(b, i) + at, header, XS_ETH_BYTES);
 }
 

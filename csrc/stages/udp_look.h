@@ -5,6 +5,7 @@
 
 #include "base/likely.h"
 #include "stages/udp.h"
+#include "wire/eth.h"
 #include "wire/udp.h"
 
 /* Given to inline functions alone, so that it stays in registers. */
@@ -51,10 +52,18 @@ static inline void destination(const struct look *k, uint64_t *high, uint64_t *l
     }
 }
 
-static inline struct xs_socket_key key_of(const struct look *k) {
+/* Which VLAN the packet is in. A tag with a priority alone is of none: vlan_do_receive(). */
+static inline uint16_t vlan_of(const struct xs_batch *b, const struct look *k) {
+    return unlikely(k->p->flags & XS_PKT_VLAN) ? xs_meta(b, k->i)->vlan_tci & XS_VLAN_VID_MASK : 0;
+}
+
+static inline struct xs_socket_key key_of(const struct xs_batch *b, const struct look *k) {
     const struct xs_pkt *p = k->p;
-    struct xs_socket_key key = {
-        .port = p->dport, .peer_port = p->sport, .device = p->device, .family = k->ipv6 ? 6 : 4};
+    struct xs_socket_key key = {.port = p->dport,
+                                .peer_port = p->sport,
+                                .vlan = vlan_of(b, k),
+                                .device = p->device,
+                                .family = k->ipv6 ? 6 : 4};
     destination(k, &key.high, &key.low);
     if (k->ipv6)
         xs_load_address(k->ip + 8, &key.peer_high, &key.peer_low);

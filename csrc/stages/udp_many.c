@@ -44,7 +44,7 @@ static bool not_joined(const struct xs_socket_entry *e, const struct look *k) {
 void xs_udp_deliver_to_all(struct xs_udp *self, struct xs_batch *b, uint32_t i,
                            const struct xs_socket_table *t) {
     struct look k = look_again(b, i);
-    struct xs_socket_key key = key_of(&k);
+    struct xs_socket_key key = key_of(b, &k);
     struct xs_socket *previous = NULL;
     uint64_t any = xs_wildcard_low(key.family);
     const struct xs_socket_slot *slot[2] = {

@@ -152,10 +152,10 @@ static void end_run(struct xs_udp *self, struct search *search, struct sums *sum
 static __attribute__((noinline)) void deliver_to_one(struct xs_udp *self, struct xs_batch *b, uint32_t i,
                                                      struct search *search, struct sums *sums) {
     struct look k = look_again(b, i);
-    struct xs_socket_key key = key_of(&k);
+    struct xs_socket_key key = key_of(b, &k);
     uint32_t hash = xs_socket_hash(search->table, key.high, key.low, key.port);
     const struct xs_socket_slot *slot = &search->table->slot[hash];
-    bool only = slot->only && xs_socket_slot_is(slot, key.high, key.low, key.port);
+    bool only = slot->only && !key.vlan && xs_socket_slot_is(slot, key.high, key.low, key.port);
     struct xs_socket *s = only ? slot->only : xs_socket_lookup(search->table, hash, &key);
     end_run(self, search, sums);
     if (unlikely(!s)) {
@@ -175,8 +175,10 @@ static __attribute__((noinline)) void deliver_to_one(struct xs_udp *self, struct
 
 /* The packet goes where the one before went, and there is room. */
 static inline __attribute__((always_inline)) bool joins_run(struct xs_udp *self, const struct xs_batch *b,
-                                                            const struct look *k, struct search *search) {
+                                                            const struct look *k, bool plain,
+                                                            struct search *search) {
     uint64_t high, low;
+    if (!plain && unlikely(k->p->flags & XS_PKT_VLAN)) return false;
     destination(k, &high, &low);
     if (unlikely(!search->run.feed || !xs_socket_slot_is(search->slot, high, low, k->p->dport))) return false;
     if (k->ipv6) {
@@ -212,7 +214,7 @@ static inline __attribute__((always_inline)) void receive(struct xs_udp *self, s
     } else if (unlikely(k.p->flags & (XS_PKT_ROUTED_BROADCAST | XS_PKT_ROUTED_MULTICAST))) {
         end_run(self, search, sums);
         xs_udp_deliver_to_all(self, b, i, search->table);
-    } else if (likely(joins_run(self, b, &k, search))) {
+    } else if (likely(joins_run(self, b, &k, plain, search))) {
         sums->bytes += k.ulen - XS_UDP_BYTES;
     } else {
         deliver_to_one(self, b, i, search, sums);

@@ -20,12 +20,15 @@ const struct xs_socket_table xs_no_sockets = {.mask = 1, .shift = 63, .slot = {[
 
 static bool takes_from_anyone(const struct xs_socket_binding *b) {
     static const uint8_t zero[16];
-    return !b->peer_port && b->device == XS_ANY_DEVICE && !memcmp(b->peer, zero, 16);
+    return !b->vlan && !b->peer_port && b->device == XS_ANY_DEVICE && !memcmp(b->peer, zero, 16);
 }
 
 static struct xs_socket_entry entry_of(const struct xs_socket_binding *b) {
-    struct xs_socket_entry e = {
-        .socket = b->socket, .peer_port = b->peer_port, .device = b->device, .family = b->family};
+    struct xs_socket_entry e = {.socket = b->socket,
+                                .peer_port = b->peer_port,
+                                .vlan = b->vlan,
+                                .device = b->device,
+                                .family = b->family};
     xs_load_address(b->peer, &e.peer_high, &e.peer_low);
     return e;
 }
@@ -103,13 +106,13 @@ struct xs_socket *xs_socket_lookup(const struct xs_socket_table *t, uint32_t has
                                    const struct xs_socket_key *k) {
     const struct xs_socket_slot *s = xs_socket_slot(t, hash, k->high, k->low, k->port);
     if (s) {
-        struct xs_socket *found = s->only ? s->only : best(t, s, k);
+        struct xs_socket *found = s->only && !k->vlan ? s->only : best(t, s, k);
         if (found) return found;
     }
     uint64_t any = xs_wildcard_low(k->family);
     s = xs_socket_slot(t, xs_socket_hash(t, 0, any, k->port), 0, any, k->port);
     if (!s) return NULL;
-    return s->only ? s->only : best(t, s, k);
+    return s->only && !k->vlan ? s->only : best(t, s, k);
 }
 
 /* ---- one socket ---- */

@@ -83,7 +83,7 @@ struct xs_socket {
     struct xs_socket_error_ring errors;
 };
 
-/* One key (address and port) and the sockets bound to it. `only` is set when it is one that takes from anyone. */
+/* One key (address and port) and the sockets bound to it. `only` is set when it is one that takes untagged ones of anyone. */
 struct xs_socket_slot {
     uint64_t high, low; /* the address, as loaded from memory */
     uint16_t port;
@@ -96,6 +96,7 @@ struct xs_socket_entry {
     struct xs_socket *socket;
     uint64_t peer_high, peer_low; /* 0, 0: any */
     uint16_t peer_port;           /* 0: any */
+    uint16_t vlan;                /* 0: untagged */
     uint8_t device;               /* XS_NO_DEVICE: any */
     uint8_t family;
 };
@@ -110,7 +111,7 @@ struct xs_socket_table {
 /* What is looked up. */
 struct xs_socket_key {
     uint64_t high, low, peer_high, peer_low;
-    uint16_t port, peer_port;
+    uint16_t port, peer_port, vlan;
     uint8_t device, family;
 };
 
@@ -162,6 +163,7 @@ static inline const struct xs_socket_slot *xs_socket_slot(const struct xs_socket
 /* Does the socket take what `k` says? Its score (compute_score of net/ipv4/udp.c), or -1. */
 static inline int xs_socket_score(const struct xs_socket_entry *e, const struct xs_socket_key *k) {
     int score = e->family == k->family;
+    if (e->vlan != k->vlan) return -1;
     if (e->peer_high | e->peer_low) {
         if (e->peer_high != k->peer_high || e->peer_low != k->peer_low) return -1;
         score += 4;

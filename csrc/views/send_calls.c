@@ -17,12 +17,12 @@ static PyObject *fail_sending(const struct socket_view *v, int error) {
         return fail(
             error,
             "Message too long: it needs fragments, which the kernel makes, and the socket was opened with "
-            "reserve=False and has no kernel socket behind it");
+            "reserve=False, or in a VLAN, and has no kernel socket behind it");
     if (v->socket->shadow_fd < 0 && error == ENETUNREACH)
         return fail(
             error,
             "Network is unreachable: not through a device of this stack, and the socket was opened with "
-            "reserve=False and has no kernel socket behind it");
+            "reserve=False, or in a VLAN, and has no kernel socket behind it");
     return fail(error, NULL);
 }
 

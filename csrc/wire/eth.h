@@ -19,6 +19,7 @@
 #define XS_ETH_BYTES 14u
 #define XS_ETH_ADDR_BYTES 6u
 #define XS_VLAN_BYTES 4u
+#define XS_VLAN_VID_MASK 0x0fffu /* of a TCI */
 #define XS_ETH_DST 0u
 #define XS_ETH_SRC 6u
 #define XS_ETH_TYPE 12u

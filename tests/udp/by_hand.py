@@ -91,6 +91,9 @@ class UdpRx:
         first.l4_proto = 17
         first.device = datagram.device
         first.flags = lib.XS_PKT_IPV6 if datagram.family == 6 else 0
+        if datagram.vlan:
+            first.flags |= lib.XS_PKT_VLAN
+            self.core.metas[frames[0]].vlan_tci = 0xE000 | datagram.vlan
         if datagram.to_many:
             first.flags |= lib.XS_PKT_ROUTED_MULTICAST
         return frames[0]

@@ -29,12 +29,13 @@ REMOTE = {4: _v4(8, 9), 6: _v6(8, 9)}
 MANY = {4: V4_MAPPED + bytes([224, 0, 0, 9]), 6: b"\xff\x05" + bytes(13) + b"\x09"}
 PORTS = [7, 53]
 DEVICES = [0, 1]
+VLANS = [0, 0, 0, 5, 6]
 
 families: st.SearchStrategy[Family] = st.sampled_from([4, 6])
 
 
 @st.composite
-def bounds(draw: st.DrawFn, index: int) -> Bound:
+def bounds(draw: st.DrawFn, index: int, vlans: bool = False) -> Bound:
     family = draw(families)
     carried: Family = 4 if family == 4 or draw(st.integers(0, 3)) == 0 else 6
     wild = draw(st.booleans())
@@ -48,18 +49,19 @@ def bounds(draw: st.DrawFn, index: int) -> Bound:
         peer=draw(st.sampled_from(REMOTE[carried])) if connected else None,
         peer_port=draw(st.sampled_from([1000, 1001])) if connected else 0,
         device=draw(st.sampled_from([None, None, *DEVICES])),
+        vlan=draw(st.sampled_from(VLANS)) if vlans else 0,
         v6only=family == 6 and wild and draw(st.booleans()),
         no_check6_rx=family == 6 and draw(st.booleans()),
     )
 
 
 @st.composite
-def worlds(draw: st.DrawFn, most: int = 8) -> list[Bound]:
-    return [draw(bounds(index)) for index in range(draw(st.integers(0, most)))]
+def worlds(draw: st.DrawFn, most: int = 8, vlans: bool = False) -> list[Bound]:
+    return [draw(bounds(index, vlans)) for index in range(draw(st.integers(0, most)))]
 
 
 @st.composite
-def datagrams(draw: st.DrawFn, partial: bool | None = None) -> Datagram:
+def datagrams(draw: st.DrawFn, partial: bool | None = None, vlans: bool = False) -> Datagram:
     family = draw(families)
     to_many = draw(st.integers(0, 4)) == 0
     source = draw(st.sampled_from(REMOTE[family]))
@@ -90,6 +92,7 @@ def datagrams(draw: st.DrawFn, partial: bool | None = None) -> Datagram:
         destination=destination,
         data=data,
         device=draw(st.sampled_from(DEVICES)),
+        vlan=draw(st.sampled_from(VLANS)) if vlans else 0,
         partial=draw(st.booleans()) if partial is None else partial,
         to_many=to_many,
     )

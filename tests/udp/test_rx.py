@@ -35,7 +35,7 @@ def datagram(payload: bytes, port: int = 7, field: int | None = None) -> Datagra
 
 
 @settings(max_examples=400, deadline=None)
-@given(worlds(), st.lists(datagrams(), min_size=1, max_size=12))
+@given(worlds(vlans=True), st.lists(datagrams(vlans=True), min_size=1, max_size=12))
 def test_c_and_python_agree(sockets: list[Bound], stream: list[Datagram]) -> None:
     """On where each datagram goes or why it is dropped, on the checksum's state and on the payload."""
     rx = UdpRx(partial=frozenset({1}))

@@ -65,7 +65,7 @@ class SocketClaim:
     def __init__(self, address: IPAddress | str, port: int, vlan: int | None = None, broadcast: bool = False) -> None:
         address = _unscoped(address)
         _within("UDP port", port, 1, 65535)
-        _check_vlan(vlan)
+        check_vlan(vlan)
         object.__setattr__(self, "address", address)
         object.__setattr__(self, "port", port)
         object.__setattr__(self, "vlan", vlan)
@@ -97,7 +97,7 @@ class PrefixClaim:
             network = ip_network(prefix)
         except ValueError as error:
             raise ConfigurationError(f"not a prefix: {error}") from None
-        _check_vlan(vlan)
+        check_vlan(vlan)
         object.__setattr__(self, "prefix", network)
         object.__setattr__(self, "vlan", vlan)
         object.__setattr__(self, "any_mac", any_mac)
@@ -121,7 +121,7 @@ class ProtocolClaim:
         _within("IP protocol", self.protocol, 0, 255)
         if self.family not in (4, 6, None):
             raise ConfigurationError(f"family is 4, 6 or None, not {self.family!r}")
-        _check_vlan(self.vlan)
+        check_vlan(self.vlan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ class EthertypeClaim:
             raise ConfigurationError(
                 f"{self.ethertype:#x} is a VLAN tag, not what the frame carries", fix="Name the VLAN: vlan=..."
             )
-        _check_vlan(self.vlan)
+        check_vlan(self.vlan)
         if self.ethertype == ETHERTYPE_ARP:
             object.__setattr__(self, "include", self.include | Essential.ARP)
 
@@ -154,7 +154,7 @@ class ForwardClaim:
     vlan: int | None = None
 
     def __post_init__(self) -> None:
-        _check_vlan(self.vlan)
+        check_vlan(self.vlan)
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -173,7 +173,7 @@ class EverythingBut:
         any_mac: bool = False,
         include: Essential = Essential.NOTHING,
     ) -> None:
-        _check_vlan(vlan)
+        check_vlan(vlan)
         exceptions = frozenset(but)
         for exception in exceptions:
             if not isinstance(exception, Endpoint | PrefixClaim | ProtocolClaim | EthertypeClaim):
@@ -205,7 +205,7 @@ class LocalAddress:
 
     def __init__(self, address: IPAddress | str, group: bool = False, vlan: int | None = None) -> None:
         address = _unscoped(address)
-        _check_vlan(vlan)
+        check_vlan(vlan)
         object.__setattr__(self, "address", address)
         object.__setattr__(self, "group", bool(group or is_group(address)))
         object.__setattr__(self, "vlan", vlan)
@@ -225,7 +225,8 @@ def _unscoped(address: IPAddress | str) -> IPAddress:
     return IPv6Address(parsed.packed) if isinstance(parsed, IPv6Address) and parsed.scope_id else parsed
 
 
-def _check_vlan(vlan: int | None) -> None:
+def check_vlan(vlan: int | None) -> None:
+    """Raises ConfigurationError unless `vlan` is a VLAN, 1 to 4094, or None: untagged."""
     if vlan is not None:
         if vlan == 0:
             raise ConfigurationError(

@@ -18,7 +18,8 @@ def conflict(bound: Bound, others: Iterable[Bound]) -> Bound | None:
     """One of `others` that `bound` would take datagrams from, as inet_rcv_saddr_equal() sees it; None when there is none."""
     for other in others:
         same_device = None in (other.device, bound.device) or other.device == bound.device
-        if other.port == bound.port and same_device and _overlap(other, bound):
+        same = same_device and other.vlan == bound.vlan
+        if other.port == bound.port and same and _overlap(other, bound):
             return other
     return None
 

@@ -58,6 +58,7 @@ class UdpPacket(LayerPacket):
             destination,
             whole[before:],
             device=pkt.device,
+            vlan=batch.meta(self._index).vlan_tci & 0xFFF if pkt.flags & lib.XS_PKT_VLAN else 0,
             partial=device.partial_checksums,
             to_many=bool(pkt.flags & TO_MANY),
             headers=whole[:before],

@@ -8,7 +8,8 @@ udp.rx
 Does: checks a datagram, finds its socket, and puts it on the socket's receive queue.
 Mirrors: udp_rcv, udpv6_rcv, __udp4_lib_lookup, __udp6_lib_lookup, compute_score, __udp4_lib_mcast_deliver,
     __udp_enqueue_schedule_skb, udp_rmem_release; RFC 768, RFC 8200 8.1, RFC 6935.
-Reads: data_off, len, pkt_len, l3_off, l4_off, device, frag, csum, flags IPV6, ROUTED_BROADCAST and ROUTED_MULTICAST.
+Reads: data_off, len, pkt_len, l3_off, l4_off, device, frag, csum, flags IPV6, VLAN, ROUTED_BROADCAST and ROUTED_MULTICAST;
+    vlan_tci of the cold descriptor with flag VLAN.
 Writes: csum, sport, dport, payload_off, payload_len, socket, owner QUEUED, owner_device (the feeding worker),
     truesize (the bytes charged, in the place of nexthop); stamp_ns of the cold descriptor for sockets that want it.
 Next:
@@ -33,7 +34,7 @@ Differs from Linux:
     - A datagram's cost is that of a packet from a local sender, whatever the driver would have used.
     - Filters: classic BPF alone, without the facts on vlan, hash, cpu, hardware type, netlink and random; no eBPF.
     - Not there: SO_REUSEPORT groups, IP_MULTICAST_ALL off, source filters, encapsulation, UDP_GRO, early demultiplexing.
-    - A socket bound to a VRF's device is none here.
+    - A socket bound to a VRF's device is none here. One in a VLAN is bound to it by number: there are no VLAN devices.
 
 udp.tx
 ======
@@ -64,6 +65,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from xdpstack.device.claims import check_vlan
 from xdpstack.errors import AddressInUse, ConfigurationError, ForkedError
 from xdpstack.native import check, lib
 from xdpstack.udp import binding, effects, native, shadow
@@ -138,10 +140,12 @@ class UdpLayer:
         """A socket bound to `address`; when this returns, its datagrams are lifted.
 
         `address` is (host, port), for IPv6 (host, port[, flowinfo, scope_id]); port 0 takes a free one; host "" is the
-        wildcard of `family` (default: the host's, else IPv4). An IPv6 wildcard carries IPv4 too, unless `v6only`. `device`
-        names the one that datagrams must come by (SO_BINDTODEVICE); `vlan` the VLAN they are tagged with (default: none).
-        `broadcast` takes broadcast and multicast too, and allows to send there. `reserve=False`: no kernel socket behind it;
-        then whatever is not lifted is lost, and so are ICMP errors. `recverr` raises every ICMP error (IP_RECVERR).
+        wildcard of `family` (default: the host's, else IPv4). An IPv6 wildcard carries IPv4 too, unless `v6only`.
+        `device` names the one that datagrams must come by (SO_BINDTODEVICE); `vlan` the VLAN (1 to 4094) that they are
+        tagged with, and all that is sent; then there is no kernel socket behind it, as with `reserve=False` (default:
+        untagged datagrams). `broadcast` takes broadcast and multicast too, and allows to send there. `reserve=False`:
+        no kernel socket behind it; then whatever is not lifted is lost, and so are ICMP errors. `recverr` raises every
+        ICMP error (IP_RECVERR).
 
         Raises AddressInUse, AddressNotAvailable (it lists what there is), ClaimTaken, ConfigurationError, OSError.
         """
@@ -150,6 +154,9 @@ class UdpLayer:
         wanted = resolve(address, kind, passive=True)
         index = self._device(device, wanted[3] if is_scoped(packed(wanted, kind)) else 0)
         ifindex = 0 if index is None else self.host.devices[index].ifindex
+        if vlan is not None:
+            check_vlan(vlan)
+            reserve = False  # the kernel has no such VLAN here: its socket would take, and send, what is untagged
         with self._lock:
             kernel = None
             if reserve:
@@ -164,8 +171,8 @@ class UdpLayer:
                     broadcast=broadcast,
                 )
             try:
-                bound = self._bound(wanted, kind, kernel, index, v6only, reuse_address)
-                return self._open(bound, kernel, ifindex, vlan, broadcast, recverr)
+                bound = self._bound(wanted, kind, kernel, index, v6only, reuse_address, vlan or 0)
+                return self._open(bound, kernel, ifindex, broadcast, recverr)
             except BaseException:
                 if kernel is not None:
                     kernel.close()
@@ -179,10 +186,11 @@ class UdpLayer:
         device: int | None,
         v6only: bool,
         reuse: bool,
+        vlan: int,
     ) -> Bound:
         address = packed(wanted, family)
         port = kernel.getsockname()[1] if kernel is not None else wanted[1]
-        bound = Bound(self._next_index, family, address, port, device=device, v6only=v6only)
+        bound = Bound(self._next_index, family, address, port, device=device, vlan=vlan, v6only=v6only)
         if kernel is not None:
             return bound
         if not is_any(address) and not is_multicast(address) and bare(address) not in self.host.local_addresses():
@@ -211,7 +219,6 @@ class UdpLayer:
         bound: Bound,
         kernel: socket.socket | None,
         ifindex: int,
-        vlan: int | None,
         broadcast: bool,
         recverr: bool,
     ) -> UdpSocket:
@@ -221,6 +228,7 @@ class UdpLayer:
             pointer,
             source=bytes(16) if is_any(bound.address) or self._is_group(bound.address) else bound.address,
             device=native.ANY_DEVICE if bound.device is None else bound.device,
+            vlan=bound.vlan,
         )
         lib.xs_socket_set_flags(
             pointer,
@@ -240,7 +248,7 @@ class UdpLayer:
                 check(
                     lib.xs_socket_set_shadow(self.host.core.pointer, pointer, kernel.fileno()), "read the kernel socket"
                 )
-            self._claims.add(made, vlan, broadcast)
+            self._claims.add(made, bound.vlan or None, broadcast)
         except BaseException:
             self._forget(made)
             raise

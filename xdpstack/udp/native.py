@@ -86,6 +86,7 @@ def publish(core: Core, sockets: Sequence[tuple[Bound, Any]]) -> None:
         binding.peer_port = bound.peer_port
         binding.device = ANY_DEVICE if bound.device is None else bound.device
         binding.family = bound.family
+        binding.vlan = bound.vlan
     if lib.xs_stack_set_sockets(core.pointer, bindings, len(rows)) < 0:
         raise OutOfMemory(f"no memory for a table of {len(rows)} sockets")
 

@@ -33,9 +33,10 @@ class Datagram:
     """One received datagram as `ip.local` hands it over.
 
     `data` is what the IP packet carries: the UDP header, the payload, and whatever else was inside the IP length.
-    `partial` says that the device may leave checksums to be completed (XS_DEV_PARTIAL_CSUM). `to_many` says that routing
-    found a broadcast or multicast destination. `headers` are those before `data`, from the Ethernet header on, with the IP
-    header at `network`, and `facts` what else a socket's filter may ask for (bpf.py).
+    `vlan` is that of its tag, 0 without one, or if it has a priority alone. `partial` says that the device may leave
+    checksums to be completed (XS_DEV_PARTIAL_CSUM). `to_many` says that routing found a broadcast or multicast
+    destination. `headers` are those before `data`, from the Ethernet header on, with the IP header at `network`, and
+    `facts` what else a socket's filter may ask for (bpf.py).
     """
 
     family: Family
@@ -43,6 +44,7 @@ class Datagram:
     destination: bytes
     data: bytes
     device: int = 0
+    vlan: int = 0
     partial: bool = False
     to_many: bool = False
     headers: bytes = b""
@@ -55,7 +57,8 @@ class Bound:
     """What the lookup knows of a socket. `address` of all zero bits (of either family) is "any".
 
     `family` is the socket's: one of family 6 that is bound to "any" takes IPv4 as well, unless `v6only`; one bound to a
-    mapped IPv4 address takes IPv4 only. `peer` None and `peer_port` 0: not connected. `device` None: any.
+    mapped IPv4 address takes IPv4 only. `peer` None and `peer_port` 0: not connected. `device` None: any. `vlan` 0:
+    untagged.
     """
 
     index: int
@@ -65,6 +68,7 @@ class Bound:
     peer: bytes | None = None
     peer_port: int = 0
     device: int | None = None
+    vlan: int = 0
     v6only: bool = False
     no_check6_rx: bool = False
     filter: tuple[Instruction, ...] = ()
@@ -220,11 +224,12 @@ CONNECTED = 16
 def score(bound: Bound, datagram: Datagram, accepted: Accepted) -> int | None:
     """compute_score(): how well a socket that has the address fits; None when it does not take the datagram.
 
-    Every condition that the socket makes and the datagram meets (peer's address, peer's port, device) counts four; being
-    of the datagram's own family counts one. Connected sockets are found by all four of their numbers before any score is
-    asked for (udp4_lib_lookup4, udp6_lib_lookup4): of several with the same four the order decides, not the device.
+    It is for the socket's VLAN alone, as for a socket that is bound to a VLAN device. Every further condition that the
+    socket makes and the datagram meets (peer's address, peer's port, device) counts four; being of the datagram's own
+    family counts one. Connected sockets are found by all four of their numbers before any score is asked for
+    (udp4_lib_lookup4, udp6_lib_lookup4): of several with the same four the order decides, not the device.
     """
-    if bound.port != accepted.destination_port:
+    if bound.port != accepted.destination_port or bound.vlan != datagram.vlan:
         return None
     total = int(bound.family == datagram.family)
     for wanted, got in (

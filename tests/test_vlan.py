@@ -1,0 +1,233 @@
+"""VLAN tags: read, put on, taken off; which socket a tagged datagram is for, and how it answers."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scapy.all import IP, UDP, Dot1AD, Dot1Q, Ether
+
+from xdpstack.errors import AddressInUse, ConfigurationError
+from xdpstack.hook import HookBatch
+from xdpstack.testing import MemoryWalk, memory_stack
+
+OURS, PEER = "02:00:00:00:00:01", "02:00:00:00:00:99"
+KINDS = (0x8100, 0x88A8)
+#: (ethertype, TCI), outermost first.
+Tag = tuple[int, int]
+tags = st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 0xFFFF)), max_size=3)
+changes = st.lists(
+    st.one_of(
+        st.tuples(st.just("push"), st.sampled_from(KINDS), st.integers(0, 0xFFF), st.integers(0, 7)),
+        st.tuples(st.just("modify"), st.sampled_from(KINDS), st.integers(0, 0xFFF), st.integers(0, 7)),
+        st.tuples(st.just("pop"), st.none(), st.none(), st.none()),
+    ),
+    max_size=6,
+)
+
+
+def raw(of: list[Tag], ethertype: int = 0x88B5, body: bytes = b"body") -> bytes:
+    """A frame with these tags, of an ethertype that nothing looks into."""
+    addresses = bytes.fromhex((OURS + PEER).replace(":", ""))
+    return addresses + b"".join(struct.pack(">HH", *tag) for tag in of) + struct.pack(">H", ethertype) + body
+
+
+def datagram(*of: Any, to: str = "10.0.0.1", payload: bytes = b"ping") -> bytes:
+    """A datagram to our port 7 with these scapy tags."""
+    ether = Ether(dst=OURS, src=PEER)
+    for tag in of:
+        ether = ether / tag
+    return bytes(ether / IP(src="10.0.0.2", dst=to) / UDP(sport=9, dport=7) / payload)
+
+
+def world(**options: Any) -> Any:
+    return memory_stack(
+        "a0",
+        addresses={"a0": ["10.0.0.1/24"]},
+        neighbours=[f"10.0.0.2 dev a0 lladdr {PEER}"],
+        **options,
+    )
+
+
+# ---- in hooks ----
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(tags, changes), min_size=1, max_size=5))
+def test_tags_come_and_go_as_in_a_list(cases: list[tuple[list[Tag], list[Any]]]) -> None:
+    """A model of what hooks do to frames: the frame's tags are a list, its first is the outermost."""
+    seen: list[tuple[int | None, int | None, int]] = []
+
+    def change(batch: HookBatch) -> None:
+        for packet, (_, steps) in zip(batch, cases, strict=True):
+            for what, proto, vlan, priority in steps:
+                if what == "pop":
+                    packet.vlan_pop()
+                else:
+                    getattr(packet, f"vlan_{what}")(vlan, priority=priority, proto=proto)
+            seen.append((packet.vlan_proto, packet.vlan_tci, packet.l3_proto))
+
+    with MemoryWalk("a0", present={"napi.rx"}, catch={"ip.rx"}) as walk:
+        walk.hook("tc.rx", change, {"accept": "ip.rx"})
+        walk.inject("a0", *(raw(of) for of, _ in cases))
+        walk.step(2)
+        caught = walk.caught["ip.rx"]
+    for (of, steps), packet, said in zip(cases, caught, seen, strict=True):
+        model = list(of)
+        for what, proto, vlan, priority in steps:
+            if what != "push":
+                had = bool(model)
+                model = model[1:]
+            if what == "push" or (what == "modify" and had):
+                model.insert(0, (proto, priority << 13 | vlan))
+        assert packet.data == raw(model)
+        behind = (model[1][0] if len(model) > 1 else 0x88B5) if model else 0x88B5
+        assert said == ((*model[0], behind) if model else (None, None, 0x88B5))
+
+
+@pytest.mark.parametrize("length", range(14, 18))
+def test_a_tag_that_is_cut_off_cannot_be_taken_off(length: int) -> None:
+    said: list[str] = []
+
+    def pop(batch: HookBatch) -> None:
+        for packet in batch:
+            with pytest.raises(ConfigurationError, match="Ethernet header"):
+                packet.vlan_pop()
+            said.append("refused")
+
+    with MemoryWalk("a0", present={"napi.rx"}, catch={"ip.rx"}) as walk:
+        walk.hook("tc.rx", pop, {"accept": "ip.rx"})
+        walk.inject("a0", raw([(0x8100, 5)])[:length])
+        walk.step(2)
+        [packet] = walk.caught["ip.rx"]
+        assert packet.data == raw([(0x8100, 5)])[:length]
+    assert said == ["refused"]
+
+
+def test_what_cannot_be_a_tag_is_refused() -> None:
+    def change(batch: HookBatch) -> None:
+        [packet] = batch
+        for vlan, priority, proto in ((4096, 0, 0x8100), (1, 8, 0x8100), (1, 0, 0x0800), (-1, 0, 0x8100)):
+            with pytest.raises(ConfigurationError):
+                packet.vlan_push(vlan, priority=priority, proto=proto)
+
+    with MemoryWalk("a0", present={"napi.rx"}, catch={"ip.rx"}) as walk:
+        walk.hook("tc.rx", change, {"accept": "ip.rx"})
+        walk.inject("a0", raw([]))
+        walk.step(2)
+        assert walk.caught["ip.rx"][0].data == raw([])
+
+
+def test_a_hook_on_the_way_out_tags_what_a_socket_sends() -> None:
+    """From tc.tx on there is an Ethernet header to put it into; before, it is refused."""
+
+    def too_early(batch: HookBatch) -> None:
+        for packet in batch:
+            with pytest.raises(ConfigurationError, match=r"tc\.tx"):
+                packet.vlan_push(5)
+
+    def push(batch: HookBatch) -> None:
+        for packet in batch:
+            packet.vlan_push(5)
+            packet.vlan_push(100, proto=0x88A8)
+
+    with world() as stack:
+        stack.hook("netfilter.output", too_early)
+        stack.hook("tc.tx", push)
+        stack.udp(("10.0.0.1", 7)).sendto(b"pong", ("10.0.0.2", 9))
+        stack.step()
+        [sent] = stack.sent("a0")
+    frame = Ether(sent)
+    assert (frame[Dot1AD].vlan, frame[Dot1Q].vlan) == (100, 5)
+    assert frame[UDP].payload.load == b"pong"
+
+
+# ---- sockets ----
+
+
+def test_a_socket_answers_in_its_vlan() -> None:
+    with world() as stack:
+        sock = stack.udp(("10.0.0.1", 7), vlan=5)
+        stack.inject("a0", datagram(Dot1Q(vlan=5, prio=3)))
+        stack.step()
+        assert sock.recvfrom(100) == (b"ping", ("10.0.0.2", 9))
+        sock.sendto(b"pong", ("10.0.0.2", 9))
+        stack.step()
+        [sent] = stack.sent("a0")
+    frame = Ether(sent)
+    assert (frame.dst, frame[Dot1Q].vlan, frame[Dot1Q].prio) == (PEER, 5, 0)
+    assert frame[UDP].payload.load == b"pong"
+    assert Ether(bytes(frame))[UDP].chksum == frame[UDP].chksum
+
+
+def test_a_held_answer_is_tagged_when_its_neighbour_is_known() -> None:
+    with memory_stack("a0", addresses={"a0": ["10.0.0.1/24"]}) as stack:
+        stack.udp(("10.0.0.1", 7), vlan=5).sendto(b"pong", ("10.0.0.2", 9))
+        stack.step()
+        assert stack.sent("a0") == []
+        stack.host.learn(f"10.0.0.2 dev a0 lladdr {PEER}")
+        stack.step(2)
+        [sent] = stack.sent("a0")
+    assert Ether(sent)[Dot1Q].vlan == 5
+
+
+ARRIVALS = {
+    "untagged": ((), 0),
+    "priority": ((Dot1Q(vlan=0, prio=5),), 0),
+    "five": ((Dot1Q(vlan=5),), 5),
+    "service": ((Dot1AD(vlan=5),), 5),
+    "six": ((Dot1Q(vlan=6),), None),
+    "two": ((Dot1AD(vlan=5), Dot1Q(vlan=5)), None),
+    "priority, five": ((Dot1Q(vlan=0), Dot1Q(vlan=5)), None),
+}
+
+
+@pytest.mark.parametrize("engine", ["native", "python"])
+def test_each_vlan_has_its_sockets(engine: str) -> None:
+    """One batch with all kinds of tags: who gets what, and what nobody gets. Two tags are of no protocol here."""
+    with world(engines={"udp": engine}) as stack:
+        sockets = {0: stack.udp(("10.0.0.1", 7)), 5: stack.udp(("10.0.0.1", 7), vlan=5)}
+        for name, (of, _) in ARRIVALS.items():
+            stack.inject("a0", datagram(*of, payload=name.encode()))
+        stack.step(3)
+        for vlan, sock in sockets.items():
+            sock.settimeout(0)
+            expected = [name.encode() for name, (_, who) in ARRIVALS.items() if who == vlan]
+            with sock.recv_batch() as batch:
+                assert batch.payloads() == expected
+        assert stack.reasons()["NO_SOCKET"] == 1
+    assert stack.ledger().missing == 0
+
+
+def test_broadcast_stays_in_its_vlan() -> None:
+    with world() as stack:
+        untagged, tagged = (stack.udp(("0.0.0.0", 7), vlan=vlan, broadcast=True) for vlan in (None, 5))
+        frame = datagram(Dot1Q(vlan=5), to="255.255.255.255")
+        stack.inject("a0", b"\xff" * 6 + frame[6:])
+        stack.step()
+        untagged.settimeout(0)
+        assert tagged.recv(100) == b"ping"
+        with pytest.raises(BlockingIOError):
+            untagged.recv(100)
+
+
+def test_what_the_kernel_would_send_untagged_is_refused() -> None:
+    with world() as stack:
+        sock = stack.udp(("10.0.0.1", 7), vlan=5)
+        with pytest.raises(OSError, match="VLAN"):
+            sock.sendto(bytes(4000), ("10.0.0.2", 9))
+        with pytest.raises(OSError, match="VLAN"):
+            sock.sendto(b"x", ("192.0.2.1", 9))
+
+
+def test_which_vlan_there_is() -> None:
+    with world() as stack:
+        for vlan in (0, 4095, -1):
+            with pytest.raises(ConfigurationError):
+                stack.udp(("10.0.0.1", 7), vlan=vlan)
+        stack.udp(("10.0.0.1", 7), vlan=5)
+        with pytest.raises(AddressInUse):
+            stack.udp(("10.0.0.1", 7), vlan=5)
