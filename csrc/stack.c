@@ -10,19 +10,34 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/uapi.h"
 #include "ffi/10_core.cdef.h"
 #include "ffi/17_threads.cdef.h"
 #include "tables/fib.h"
 #include "tables/neigh.h"
 
+#define HUGE_PAGE_BYTES ((size_t)2 << 20)
+
 static const struct xs_config no_devices;
 
 /* Memory that a forked child does not get: it must not touch frames that the parent's kernel rings name. Shared, so that no
  * page is ever copied on write from under the kernel. */
-static void *map_unforked(size_t bytes, int flags) {
-    void *p =
-        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE | flags, -1, 0);
+static void *map_unforked(size_t bytes) {
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     if (p == MAP_FAILED) return NULL;
+    madvise(p, bytes, MADV_DONTFORK);
+    return p;
+}
+
+/* The same on huge pages. All are taken now: a control group's limit shows here, and not as SIGBUS when a frame is touched. */
+static void *map_huge(size_t bytes) {
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                   MAP_SHARED | MAP_ANONYMOUS | MAP_HUGETLB | XS_UAPI_MAP_HUGE_2MB, -1, 0);
+    if (p == MAP_FAILED) return NULL;
+    if (madvise(p, bytes, XS_UAPI_MADV_POPULATE_WRITE) && errno != EINVAL) { /* that is Linux before 5.14 */
+        munmap(p, bytes);
+        return NULL;
+    }
     madvise(p, bytes, MADV_DONTFORK);
     return p;
 }
@@ -32,9 +47,16 @@ static int mem_init(struct xs_stack *s, const struct xs_stack_options *o) {
     m->nframes = o->workers * o->frames_per_worker;
     m->frame_shift = (uint32_t)__builtin_ctz(o->frame_bytes);
     s->data_bytes = (size_t)m->nframes << m->frame_shift;
-    m->data = map_unforked(s->data_bytes, o->huge_pages ? MAP_HUGETLB : 0);
-    m->pkt = map_unforked(m->nframes * sizeof *m->pkt, 0);
-    m->meta = map_unforked(m->nframes * sizeof *m->meta, 0);
+    s->mapped_bytes = s->data_bytes;
+    if (o->huge_pages) {
+        s->mapped_bytes = (s->data_bytes + HUGE_PAGE_BYTES - 1) & ~(size_t)(HUGE_PAGE_BYTES - 1);
+        m->data = map_huge(s->mapped_bytes);
+        if (!m->data) return -ENOBUFS;
+    } else {
+        m->data = map_unforked(s->data_bytes);
+    }
+    m->pkt = map_unforked(m->nframes * sizeof *m->pkt);
+    m->meta = map_unforked(m->nframes * sizeof *m->meta);
     if (!m->data || !m->pkt || !m->meta) return -ENOMEM;
     for (uint32_t f = 0; f < m->nframes; f++) xs_frame_close(m, f, 0);
     xs_fork_guard(s);
@@ -44,7 +66,7 @@ static int mem_init(struct xs_stack *s, const struct xs_stack_options *o) {
 static void mem_deinit(struct xs_stack *s) {
     xs_fork_unguard(s);
     for (uint32_t f = 0; s->mem.data && f < s->mem.nframes; f++) xs_frame_open(&s->mem, f);
-    if (s->mem.data) munmap(s->mem.data, s->data_bytes);
+    if (s->mem.data) munmap(s->mem.data, s->mapped_bytes);
     if (s->mem.pkt) munmap(s->mem.pkt, s->mem.nframes * sizeof *s->mem.pkt);
     if (s->mem.meta) munmap(s->mem.meta, s->mem.nframes * sizeof *s->mem.meta);
 }

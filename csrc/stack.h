@@ -11,6 +11,7 @@
 struct xs_stack {
     struct xs_mem mem;
     size_t data_bytes;
+    size_t mapped_bytes; /* whole pages, which may be huge */
     uint32_t nworkers;
     uint32_t frames_per_worker;
     struct xs_tables tables;

@@ -35,7 +35,7 @@ from xdpstack.frames import FrameQueues, Frames
 from xdpstack.hook import HookBatch, make_hook, run_hooks
 from xdpstack.host import StackHost
 from xdpstack.native import lib
-from xdpstack.native.core import BUDGET, Core, Ledger
+from xdpstack.native.core import BUDGET, Core, HugePagesAsked, Ledger
 from xdpstack.netlink import Snapshot, text
 from xdpstack.observe import trace
 from xdpstack.observe.server import Server
@@ -316,6 +316,11 @@ class Stack:
             "devices": devices,
             "frames_total": self._core.frames,
             "frame_bytes": self._core.frame_bytes,
+            "huge_pages": {
+                "asked": self._core.huge_pages_asked,
+                "granted": self._core.huge_pages,
+                "why": self._core.huge_pages_why,
+            },
             "workers": len(self._core.workers),
             "threads": self._driving.threads,
             "cpus": self._driving.cpus,
@@ -405,7 +410,7 @@ def open(  # noqa: A001  # the word that users expect, as in socket.open or tarf
     metadata: Collection[str] = (),
     frames: int = FRAMES,
     frame_bytes: int = 2048,
-    huge_pages: bool = False,
+    huge_pages: HugePagesAsked = False,
     need_wakeup: bool = True,
     busy_poll: bool | BusyPoll = False,
     tx_budget: int | None = None,
@@ -418,19 +423,20 @@ def open(  # noqa: A001  # the word that users expect, as in socket.open or tarf
 ) -> Stack:
     """Open a stack over network interfaces, in the caller's network namespace or in `netns`.
 
-    An XDP program is attached to each interface and an AF_XDP socket bound to each of `queues`; nothing is lifted before a
-    socket is made or frames are claimed. `mode`: "auto" takes native and falls back to generic, and says so in `info()`;
-    "native" or "generic" demand it. `zero_copy`: True demands it, False refuses it, None takes what there is. `rx_ring` and
-    `tx_ring` are slots; `frames` of `frame_bytes` each (2048 or 4096) are the memory. `transmit_only`: no program is
-    attached, and nothing received. `metadata`: what the devices are to say of each frame, of "hash", "timestamp" and "vlan"
+    An XDP program is attached to each interface and an AF_XDP socket bound to each of `queues`; nothing is lifted
+    before a socket is made or frames are claimed. `mode`: "auto" takes native and falls back to generic, and says so in
+    `info()`; "native" or "generic" demand it. `zero_copy`: True demands it, False refuses it, None takes what there is.
+    `rx_ring` and `tx_ring` are slots; `frames` of `frame_bytes` each (2048 or 4096) are the memory. `huge_pages`: True
+    demands pages of 2 MiB for it, "auto" takes them where there are enough. `transmit_only`: no program is attached,
+    and nothing received. `metadata`: what the devices are to say of each frame, of "hash", "timestamp" and "vlan"
     (docs/metadata.md); `info()` says what was granted, and why not the rest. Packets that wait for longer than
     `deadman_seconds` without progress go to the kernel. `observable`: answer `xdpstack show` and `xdpstack trace`.
     `engines`: what runs a layer, "routing" or "udp": "native" (C, the default), "python" (its plain definition), or an
-    object with `process(batch)` in its place; see docs/engines.md. `workers`: so many threads, in C and without the GIL,
-    each with `frames` of its own, drive the stack; queue i is worker i's, over again. `cpus` pins them, one CPU each.
-    None: whoever receives or is in `run()` drives; see docs/workers.md. `tune`: what to change of the devices while the
-    stack is open; None is `Tuning()`; see docs/tuning.md. `need_wakeup`, `busy_poll` (True, or a BusyPoll) and `tx_budget`:
-    how the AF_XDP sockets are driven; see docs/modes.md.
+    object with `process(batch)` in its place; see docs/engines.md. `workers`: so many threads, in C and without the
+    GIL, each with `frames` of its own, drive the stack; queue i is worker i's, over again. `cpus` pins them, one CPU
+    each. None: whoever receives or is in `run()` drives; see docs/workers.md. `tune`: what to change of the devices
+    while the stack is open; None is `Tuning()`; see docs/tuning.md. `need_wakeup`, `busy_poll` (True, or a BusyPoll)
+    and `tx_budget`: how the AF_XDP sockets are driven; see docs/modes.md.
 
     Raises PrivilegeError, NamespaceError, NoSuchInterface, InterfaceDown, ProgramAttached, QueueTaken, ModeRefused,
     TuningRefused, MtuTooLarge, OutOfMemory, TooManyOpenFiles or ConfigurationError; then nothing is left behind.

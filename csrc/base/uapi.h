@@ -12,11 +12,13 @@
 #define XS_UAPI_XDP_UMEM_TX_SW_CSUM (1 << 1) /* umem flag, 6.8 */
 #define XS_UAPI_XDP_UMEM_TX_METADATA_LEN (1 << 2) /* umem flag, 6.11 */
 #define XS_UAPI_XDP_MAX_TX_SKB_BUDGET 9           /* socket option, 6.17 */
-#define XS_UAPI_TX_BATCH_SIZE 32u      /* what that budget is at first, and at least: net/xdp/xsk.c */
-#define XS_UAPI_SO_BUSY_POLL 46        /* 3.11 */
-#define XS_UAPI_SO_INCOMING_NAPI_ID 56 /* 4.12 */
-#define XS_UAPI_SO_PREFER_BUSY_POLL 69 /* 5.11 */
-#define XS_UAPI_SO_BUSY_POLL_BUDGET 70 /* 5.11 */
+#define XS_UAPI_TX_BATCH_SIZE 32u       /* what that budget is at first, and at least: net/xdp/xsk.c */
+#define XS_UAPI_MAP_HUGE_2MB (21 << 26) /* mmap(2), 3.8: log2 of the size */
+#define XS_UAPI_MADV_POPULATE_WRITE 23  /* madvise(2), 5.14 */
+#define XS_UAPI_SO_BUSY_POLL 46         /* 3.11 */
+#define XS_UAPI_SO_INCOMING_NAPI_ID 56  /* 4.12 */
+#define XS_UAPI_SO_PREFER_BUSY_POLL 69  /* 5.11 */
+#define XS_UAPI_SO_BUSY_POLL_BUDGET 70  /* 5.11 */
 
 _Static_assert(sizeof(struct xdp_desc) == 16, "an RX or TX slot is 16 bytes");
 _Static_assert(XDP_RING_NEED_WAKEUP == 1, "base/ring.h tests bit 0");

@@ -9,9 +9,10 @@ struct xs_stack_options {
     uint32_t workers;
     uint32_t frames_per_worker; /* a power of two */
     uint32_t frame_bytes;       /* 2048 or 4096 */
-    uint32_t huge_pages;        /* 1 = ask for them; refused is -ENOMEM, never silent */
-    uint32_t manual_clock;      /* 1 = time moves by xs_stack_set_now() only */
-    uint32_t hints;             /* 1 = descriptors have what devices say of frames: xs_meta.hints is valid */
+    uint32_t
+        huge_pages; /* 1 = frames on pages of 2 MiB; where those are missing it is -ENOBUFS, never silent */
+    uint32_t manual_clock; /* 1 = time moves by xs_stack_set_now() only */
+    uint32_t hints;        /* 1 = descriptors have what devices say of frames: xs_meta.hints is valid */
 };
 
 int xs_stack_create(const struct xs_stack_options *options, struct xs_stack **out);

@@ -15,6 +15,7 @@ from xdpstack.device.holders import AF_XDP
 from xdpstack.device.kernel import kernel_version
 from xdpstack.device.plan import SG_KERNEL
 from xdpstack.errors import VerifierError, XdpstackError
+from xdpstack.native.huge_pages import huge_pages, pages_for, shortage
 
 #: What each capability is for.
 NEEDED = {
@@ -134,6 +135,12 @@ def memory_findings(frame_bytes_total: int) -> Iterator[Finding]:
         )
     else:
         yield ok("memory", f"{size} of frames can be pinned")
+    needed, found = pages_for(frame_bytes_total), huge_pages()
+    if found is not None and found.free >= needed:
+        yield ok("memory", f"{found.free} huge pages are free, and the frames would take {needed}: huge_pages=True")
+    else:
+        cause, command = shortage(frame_bytes_total, found)
+        yield note("memory", "no huge pages for the frames: huge_pages=True would be refused", cause, "", command)
 
 
 def _available_bytes() -> int | None:

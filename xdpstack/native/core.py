@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from xdpstack.errors import ConfigurationError, OutOfMemory
 from xdpstack.native import check, ffi, lib
+from xdpstack.native.huge_pages import huge_pages as there_are
+from xdpstack.native.huge_pages import shortage
 
 #: Packets that one poll takes from a queue at most, unless the caller says otherwise.
 BUDGET = 256
+HugePagesAsked = bool | Literal["auto"]
 #: Names of enum xs_owner, in the numbers' order: where a frame can be.
 OWNERS = ("free", "filled", "walking", "held", "queued", "lent", "transmitting")
 
@@ -40,8 +43,9 @@ class Core:
     """Owns the C stack. The memory is unmapped with the last view on it, which may outlive `close()`.
 
     `hints`: what devices say of frames is wanted (xs_meta.hints). `pointer` is the struct xs_stack, `workers` its
-    workers, `umem` a writable memoryview on all frames. Raises OutOfMemory, or ConfigurationError for sizes that cannot
-    be.
+    workers, `umem` a writable memoryview on all frames. `huge_pages`: True demands pages of 2 MiB for the frames, "auto"
+    takes them if there are enough; `huge_pages_asked`, `huge_pages` (granted) and `huge_pages_why` say what became of it.
+    Raises OutOfMemory, or ConfigurationError for sizes that cannot be.
     """
 
     def __init__(
@@ -49,24 +53,32 @@ class Core:
         workers: int = 1,
         frames: int = 16384,
         frame_bytes: int = 2048,
-        huge_pages: bool = False,
+        huge_pages: HugePagesAsked = False,
         manual_clock: bool = False,
         hints: bool = False,
     ) -> None:
+        size = workers * frames * frame_bytes
+        self.huge_pages_asked, self.huge_pages, self.huge_pages_why = huge_pages, bool(huge_pages), ""
         options = ffi.new(
             "struct xs_stack_options *",
             {
                 "workers": workers,
                 "frames_per_worker": frames,
                 "frame_bytes": frame_bytes,
-                "huge_pages": huge_pages,
+                "huge_pages": self.huge_pages,
                 "manual_clock": manual_clock,
                 "hints": hints,
             },
         )
         out = ffi.new("struct xs_stack **")
         result = lib.xs_stack_create(options, out)
-        size = workers * frames * frame_bytes
+        if result == -errno.ENOBUFS:
+            why, fix = shortage(size, there_are())
+            if huge_pages != "auto":
+                raise OutOfMemory(f"no {size} bytes of huge pages for {workers * frames} frames", why, fix)
+            self.huge_pages, self.huge_pages_why = False, f"{why} {fix}".strip()
+            options.huge_pages = 0
+            result = lib.xs_stack_create(options, out)
         if result == -errno.EINVAL:
             raise ConfigurationError(
                 f"cannot have {workers} worker(s) with {frames} frames of {frame_bytes} bytes",
@@ -76,9 +88,7 @@ class Core:
             check(result, f"make {workers} worker(s)")
         if result < 0:
             raise OutOfMemory(
-                f"no {size} bytes for {workers * frames} frames",
-                cause="huge pages are not there: see vm.nr_hugepages" if huge_pages else "the memory is not there",
-                fix=f"sysctl vm.nr_hugepages={size // (2 << 20) + 1}" if huge_pages else "Ask for fewer frames.",
+                f"no {size} bytes for {workers * frames} frames", "The memory is not there.", "Ask for fewer frames."
             )
         stack = out[0]
         self.pointer: Any = stack

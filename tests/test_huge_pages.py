@@ -1,0 +1,120 @@
+"""Frames on huge pages: granted, refused with the number that is missing, or done without, as asked."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.paths.world import OURS, MakeVeth, exchange, kernel_udp, opened
+from xdpstack.native import ffi, lib
+from xdpstack.native.core import Core
+from xdpstack.native.huge_pages import FOLDER, HugePages, huge_pages, pages_for, shortage
+from xdpstack.testing.wait import PATIENCE, until
+
+
+@pytest.fixture(scope="module")
+def four_pages() -> Iterator[None]:
+    """Four huge pages more, until all memory of these tests is back; skips where the machine has none in one piece."""
+    file = FOLDER / "nr_hugepages"
+    before, unused = int(file.read_text()), free()
+    try:
+        file.write_text(str(before + 4))
+        if free() < unused + 4:
+            pytest.skip("no memory in one piece for huge pages")
+        yield
+        gc.collect()  # memory goes with the last view of it
+        until(lambda: free() == unused + 4)
+    finally:
+        file.write_text(str(before))
+
+
+def free() -> int:
+    found = huge_pages()
+    assert found is not None
+    return found.free
+
+
+def page_kib(address: int) -> int:
+    """Of the mapping at an address: KernelPageSize in /proc/self/smaps."""
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        first = line.split()[0]
+        if "-" in first and not first.endswith(":"):
+            start, end = (int(part, 16) for part in first.split("-"))
+            inside = start <= address < end
+        elif inside and first == "KernelPageSize:":
+            return int(line.split()[1])
+    raise AssertionError("no such mapping")
+
+
+# ---- without a kernel ----
+
+
+def test_how_many_pages() -> None:
+    assert [pages_for(size) for size in (1, 2 << 20, (2 << 20) + 1, 32 << 20)] == [1, 1, 2, 16]
+
+
+@pytest.mark.parametrize(
+    "found, cause, fix",
+    [
+        (None, "no huge pages of 2 MiB", ""),
+        (HugePages(0, 0), "16 huge pages of 2 MiB, and 0 of 0 are free (vm.nr_hugepages)", "sysctl vm.nr_hugepages=16"),
+        (HugePages(20, 5), "16 huge pages of 2 MiB, and 5 of 20 are free", "sysctl vm.nr_hugepages=31"),
+        (HugePages(20, 20), "control group", ""),
+    ],
+)
+def test_why_there_are_too_few(found: HugePages | None, cause: str, fix: str) -> None:
+    said, command = shortage(32 << 20, found)
+    assert cause in said
+    assert command == fix
+
+
+def test_what_the_kernel_says_is_read(tmp_path: Path) -> None:
+    assert huge_pages(tmp_path) is None
+    for name, value in (("nr_hugepages", 9), ("free_hugepages", 7), ("resv_hugepages", 3)):
+        (tmp_path / name).write_text(f"{value}\n")
+    assert huge_pages(tmp_path) == HugePages(9, 4)
+
+
+# ---- with ----
+
+
+@pytest.mark.root
+def test_without_them(veth: MakeVeth) -> None:
+    """ "auto" says why not, and goes on."""
+    if free() >= 2:
+        pytest.skip("this machine has huge pages")
+    with opened(veth().near, huge_pages="auto") as stack:
+        found = stack.info()["huge_pages"]
+        assert (found["asked"], found["granted"]) == ("auto", False)
+        assert "vm.nr_hugepages" in found["why"]
+
+
+@pytest.mark.root
+@pytest.mark.usefixtures("four_pages")
+@pytest.mark.parametrize("frames, pages", [(64, 1), (1024, 1), (2048, 2)])
+def test_frames_lie_on_them_and_give_them_back(frames: int, pages: int) -> None:
+    """A mapping of huge pages is as long as whole pages are, whatever the frames take of it."""
+    before = free()
+    core = Core(frames=frames, huge_pages=True)
+    assert (core.huge_pages_asked, core.huge_pages, core.huge_pages_why) == (True, True, "")
+    assert page_kib(int(ffi.cast("uintptr_t", lib.xs_stack_umem(core.pointer)))) == 2048
+    assert free() == before - pages
+    core.umem[-1] = 7
+    core.destroy()
+    assert free() == before
+
+
+@pytest.mark.root
+@pytest.mark.usefixtures("four_pages")
+@pytest.mark.parametrize("asked", [True, "auto"])
+def test_a_stack_on_them(veth: MakeVeth, asked: bool | str) -> None:
+    pair = veth()
+    with opened(pair.near, huge_pages=asked) as stack, stack.udp(OURS[0]) as sock:
+        assert stack.info()["huge_pages"] == {"asked": asked, "granted": True, "why": ""}
+        sock.settimeout(PATIENCE)
+        with kernel_udp(pair.far.netns, to=OURS[0]) as client:
+            exchange(sock, client, bytes(1000))
