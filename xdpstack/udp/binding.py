@@ -1,4 +1,4 @@
-"""Which sockets of one stack cannot be bound together, where no kernel socket says so (memory devices, `reserve=False`)."""
+"""What a socket is bound to; which cannot be bound together, where no kernel socket says so (`reserve=False`)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from xdpstack.device.backend import Device
+from xdpstack.errors import ConfigurationError
 from xdpstack.udp.address import bare, mapped, unpacked
 from xdpstack.udp.semantics import Bound, keys
 
@@ -49,3 +51,17 @@ def _overlap(one: Bound, other: Bound) -> bool:
 def _any(address: bytes) -> bytes:
     """The wildcard of an address's family, 16 bytes."""
     return mapped(bytes(len(bare(address))))
+
+
+def device_of(devices: Sequence[Device], name: str | None, scope: int) -> int | None:
+    """The stack index of the device a socket is bound to: by the scope of a link-local address, or else by name.
+
+    None: any. Raises ConfigurationError.
+    """
+    if name is None and not scope:
+        return None
+    for device in devices:
+        if device.ifindex == scope or (not scope and device.name == name):
+            return device.index
+    have = ", ".join(device.name for device in devices)
+    raise ConfigurationError(f"device {scope or name} is not of this stack", fix=f"It has: {have}.")

@@ -66,7 +66,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from xdpstack.device.claims import check_vlan
-from xdpstack.errors import AddressInUse, ConfigurationError, ForkedError
+from xdpstack.errors import AddressInUse, ForkedError
 from xdpstack.native import check, lib
 from xdpstack.udp import binding, effects, native, shadow
 from xdpstack.udp.address import Address, bare, choose_family, is_any, is_scoped, mapped, packed, resolve
@@ -152,7 +152,7 @@ class UdpLayer:
         self.host.check()
         kind = choose_family(address, family)
         wanted = resolve(address, kind, passive=True)
-        index = self._device(device, wanted[3] if is_scoped(packed(wanted, kind)) else 0)
+        index = binding.device_of(self.host.devices, device, wanted[3] if is_scoped(packed(wanted, kind)) else 0)
         ifindex = 0 if index is None else self.host.devices[index].ifindex
         if vlan is not None:
             check_vlan(vlan)
@@ -203,16 +203,6 @@ class UdpLayer:
             cause = f"{binding.text(other)} is bound to it, in this stack."
             raise AddressInUse(f"{wanted[0]} port {port} is in use", cause=cause, fix="Take another port.")
         return bound
-
-    def _device(self, name: str | None, scope: int) -> int | None:
-        """The stack index of the device a socket is bound to: by the scope of a link-local address, or else by name."""
-        if name is None and not scope:
-            return None
-        for device in self.host.devices:
-            if device.ifindex == scope or (not scope and device.name == name):
-                return device.index
-        have = ", ".join(device.name for device in self.host.devices)
-        raise ConfigurationError(f"device {scope or name} is not of this stack", fix=f"It has: {have}.")
 
     def _open(
         self,
