@@ -13,6 +13,7 @@ import pytest
 
 from tests.paths.server import Server
 from tests.paths.world import FAR, NEAR, OURS, MakeVeth, kernel_udp
+from xdpstack.path import PATH
 from xdpstack.testing.veth import Veth
 
 pytestmark = pytest.mark.root
@@ -73,10 +74,17 @@ def test_without_a_stack_it_is_said(run: Run, words: list[str], tmp_path: Path) 
         assert "Traceback" not in done.stderr
 
 
-def test_the_path_is_shown_without_a_stack(run: Run) -> None:
+@pytest.mark.parametrize("columns", [80, 200])
+def test_the_path_is_shown_without_a_stack(run: Run, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
     done = run("show", "path")
     assert done.returncode == 0
-    assert done.stdout.index("napi.rx") < done.stdout.index("udp.rx") < done.stdout.index("napi.tx")
+    begins = [words[1] for words in map(str.split, done.stdout.splitlines()) if len(words) > 1 and "." in words[1]]
+    assert begins == [row.name for row in PATH]
+    assert "ndo_start_xmit" in done.stdout, "no word is cut"
+
+
+def test_the_path_is_shown_as_json(run: Run) -> None:
     rows = json.loads(run("show", "path", "--json").stdout)
     assert all(row["packets"] == 0 for row in rows)
     assert {row["name"] for row in rows if row["present"]} >= {"napi.rx", "ip.rx", "udp.rx", "udp.tx", "napi.tx"}

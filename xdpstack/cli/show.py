@@ -14,6 +14,9 @@ from xdpstack.observe.server import ask, running
 from xdpstack.path import PATH
 from xdpstack.walk import c_stages
 
+#: Columns of a terminal from which on the table of the path has a column for everything.
+WIDE = 130
+
 
 @click.group()
 def show() -> None:
@@ -34,16 +37,25 @@ def path(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
+    console = Console()
+    console.print(path_table(rows, narrow=console.width < WIDE))
+
+
+def path_table(rows: list[dict[str, Any]], narrow: bool) -> Table:
+    """The path as a table. `narrow`: what a row does, mirrors and leads to is in one column, a line each."""
     table = Table(title="The path of a packet: down for receive, then on for transmit")
-    for column in ("stage", "what it does", "next", "mirrors", "packets"):
+    for column in ("stage", "what it does, mirrors, next") if narrow else ("stage", "what it does", "next", "mirrors"):
         table.add_column(column, no_wrap=column in ("stage", "next"), overflow="fold")
+    table.add_column("packets", justify="right")
     for row in rows:
-        style = None if row["present"] else "dim"
         edges = "\n".join(f"{edge} -> {target}" for edge, target in row["edges"].items())
-        table.add_row(row["name"], row["what"], edges, row["mirrors"], str(row["packets"] or ""), style=style)
-        if row["name"] == "udp.rx":
-            table.add_section()
-    Console().print(table)
+        cells = [row["what"], edges, row["mirrors"]]
+        if narrow:
+            cells = ["\n".join(filter(None, (row["what"], row["mirrors"], edges)))]
+        style = None if row["present"] else "dim"
+        last = row["name"] == "udp.rx"
+        table.add_row(row["name"], *cells, str(row["packets"] or ""), style=style, end_section=last)
+    return table
 
 
 def path_rows(counts: dict[str, int], nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
