@@ -75,7 +75,10 @@ static int connect_workers(struct xs_stack *s) {
     struct xs_crossing *sending[XS_WORKERS_MAX];
     for (uint32_t i = 0; i < s->nworkers; i++) {
         sending[i] = &s->worker[i]->sending;
-        for (uint32_t j = 0; j < s->nworkers; j++) s->worker[i]->pool.pool[j] = &s->worker[j]->pool;
+        for (uint32_t j = 0; j < s->nworkers; j++) {
+            s->worker[i]->pool.pool[j] = &s->worker[j]->pool;
+            s->worker[i]->rps.crossing[j] = &s->worker[j]->backlog;
+        }
     }
     return s->nworkers > 1 ? xs_crossing_connect(sending, s->nworkers, XS_TX_BACKLOG) : 0;
 }
@@ -147,6 +150,7 @@ void xs_stack_destroy(struct xs_stack *s) {
     xs_fib_destroy((struct xs_fib *)atomic_load(&s->tables.fib));
     free((void *)atomic_load(&s->tables.frame_claims));
     free((void *)atomic_load(&s->tables.redirects));
+    xs_stack_destroy_rps(s);
     xs_socket_table_destroy((struct xs_socket_table *)atomic_load(&s->tables.sockets));
     xs_neigh_table_destroy(atomic_load(&s->tables.neigh));
     close_fds(s);

@@ -24,11 +24,16 @@ struct xs_stack {
     /* Held while a worker's queues change; the watchdog looks at them under it. Taken before any worker is entered. */
     pthread_mutex_t ports_lock;
     struct xs_queue_owners owners;
+    bool steering; /* rps is on */
+    _Atomic(struct xs_rfs *)
+        rfs; /* what readers say of flows, or NULL; the last of those that were ever made */
+    struct xs_rfs *rfs_made;
     struct xs_worker *worker[XS_WORKERS_MAX];
     struct xs_stack *next; /* of the process */
 };
 
 uint64_t xs_stack_now_ns(const struct xs_stack *s);
+void xs_stack_destroy_rps(struct xs_stack *s); /* stack_rps.c */
 
 /* From when the memory is there until it goes: a forked child has zeros in its place. stack_fork.c */
 void xs_fork_guard(struct xs_stack *s);

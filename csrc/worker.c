@@ -23,7 +23,7 @@ int xs_worker_init(struct xs_worker *w, struct xs_stack *s, uint32_t index) {
     w->stack = s;
     w->index = index;
     w->wake_fd = w->epoll_fd = w->timer_fd = -1;
-    w->rx_entry = w->tx_entry = w->frames_tx_entry = w->napi_tx = XS_EDGE_NONE;
+    w->rx_entry = w->tx_entry = w->frames_tx_entry = w->steered_entry = w->napi_tx = XS_EDGE_NONE;
     int rc = xs_pool_init(&w->pool, index, s->nworkers, s->frames_per_worker);
     if (rc) return rc;
     w->walk.mem = &s->mem;
@@ -36,6 +36,8 @@ int xs_worker_init(struct xs_worker *w, struct xs_stack *s, uint32_t index) {
     w->events.fd = s->event_fd;
     xs_neigh_init(&w->neigh, &s->mem, &s->tables, &w->events, s->frames_per_worker);
     w->xdp.tables = &s->tables;
+    w->rps = (struct xs_rps){
+        .mem = &s->mem, .tables = &s->tables, .worker = index, .hints = s->hints, .own = &w->backlog};
     w->taps = (struct xs_taps){.mem = &s->mem, .tables = &s->tables, .inbox = &w->inbox};
     w->udp = (struct xs_udp){.mem = &s->mem,
                              .pool = &w->pool,
@@ -78,6 +80,7 @@ void xs_worker_deinit(struct xs_worker *w) {
     free(w->walk.trace);
     w->walk.trace = NULL;
     xs_crossing_deinit(&w->sending);
+    xs_crossing_deinit(&w->backlog);
     xs_pool_deinit(&w->pool);
 }
 
@@ -173,7 +176,7 @@ int xs_worker_poll(struct xs_worker *w, uint32_t budget) {
     for (uint32_t k = 0; k < w->napi.nports && !xs_walk_parked(&w->walk); k++)
         total += poll_port(w, (w->napi.next_port + k) % w->napi.nports, budget, now);
     if (w->napi.nports) w->napi.next_port = (w->napi.next_port + 1) % w->napi.nports;
-    total += xs_worker_take_over(w, budget, now);
+    if (w->napi.crossing) total += xs_worker_take_over(w, budget, now);
     xs_walk_tick(&w->walk, now);
     xs_worker_finish(w);
     look_for_faults(w, now);

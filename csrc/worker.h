@@ -18,6 +18,7 @@
 #include "stages/napi.h"
 #include "stages/neigh.h"
 #include "stages/routing.h"
+#include "stages/rps.h"
 #include "stages/taps.h"
 #include "stages/udp.h"
 #include "stages/xdp.h"
@@ -48,22 +49,28 @@ struct xs_worker {
     uint32_t rx_entry;        /* node of napi.rx */
     uint32_t tx_entry;        /* node of routing.tx */
     uint32_t frames_tx_entry; /* where whole frames from the user enter: tc.tx or what stands for it */
+    uint32_t steered_entry;   /* where packets enter that another worker has steered here: behind rps.rx */
     uint32_t napi_tx;         /* node of napi.tx: where packets enter that another worker wants sent */
     struct xs_pool pool;
     struct xs_walk walk;
     struct xs_events events;    /* what it asks of control */
     struct xs_inbox inbox;      /* what this worker puts on the queues of sockets */
     struct xs_crossing sending; /* packets for queues of other workers, and theirs for ours */
+    struct xs_crossing backlog; /* received packets that were steered to other workers, and theirs to us */
     /* the stages' state, one field a stem */
     struct xs_napi napi;
     struct xs_xdp xdp;
     struct xs_ip ip;
     struct xs_routing routing;
     struct xs_udp udp;
+    struct xs_rps rps;
     struct xs_taps taps;
     struct xs_neigh neigh;
     struct xs_path_mtus paths; /* udp learns them, ip heeds them */
 };
+
+/* What readers may hold of a worker's frames follows from its queues, and from rps: worker_ports.c. While nobody drives it. */
+void xs_worker_share_out(struct xs_worker *w);
 
 int xs_worker_init(struct xs_worker *w, struct xs_stack *stack, uint32_t index);
 /* Closes its descriptors: nobody drives it or sleeps on it any more. Frames still come home. */

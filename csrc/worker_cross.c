@@ -7,7 +7,7 @@
 /* Who sleeps is woken once: it says that it sleeps, then looks at its rings; we fill them, then look whether it sleeps. A worker
  * without a thread of its own is slept on by whoever drives it, of whom nothing is known: it is always woken. */
 void xs_worker_hand_over(struct xs_worker *w) {
-    uint64_t to = xs_crossing_flush(&w->sending);
+    uint64_t to = xs_crossing_flush(&w->sending) | xs_crossing_flush(&w->backlog);
     if (!to) return;
     atomic_thread_fence(memory_order_seq_cst);
     for (; to; to &= to - 1) {
@@ -22,6 +22,7 @@ void xs_worker_hand_over(struct xs_worker *w) {
 static uint32_t take(struct xs_worker *w, struct xs_crossing *from, uint32_t node, uint32_t most,
                      uint64_t now) {
     uint32_t total = 0, n;
+    if (node == XS_EDGE_NONE || xs_walk_parked(&w->walk)) return 0;
     do {
         struct xs_batch *b = xs_walk_begin(&w->walk, now);
         n = xs_crossing_take(from, w->walk.mem, b->frame,
@@ -33,11 +34,13 @@ static uint32_t take(struct xs_worker *w, struct xs_crossing *from, uint32_t nod
     return total;
 }
 
-/* What is to be sent waits until there is room: the ring that it waits in is what its sender looks at. */
+/* process_backlog(); and what is to be sent, which waits until there is room: the ring that it waits in is what its sender looks
+ * at. */
 uint32_t xs_worker_take_over(struct xs_worker *w, uint32_t budget, uint64_t now) {
-    if (w->napi_tx == XS_EDGE_NONE || xs_walk_parked(&w->walk)) return 0;
-    uint32_t room = xs_napi_take_room(&w->napi);
-    return take(w, &w->sending, w->napi_tx, room < budget ? room : budget, now);
+    uint32_t total = take(w, &w->backlog, w->steered_entry, budget, now), room = xs_napi_take_room(&w->napi);
+    return total + take(w, &w->sending, w->napi_tx, room < budget ? room : budget, now);
 }
 
-bool xs_worker_is_waited_for(const struct xs_worker *w) { return xs_crossing_waits(&w->sending); }
+bool xs_worker_is_waited_for(const struct xs_worker *w) {
+    return xs_crossing_waits(&w->sending) || xs_crossing_waits(&w->backlog);
+}

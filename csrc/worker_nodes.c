@@ -66,8 +66,8 @@ int xs_worker_wire(struct xs_worker *w, uint32_t node, uint32_t edge, uint32_t t
 }
 
 int xs_worker_set_entry(struct xs_worker *w, uint32_t which, uint32_t node) {
-    if (node >= w->walk.nnodes || which > 2) return -EINVAL;
-    uint32_t *entry[] = {&w->rx_entry, &w->tx_entry, &w->frames_tx_entry};
+    if (node >= w->walk.nnodes || which > 3) return -EINVAL;
+    uint32_t *entry[] = {&w->rx_entry, &w->tx_entry, &w->frames_tx_entry, &w->steered_entry};
     *entry[which] = node;
     return 0;
 }
@@ -78,7 +78,7 @@ int xs_worker_reset_nodes(struct xs_worker *w) {
         xs_trace_end(w->walk.trace);
     }
     w->walk.nnodes = 0;
-    w->rx_entry = w->tx_entry = w->frames_tx_entry = w->napi_tx = XS_EDGE_NONE;
+    w->rx_entry = w->tx_entry = w->frames_tx_entry = w->steered_entry = w->napi_tx = XS_EDGE_NONE;
     return 0;
 }
 

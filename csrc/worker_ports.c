@@ -8,11 +8,12 @@
 #include "ffi/10_core.cdef.h"
 
 /* What readers may hold of a worker's frames: all but what its rings are to have, and an eighth for sending. */
-static void share_out(struct xs_worker *w) {
+void xs_worker_share_out(struct xs_worker *w) {
     uint32_t all = w->pool.per_home, rings = all / 8;
     for (uint32_t port = 0; port < w->napi.nports; port++)
         if (w->napi.port[port].xsk) rings += w->napi.port[port].xsk->fill_target;
-    w->inbox.frames_max = rings < all - all / 8 ? all - rings : all / 8;
+    uint32_t rest = rings < all - all / 8 ? all - rings : all / 8;
+    w->inbox.frames_max = w->stack->steering ? rest / w->stack->nworkers : rest;
 }
 
 int xs_worker_attach(struct xs_worker *w, struct xs_xsk *x, uint32_t device) {
@@ -30,7 +31,7 @@ int xs_worker_attach(struct xs_worker *w, struct xs_xsk *x, uint32_t device) {
     if (!rc && x->queue < XS_QUEUES_MAX)
         atomic_store_explicit(&w->stack->owners.worker[device][x->queue], (uint8_t)w->index,
                               memory_order_relaxed);
-    share_out(w);
+    xs_worker_share_out(w);
     xs_worker_unhold(w);
     pthread_mutex_unlock(&w->stack->ports_lock);
     return rc;

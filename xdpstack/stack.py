@@ -42,6 +42,7 @@ from xdpstack.observe.server import Server
 from xdpstack.redirect import Redirect, Redirects
 from xdpstack.routing.layer import RoutingLayer
 from xdpstack.routing.native import NativeRouting
+from xdpstack.stages import rps
 from xdpstack.stages.neigh import Neigh
 from xdpstack.udp.address import Address
 from xdpstack.udp.layer import UdpLayer
@@ -78,10 +79,10 @@ class Stack:
         self._backend = backend
         self._core = core
         self._closing = False
-        self._walk = Walk(
-            core.workers, set(c_stages()) - {"taps.rx", "xdp.redirect"}, run_parked=self._run_parked_quietly
-        )
+        absent = {"taps.rx", "xdp.redirect", *rps.ROWS}
+        self._walk = Walk(core.workers, set(c_stages()) - absent, run_parked=self._run_parked_quietly)
         self._driving = Driving(core, self._walk)
+        self._rps = rps.Rps(core, self._walk)
         self._host = StackHost(self, core, backend, self._walk)
         self._frames = FrameQueues(self._host)
         self._redirects = Redirects(self._host)
@@ -231,6 +232,33 @@ class Stack:
         """Make `run()` return, in every thread that is in it. Any thread, signal handlers included."""
         self._driving.stop()
 
+    # ---- steering ----
+
+    def rps(
+        self,
+        weights: Sequence[int] = (),
+        *,
+        flows: int = 0,
+        max_backlog: int = rps.MAX_BACKLOG,
+        flow_limit: bool = False,
+    ) -> None:
+        """Spread what is received over the workers by the hash of its flow (RPS), and what is sent over queues (XPS).
+
+        `weights`: how much each worker gets of the flows, 0 = nothing; empty: all the same. `flows`: about as many as there
+        are at a time; then a flow goes to the worker on whose CPU it is read (RFS), which `open(cpus=[...])` has pinned; 0:
+        no RFS. `max_backlog`: packets that may wait for a worker, else they are dropped (CPU_BACKLOG); with `flow_limit` a
+        flow that takes more than half of it is cut earlier. It may be called again, while packets flow; see
+        docs/stages/rps.md. Raises ConfigurationError, OutOfMemory.
+        """
+        self._check()
+        cpus = {cpu: worker for worker, cpu in enumerate(self._driving.cpus)}
+        self._rps.on(weights, flows, cpus, max_backlog, flow_limit)
+
+    def rps_off(self) -> None:
+        """What is received stays with the worker that has its queue."""
+        self._check()
+        self._rps.off()
+
     # ---- custom stages ----
 
     def hook(
@@ -324,6 +352,7 @@ class Stack:
             "workers": len(self._core.workers),
             "threads": self._driving.threads,
             "cpus": self._driving.cpus,
+            "rps": self._rps.info,
             "engines": {layer: text_of(engine) for layer, engine in self._engines.items()},
             **self._backend.info(),
         }

@@ -18,7 +18,7 @@ from xdpstack.native import check, ffi, lib, text
 from xdpstack.path import BY_NAME, PATH, resolve
 
 #: Entries of packets into the walk: number for xs_worker_set_entry, and the row (or where its absence leads).
-ENTRIES = {0: "napi.rx", 1: "routing.tx", 2: "tc.tx"}
+ENTRIES = {0: "napi.rx", 1: "routing.tx", 2: "tc.tx", 3: "taps.rx"}
 
 #: Nodes of a walk, and edges of a node, that C has room for (XS_NODES_MAX, XS_EDGES_MAX of csrc/walk.h).
 MOST_NODES, MOST_EDGES = 64, 8

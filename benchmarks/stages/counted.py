@@ -52,9 +52,10 @@ def datagram6(sender: int = 8) -> bytes:
     return ethernet(ipv6(udp(PAYLOAD, sum_with=source + US6), src=source, dst=US6))
 
 
-def a_stack() -> MemoryStack:
+def a_stack(workers: int = 1) -> MemoryStack:
     neighbours = ["10.0.0.8 dev a0 lladdr 02:00:00:00:00:99", "fd00::8 dev a0 lladdr 02:00:00:00:00:99"]
-    return memory_stack("a0", addresses={"a0": [f"{V4}/24", f"{V6}/64"]}, neighbours=neighbours)
+    addresses = {"a0": [f"{V4}/24", f"{V6}/64"]}
+    return memory_stack("a0", addresses=addresses, neighbours=neighbours, workers=workers)
 
 
 # ---- cases: each yields a function that takes one batch through ----
@@ -127,6 +128,27 @@ def split(stack: MemoryStack, ways: int) -> Turn:
     return receiving(stack, V4, [datagram4()] * BATCH)
 
 
+def steered(stack: MemoryStack, senders: int = 1, flows: int = 0) -> Turn:
+    """To the last worker of the stack."""
+    workers = len(stack._core.workers)
+    stack._rps.on([0] * (workers - 1) + [1], flows, dict.fromkeys(range(1024), workers - 1), 1000, False)
+    sock = stack.udp((V4, 7))
+    frames = [datagram4(8 + i % senders) for i in range(BATCH)]
+
+    def turn() -> None:
+        assert stack.inject("a0", *frames) == BATCH
+        stack.poll()
+        with sock.recv_batch(BATCH) as batch:
+            assert len(batch) == BATCH
+
+    return turn
+
+
+def sending_by_xps(stack: MemoryStack) -> Turn:
+    stack.rps()
+    return sending(stack, V4, "10.0.0.8")
+
+
 def hooked(stack: MemoryStack, touch: bool) -> Turn:
     def look(batch: xdpstack.HookBatch) -> None:
         if touch:
@@ -150,6 +172,11 @@ CASES: Mapping[str, Callable[[MemoryStack], Turn]] = {
     "raw, two routers": lambda s: raw(s, [datagram4(), datagram4()[:6] + OTHER + datagram4()[12:]] * (BATCH // 2)),
     "redirect": redirected,
     "whole frames": whole_frames,
+    "rps": steered,
+    "rps, 64 senders": lambda s: steered(s, senders=BATCH),
+    "rps, steered": steered,
+    "rps, steered, RFS": lambda s: steered(s, flows=1024),
+    "rps, tx": sending_by_xps,
     "uniform": lambda s: split(s, 1),
     "scatter": lambda s: split(s, 2),
     "Python hook": lambda s: hooked(s, touch=False),
@@ -175,7 +202,7 @@ def built(name: str, sources: Path = HERE) -> xdpstack.hook.CStage:
 
 def run(case: str, batches: int) -> None:
     """The program that callgrind watches."""
-    with a_stack() as stack:
+    with a_stack(workers=2 if "steered" in case else 1) as stack:
         turn = CASES[case](stack)
         for _ in range(8):
             turn()

@@ -46,7 +46,11 @@ bool xs_crossing_waits(const struct xs_crossing *self) {
 
 uint32_t xs_crossing_length(const struct xs_crossing *self, const struct xs_crossing *target) {
     uint32_t sum = 0;
-    for (uint32_t i = 0; target->slots && i < target->nworkers; i++)
-        if (target->from[i]) sum += xs_spsc_len(target->from[i]);
+    for (uint32_t i = 0; target->slots && i < target->nworkers; i++) {
+        struct xs_spsc *ring = target->from[i];
+        if (ring) sum += xs_spsc_len(ring);
+        if (ring && i == self->worker) /* and what we have not flushed yet */
+            sum += ring->prod - atomic_load_explicit(&ring->producer, memory_order_relaxed);
+    }
     return sum;
 }

@@ -31,7 +31,7 @@ uint32_t xs_crossing_take(struct xs_crossing *self, const struct xs_mem *mem, ui
                           uint32_t most);
 /* Whether there is anything to take. Any thread may ask. */
 bool xs_crossing_waits(const struct xs_crossing *self);
-/* How many are on their way to a worker, from all, as far as was flushed. */
+/* How many are on their way to a worker, from all; of others, as far as they have flushed. */
 uint32_t xs_crossing_length(const struct xs_crossing *self, const struct xs_crossing *target);
 
 /* The packet is on its way: false when there is no room, and it is still the caller's. */

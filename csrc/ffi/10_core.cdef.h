@@ -49,7 +49,7 @@ int xs_worker_add_stage(struct xs_worker *worker, const char *name);
 /* A hook: `fn` NULL parks packets for Python; else a user's C stage (xs_stage_fn, xs_tick_fn of xdpstack_stage.h). */
 int xs_worker_add_hook(struct xs_worker *worker, void *fn, void *tick, void *self, uint32_t nedges);
 int xs_worker_wire(struct xs_worker *worker, uint32_t node, uint32_t edge, uint32_t target);
-/* Where packets enter: 0 napi.rx, 1 routing.tx (from a socket), 2 whole frames from the user. */
+/* Where packets enter: 0 napi.rx, 1 routing.tx (from a socket), 2 whole frames from the user, 3 steered by another worker. */
 int xs_worker_set_entry(struct xs_worker *worker, uint32_t which, uint32_t node);
 /* Wiring happens while nobody drives: waits for the worker, and keeps it until released. */
 void xs_worker_hold(struct xs_worker *worker);
@@ -72,7 +72,7 @@ int xs_worker_attach(struct xs_worker *worker, struct xs_xsk *xsk, uint32_t devi
  * that the kernel had come home. Returns how many. The sockets stay the caller's, to free. */
 int xs_worker_detach(struct xs_worker *worker, uint32_t device);
 
-/* One round over all queues. Returns descriptors received; -EBUSY when another thread drives this worker; -EAGAIN when
+/* One round over all queues. Returns descriptors received, and packets taken over from other workers; -EBUSY when another thread drives this worker; -EAGAIN when
  * packets are parked for a Python hook: resume those first. A queue that fails is not polled any more: xs_xsk_read() says so. */
 int xs_worker_poll(struct xs_worker *worker, uint32_t budget);
 /* Lets go of what waits in stages and may go on, and of what has waited too long; receives nothing, and is no progress to the

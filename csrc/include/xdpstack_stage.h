@@ -125,7 +125,10 @@ struct xs_pkt {
 /* Cold descriptor: 64 bytes beside the hot one. */
 struct xs_meta {
     uint64_t stamp_ns; /* when received, CLOCK_REALTIME; 0 = unknown */
-    uint8_t src[16];   /* receive, XS_PKT_SLOW: peer; transmit: source. IPv4 is mapped (::ffff:a.b.c.d) */
+    union {
+        uint8_t src[16];  /* receive, XS_PKT_SLOW: peer; transmit: source. IPv4 is mapped (::ffff:a.b.c.d) */
+        uint32_t steered; /* received by AF_XDP: its number among those of its flow, with RFS. By rps */
+    };
     union {
         uint8_t dst[16]; /* transmit: destination. XS_PKT_SLOW: our address */
         struct {         /* received by AF_XDP, on a stack that asked for it: what the device has said */

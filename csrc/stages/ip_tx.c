@@ -6,37 +6,13 @@
 #include <unistd.h>
 
 #include "base/likely.h"
+#include "base/siphash.h"
 #include "tables/fib.h"
 #include "wire/eth.h"
 #include "wire/ipv4.h"
 #include "wire/ipv6.h"
 
 /* ---- numbers that nobody outside can guess ---- */
-
-/* SipHash-1-3 (Aumasson, Bernstein) of `n` words: keyed, so that an observer of flow labels and ids learns no more. */
-static inline uint64_t rotl(uint64_t x, int by) { return x << by | x >> (64 - by); }
-
-static inline void sip_round(uint64_t v[4]) {
-    v[0] += v[1], v[1] = rotl(v[1], 13) ^ v[0], v[0] = rotl(v[0], 32);
-    v[2] += v[3], v[3] = rotl(v[3], 16) ^ v[2];
-    v[0] += v[3], v[3] = rotl(v[3], 21) ^ v[0];
-    v[2] += v[1], v[1] = rotl(v[1], 17) ^ v[2], v[2] = rotl(v[2], 32);
-}
-
-static inline uint64_t siphash(const uint64_t key[2], const uint64_t *word, uint32_t n) {
-    uint64_t v[4] = {key[0] ^ 0x736f6d6570736575u, key[1] ^ 0x646f72616e646f6du, key[0] ^ 0x6c7967656e657261u,
-                     key[1] ^ 0x7465646279746573u};
-    for (uint32_t i = 0; i <= n; i++) {
-        uint64_t m =
-            i < n ? word[i] : (uint64_t)n << 59; /* the last block: length in bytes, in its top byte */
-        v[3] ^= m;
-        sip_round(v);
-        v[0] ^= m;
-    }
-    v[2] ^= 0xff;
-    for (uint32_t i = 0; i < 3; i++) sip_round(v);
-    return v[0] ^ v[1] ^ v[2] ^ v[3];
-}
 
 /* xorshift64*, of Vigna: for jumps, which need not be unguessable one by one. */
 static inline uint32_t next_random(struct xs_ip *self) {
@@ -63,7 +39,7 @@ int xs_ip_init(struct xs_ip *self, const struct xs_tables *tables, struct xs_poo
 static uint16_t select_ident(struct xs_ip *self, const struct xs_pkt *p, const struct xs_meta *m,
                              uint32_t now_ms) {
     uint64_t word[2] = {(uint64_t)xs_addr_get4(m->src) << 32 | xs_addr_get4(m->dst), p->l4_proto};
-    struct xs_ip_ident *ident = &self->ident[siphash(self->secret, word, 2) & (XS_IP_IDENTS - 1)];
+    struct xs_ip_ident *ident = &self->ident[xs_siphash(self->secret, word, 2) & (XS_IP_IDENTS - 1)];
     uint32_t idle_ms = now_ms - ident->used_ms;
     ident->used_ms = now_ms;
     if (idle_ms) ident->id += (uint32_t)((uint64_t)idle_ms * next_random(self) >> 32); /* below idle_ms */
@@ -77,7 +53,7 @@ static uint32_t flow_label(const struct xs_ip *self, const struct xs_pkt *p, con
     memcpy(word, m->src, 16);
     memcpy(word + 2, m->dst, 16);
     word[4] = (uint64_t)p->sport << 32 | (uint64_t)p->dport << 16 | p->l4_proto;
-    return (uint32_t)siphash(self->secret, word, 5) & XS_IPV6_FLOW_LABEL;
+    return (uint32_t)xs_siphash(self->secret, word, 5) & XS_IPV6_FLOW_LABEL;
 }
 
 /* ---- the headers ---- */

@@ -53,6 +53,7 @@ struct xs_neigh_table;
 struct xs_socket_table;
 struct xs_frame_claims;
 struct xs_redirects;
+struct xs_rps_table;
 struct xs_tables {
     _Atomic(const struct xs_config *) config;
     _Atomic(const struct xs_fib *) fib;
@@ -60,6 +61,7 @@ struct xs_tables {
     _Atomic(const struct xs_socket_table *) sockets;
     _Atomic(const struct xs_frame_claims *) frame_claims;
     _Atomic(const struct xs_redirects *) redirects;
+    _Atomic(const struct xs_rps_table *) rps;
 };
 
 /* Inside a poll only; the pointer must not be kept beyond it. */

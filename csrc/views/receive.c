@@ -38,6 +38,14 @@ static void taken(struct xs_socket *s, struct xs_spsc *ring, const struct xs_mem
     atomic_store_explicit(&s->released, released, memory_order_release);
 }
 
+/* RFS: who reads these flows, and how far he is. */
+static void note_flows(struct xs_rfs *rfs, const struct xs_mem *mem, const uint32_t *frames, uint32_t n) {
+    for (uint32_t i = 0; i < n; i++) {
+        const struct xs_pkt *p = &mem->pkt[frames[i]];
+        if (p->hash && !(p->flags & XS_PKT_SLOW)) xs_rfs_record(rfs, p->hash, mem->meta[frames[i]].steered);
+    }
+}
+
 /* Up to `most` packets, oldest first; of several feeding workers, each in turn. */
 uint32_t views_take(struct socket_view *v, uint32_t *frames, uint32_t most) {
     struct xs_socket *s = v->socket;
@@ -53,6 +61,8 @@ uint32_t views_take(struct socket_view *v, uint32_t *frames, uint32_t most) {
         } while (got && n < most);
         if (++s->next_feed == s->nfeeds) s->next_feed = 0;
     }
+    struct xs_rfs *rfs = atomic_load_explicit(&v->stack->rfs, memory_order_acquire);
+    if (unlikely(rfs)) note_flows(rfs, &v->stack->mem, frames, n);
     return n;
 }
 

@@ -63,7 +63,7 @@ def test_the_package_says_that_it_is_typed() -> None:
     assert text("xdpstack/py.typed") == ""
 
 
-STACK = """addresses close counters devices driven events frames frames_by_owner hook info ledger poll reasons redirect run
+STACK = """addresses close counters devices driven events frames frames_by_owner hook info ledger poll reasons redirect rps rps_off run
     snapshot stop trace_read trace_start trace_stop udp unhook"""
 
 SOCKET = """attach_filter close closed connect errors family fileno getblocking getpeername getsockname getsockopt
