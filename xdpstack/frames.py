@@ -80,6 +80,16 @@ class FrameBatch:
         """What was hashed, enum xdp_rss_hash_type, uint32."""
         return memoryview(self._inner.hash_types)
 
+    @property
+    def partial_checksums(self) -> memoryview:
+        """Whether each frame's UDP or TCP checksum was left to hardware by a local sender, as veth hands them over.
+
+        The field then holds the pseudo-header's sum alone, and the rest is as it was sent: TP_STATUS_CSUMNOTREADY of
+        packet(7). Told by the sum itself, in frames of devices that may have such: a frame that came over a wire is
+        taken at its word.
+        """
+        return memoryview(self._inner.partial_checksums)
+
     def frames(self) -> list[bytes]:
         """The frames' bytes, copied."""
         copies: list[bytes] = self._inner.payloads()

@@ -18,7 +18,12 @@
 
 enum { XS_NAPI_RX_RECEIVE };
 enum xs_napi_rx_counter { XS_NAPI_RX_BYTES, XS_NAPI_RX_TRUNCATED, XS_NAPI_RX_PLAIN, XS_NAPI_RX_COUNTERS };
-enum xs_napi_tx_counter { XS_NAPI_TX_BYTES, XS_NAPI_TX_BACKLOGGED, XS_NAPI_TX_HANDED_OVER };
+enum xs_napi_tx_counter {
+    XS_NAPI_TX_BYTES,
+    XS_NAPI_TX_BACKLOGGED,
+    XS_NAPI_TX_HANDED_OVER,
+    XS_NAPI_TX_CSUM_COMPLETED
+};
 
 /* One queue of one device. A worker has one or more of each device (or none: then it sends through another worker). */
 struct xs_port {

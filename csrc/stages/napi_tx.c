@@ -5,6 +5,7 @@
 #include <errno.h>
 
 #include "base/likely.h"
+#include "wire/partial.h"
 
 /* The number of the port by which a packet for this queue of a device leaves, or XS_NO_PORT. */
 static inline uint32_t tx_port(const struct xs_napi *self, uint32_t device, uint32_t queue) {
@@ -135,7 +136,27 @@ static bool put_one(struct xs_napi *self, struct xs_batch *b, uint32_t i, uint32
     return false;
 }
 
+/* Whether packets may have come here with their checksum left to hardware. */
+static inline bool some_are_partial(const struct xs_config *config) {
+    uint32_t flags = 0;
+    for (uint32_t i = 0; i < config->ndevices; i++) flags |= config->device[i].flags;
+    return flags & XS_DEV_PARTIAL_CSUM;
+}
+
+/* What was received and leaves again gets the checksum that its sender did not finish: validate_xmit_skb(). What is sent from
+ * here has its own. */
+static __attribute__((noinline)) void complete_checksums(struct xs_batch *b) {
+    for (uint32_t i = 0; i < b->n; i++) {
+        struct xs_pkt *p = xs_pkt(b, i);
+        if (p->csum == XS_CSUM_VERIFIED || p->pkt_type == XS_PACKET_OUTGOING) continue;
+        if (!xs_partial_complete(b->mem, b->frame[i])) continue;
+        p->csum = XS_CSUM_VERIFIED;
+        b->count[XS_NAPI_TX_CSUM_COMPLETED]++;
+    }
+}
+
 void xs_napi_tx(struct xs_napi *self, struct xs_batch *b) {
+    if (unlikely(some_are_partial(xs_table(self->tables, config)))) complete_checksums(b);
     uint64_t used = 0, sent = 0, bytes = 0;
     for (uint32_t i = 0; i < b->n; i++) {
         const struct xs_pkt *p = xs_pkt(b, i);
@@ -250,5 +271,5 @@ const struct xs_stage_def xs_napi_tx_def = {
     .fn = (xs_stage_fn *)xs_napi_tx,
     .tick = (xs_tick_fn *)xs_napi_tx_tick,
     .edges = {0},
-    .counters = {"bytes", "backlogged", "handed_over"},
+    .counters = {"bytes", "backlogged", "handed_over", "csum_completed"},
 };

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "wire/partial.h"
+
 #define MOST 1024u /* datagrams taken at once */
 
 PyTypeObject *views_batch_type;
@@ -12,7 +14,7 @@ static struct batch *new_batch(struct socket_view *v, uint32_t n) {
     struct batch *b = PyObject_New(struct batch, views_batch_type);
     if (!b) return NULL;
     /* one block, widest first, so that every column is aligned */
-    uint8_t *block = malloc((size_t)n * (2 * 8 + 16 + 16 + 7 * 4 + 2 + 1 + 1) + 1);
+    uint8_t *block = malloc((size_t)n * (2 * 8 + 16 + 16 + 7 * 4 + 2 + 1 + 1 + 1) + 1);
     b->stamp = (uint64_t *)block;
     b->device_stamp = b->stamp + n;
     b->source = block + 2 * 8 * (size_t)n;
@@ -27,6 +29,8 @@ static struct batch *new_batch(struct socket_view *v, uint32_t n) {
     b->port = (uint16_t *)(b->vlan + n);
     b->slow = (uint8_t *)(b->port + n);
     b->device = b->slow + n;
+    b->partial = b->device + n;
+    b->partial_known = 0;
     b->n = b->nviews = 0;
     b->released = b->all_home = b->described = b->viewed = 0;
     b->family = v->socket->family;
@@ -256,6 +260,16 @@ COLUMN(vlan, "i", 4, 1)
 COLUMN(slow, "?", 1, 1)
 COLUMN(device, "B", 1, 1)
 
+/* TP_STATUS_CSUMNOTREADY, as an AF_PACKET socket is told. */
+static PyObject *column_partial(PyObject *self, void *unused) {
+    struct batch *b = (struct batch *)self;
+    if (!views_usable(b)) return NULL;
+    for (uint32_t i = 0; !b->partial_known && i < b->n; i++)
+        b->partial[i] = b->family == 0 && xs_partial(&b->stack->mem, b->frame[i]);
+    b->partial_known = 1;
+    return views_column(b, b->partial, "?", 1, 1);
+}
+
 static PyMethodDef methods[] = {
     {"release", batch_release, METH_NOARGS, NULL},     {"payload", batch_payload, METH_O, NULL},
     {"payloads", batch_payloads, METH_NOARGS, NULL},   {"view", batch_view, METH_O, NULL},
@@ -276,6 +290,7 @@ static PyGetSetDef properties[] = {
     {"hashes", column_hash, NULL, NULL, NULL},
     {"hash_types", column_hash_type, NULL, NULL, NULL},
     {"vlan_tcis", column_vlan, NULL, NULL, NULL},
+    {"partial_checksums", column_partial, NULL, NULL, NULL},
     {"released", batch_released, NULL, NULL, NULL},
     {0},
 };

@@ -68,6 +68,8 @@ struct batch {
     uint32_t *length, *scope;
     uint16_t *port;
     uint8_t *slow, *device;
+    uint8_t *partial;      /* of whole frames: the checksum was left to hardware */
+    uint8_t partial_known; /* it is filled when it is asked for: that takes a look at each frame */
 };
 
 extern PyTypeObject *views_socket_type, *views_batch_type, *views_column_type, *views_payload_type;

@@ -42,6 +42,7 @@ class Batch:
     hashes: memoryview
     hash_types: memoryview
     vlan_tcis: memoryview
+    partial_checksums: memoryview
     slow: memoryview
     devices: memoryview
     released: bool

@@ -33,11 +33,11 @@ napi.tx
 =======
 Does: puts packets on the TX ring of their device, or behind those that wait for room in it; gives those for a device that
     this worker has no queue of to the worker that has.
-Mirrors: ndo_start_xmit, dev_hard_start_xmit; the waiting ones: a pfifo qdisc of 1,024 packets.
-Reads: device, queue, data_off, len, pkt_len, frag.
-Writes: owner, owner_device, queue (the one it leaves by).
-Next: nothing follows.
-Drops:
+    If devices of the stack hand over partial checksums, it finishes those of what was received and leaves again.
+Mirrors: ndo_start_xmit, dev_hard_start_xmit; validate_xmit_skb, skb_checksum_help; the waiting ones: a pfifo qdisc of
+1,024 packets. Reads: device, queue, data_off, len, pkt_len, frag; csum, pkt_type, and the headers of what may have a
+partial checksum. Writes: owner, owner_device, queue (the one it leaves by); csum, and the checksum itself, where it was
+partial. Next: nothing follows. Drops:
     DEVICE_GONE: the device has no queue here, or went away, also while the packet waited.
     QDISC_DROP: 1,024 packets wait already, here or on their way to the worker that has the queue.
     PKT_TOO_BIG: over several frames where the socket takes one (bound without XDP_USE_SG), or over more than 18.
@@ -48,6 +48,8 @@ Holds: packets for which the TX ring has no room, 1,024 per queue, in order; sen
 State: its rings; which worker has which queue, written as queues come and go.
 Cost: benchmarks/stages/bench_napi.py
 Differs from Linux:
+    - A partial checksum is told by its value, as frames of XDP have nothing like ip_summed. Linux itself does not finish
+      those that XDP_REDIRECT passes on.
     - The queue is the one that the descriptor names, folded into those that this worker has (rps.tx chooses it).
     - Sent means on the ring. What the driver drops afterwards is in the device's own statistics, as in Linux.
     - A device that is down keeps what is on its TX ring until it is up again or its sockets are closed; Linux drops its
