@@ -1,8 +1,9 @@
 """A process that opens and closes a stack again and again, with traffic, and says what is left.
 
-    python -m tests.paths.soak NETNS INTERFACE PEER_NETNS ROUNDS WORKERS
+    python -m tests.paths.soak NETNS INTERFACE PEER_NETNS ROUNDS OPTIONS
 
-WORKERS 0: inline. Prints a Soaked as JSON. Apart from pytest, whose plugin keeps every stack of a test until it ends.
+OPTIONS: those of open(), as JSON. Prints a Soaked as JSON. Apart from pytest, whose plugin keeps every stack of a test until
+it ends.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.paths.left import check_left, held
 from tests.paths.world import OURS, PORT, exchange, kernel_udp, opened
@@ -63,16 +65,17 @@ def exists(kind: str, number: int) -> bool:
     return descriptor >= 0
 
 
-def soak(near: End, far: Namespace, rounds: int, workers: int) -> Soaked:
+def soak(near: End, far: Namespace, rounds: int, options: dict[str, Any]) -> Soaked:
     """Open, echo, close; each time nothing is left of it. The kernel's objects are looked for in the end."""
     out = Soaked()
     there: set[tuple[str, int]] = set()
     with kernel_udp(far, to=OURS[0]) as client:
         for number in range(rounds):
-            with opened(near, workers=workers or None) as stack, stack.udp(("::", PORT)) as sock:
+            with opened(near, **options) as stack, stack.udp(("::", PORT)) as sock:
                 sock.settimeout(PATIENCE)
+                size = 8000 if stack.devices[0].multi_buffer else 100
                 for _ in range(DATAGRAMS):
-                    exchange(sock, client, bytes(100))
+                    exchange(sock, client, bytes(size))
                 new = set(bpf_objects())
             check_closed(stack._core)
             del stack, sock
@@ -88,8 +91,8 @@ def soak(near: End, far: Namespace, rounds: int, workers: int) -> Soaked:
     return out
 
 
-def main(netns: str, name: str, peer: str, rounds: str, workers: str) -> None:
-    print(json.dumps(asdict(soak(End(existing(netns), name), existing(peer), int(rounds), int(workers)))))
+def main(netns: str, name: str, peer: str, rounds: str, options: str) -> None:
+    print(json.dumps(asdict(soak(End(existing(netns), name), existing(peer), int(rounds), json.loads(options)))))
 
 
 def existing(name: str) -> Namespace:

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,10 +26,18 @@ STEADY = {"MALLOC_MMAP_THRESHOLD_": str(128 << 10)}
 GROWTH_BYTES = 1 << 20
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_opening_and_closing_leaves_nothing(veth: MakeVeth, workers: int) -> None:
-    pair = veth(near=NEAR, far=FAR)
-    words = [pair.near.netns.name, pair.near.name, pair.far.netns.name, str(ROUNDS), str(workers)]
+DRIVEN = {"need_wakeup": False, "busy_poll": True, "tx_budget": 64, "huge_pages": "auto", "zero_copy": False}
+
+
+@pytest.mark.parametrize(
+    "options, mtu",
+    [({}, 1500), ({"workers": 2}, 1500), ({"mode": "generic"}, 1500), ({}, 9000), (DRIVEN, 9000)],
+    ids=["inline", "threads", "generic", "jumbo", "driven"],
+)
+def test_opening_and_closing_leaves_nothing(veth: MakeVeth, options: dict[str, Any], mtu: int) -> None:
+    """In every mode; with an MTU of 9,000 by packets of several frames."""
+    pair = veth(near=NEAR, far=FAR, mtu=mtu)
+    words = [pair.near.netns.name, pair.near.name, pair.far.netns.name, str(ROUNDS), json.dumps(options)]
     done = subprocess.run(
         [sys.executable, "-m", "tests.paths.soak", *words],
         cwd=Path(__file__).parents[2],
