@@ -1,5 +1,6 @@
 """Whole frames in and out, over memory devices."""
 
+import errno
 import sys
 import threading
 
@@ -134,3 +135,113 @@ def test_a_thread_that_waits_for_frames_is_told_of_the_end(stack: MemoryStack) -
     frames.close()
     thread.join(10)
     assert ended == [ClosedError]
+
+
+# ---- frames of one buffer ----
+
+
+def numbered(n: int, size: int = 60) -> list[bytes]:
+    return [FRAME[:14] + bytes(size - 16) + i.to_bytes(2) for i in range(n)]
+
+
+def all_sent(stack: MemoryStack, name: str, n: int) -> list[bytes]:
+    sent: list[bytes] = []
+    for _ in range(n):
+        stack.step()
+        sent += stack.sent(name)
+        if len(sent) >= n:
+            break
+    return sent
+
+
+def test_packed_frames_leave_in_order_and_in_turn(stack: MemoryStack) -> None:
+    given = [frame for size in (14, 60, 1514, 61) for frame in numbered(20, max(size, 16))]
+    with stack.frames() as frames:
+        assert frames.send_packed(b"".join(given), [len(frame) for frame in given], "b0", times=7) == 7 * len(given)
+        assert all_sent(stack, "b0", 7 * len(given)) == 7 * given
+        assert stack.sent("a0") == []
+    assert stack.ledger().created == stack.ledger().sent == 7 * len(given)
+    assert stack.ledger().missing == 0
+
+
+def test_one_packed_frame_many_times_with_few_system_calls(stack: MemoryStack) -> None:
+    with stack.frames() as frames:
+        assert frames.send_packed(bytearray(FRAME), [len(FRAME)], "b0", times=40_000) == 40_000
+        assert all_sent(stack, "b0", 40_000) == [FRAME] * 40_000
+        counters = stack.counters()
+    kicks = sum(value for name, value in counters.items() if name.endswith(".kicks"))
+    assert counters["napi.tx.packets"] / kicks >= 32
+
+
+def test_what_was_received_may_be_sent_as_it_lies_in_columns(stack: MemoryStack) -> None:
+    given = numbered(5) + numbered(5, 100)
+    with stack.frames(CLAIM) as frames:
+        stack.backend.inject("a0", *given, claim=CLAIM)
+        stack.step()
+        with frames.recv_batch() as batch:
+            assert frames.send_packed(b"".join(batch.frames()), batch.lengths, device="b0") == 10
+        assert all_sent(stack, "b0", 10) == given
+
+
+def test_packed_jumbo_frames_go_over_several_buffers(stack: MemoryStack) -> None:
+    jumbo = FRAME[:14] + bytes(range(256)) * 35
+    with stack.frames() as frames:
+        assert frames.send_packed(jumbo + FRAME, (len(jumbo), len(FRAME)), "b0", times=3) == 6
+        assert all_sent(stack, "b0", 6) == [jumbo, FRAME] * 3
+
+
+def test_packed_frames_pass_hooks(stack: MemoryStack) -> None:
+    seen: list[int] = []
+
+    def odd_ones_out(batch: xdpstack.HookBatch) -> None:
+        for packet in batch:
+            seen.append(packet.data[-1])
+            if packet.data[-1] & 1:
+                packet.drop()
+
+    given = numbered(200)
+    with stack.frames() as frames:
+        stack.hook("tc.tx", odd_ones_out)
+        assert frames.send_packed(b"".join(given), [len(frame) for frame in given], "b0") == 200
+        assert all_sent(stack, "b0", 100) == given[::2]
+    assert seen == list(range(200))
+
+
+def test_packed_frames_wait_for_room_as_long_as_the_time_out_says(stack: MemoryStack) -> None:
+    stack.faults("b0", kick_errno=errno.EAGAIN)
+    with stack.frames() as frames:
+        frames.settimeout(0)
+        taken = frames.send_packed(FRAME, [len(FRAME)], "b0", times=100_000)
+        assert 512 <= taken < 100_000, "the ring, and what may wait behind it"
+        with pytest.raises(BlockingIOError):
+            frames.send_packed(FRAME, [len(FRAME)], "b0")
+        frames.settimeout(0.01)
+        with pytest.raises(TimeoutError):
+            frames.send_packed(FRAME, [len(FRAME)], "b0")
+        stack.faults("b0", kick_errno=0)
+        assert all_sent(stack, "b0", taken) == [FRAME] * taken
+    assert stack.reasons() == {}
+
+
+def test_packed_frames_that_cannot_be(stack: MemoryStack) -> None:
+    with stack.frames() as frames:
+        with pytest.raises(ValueError, match="no Ethernet header"):
+            frames.send_packed(FRAME + b"short", [len(FRAME), 5], "a0")
+        with pytest.raises(OSError, match="too long"):
+            frames.send_packed(bytes(100_000), [100_000], "a0")
+        for lengths in ([60], [60, 60, 60]):
+            with pytest.raises(ValueError, match="do not add up"):
+                frames.send_packed(bytes(120), lengths, "a0")
+        with pytest.raises(ConfigurationError, match="a0, b0"):
+            frames.send_packed(FRAME, [len(FRAME)])
+        with pytest.raises(OverflowError):
+            frames.send_packed(FRAME, [-1], "a0")
+        assert frames.send_packed(b"", [], "a0") == frames.send_packed(FRAME, [len(FRAME)], "a0", times=0) == 0
+        stack.backend.remove("b0")
+        stack.step()
+        frames.send_packed(FRAME, [len(FRAME)], "b0")  # the first to hear of it
+        with pytest.raises(OSError, match="down"):
+            frames.send_packed(FRAME, [len(FRAME)], "b0")
+    with pytest.raises(ClosedError):
+        frames.send_packed(FRAME, [len(FRAME)], "a0")
+    assert stack.ledger().missing == 0

@@ -6,6 +6,7 @@
             ...
         frames.send([answer], device="eth1")
         batch.release()
+        frames.send_packed(probe, [len(probe)], device="eth1", times=1000)
 
 What a claim lifts goes to whoever reads its frames, before tc ingress, and no further. What is sent enters at tc egress.
 """
@@ -16,7 +17,8 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -32,6 +34,31 @@ if TYPE_CHECKING:
 
 #: Bytes of receive queue for one claim, by truesize: a few thousand small frames.
 RCVBUF = 4 << 20
+
+
+#: Frames that one call into C sends at most, so that a signal is not held up for long.
+CALL = 16384
+#: What is wrong with a buffer, by what xs_packed_check() returns.
+_NOT_FRAMES = {
+    -errno.EINVAL: "a frame has no Ethernet header: it takes 14 bytes",
+    -errno.ENODATA: "the lengths do not add up to the bytes there are",
+}
+
+
+def _raise(result: int) -> int:
+    """What a call returned, or OSError."""
+    if result < 0:
+        raise OSError(-result, os.strerror(-result))
+    return result
+
+
+def _column(lengths: Any) -> Any:
+    """32-bit numbers for C: those of a column where they lie, others copied."""
+    with suppress(TypeError):  # no buffer
+        view = memoryview(lengths)
+        if view.format in ("I", "L") and view.itemsize == 4 and view.contiguous:
+            return ffi.from_buffer("uint32_t[]", view)
+    return ffi.new("uint32_t[]", [int(each) for each in lengths])
 
 
 class FrameBatch:
@@ -174,10 +201,40 @@ class Frames:
         self._check()
         index = self._index(device)
         given = list(frames)
+        return self._send_all(len(given), lambda done: int(self._view.send_frames(given, done, index)))
+
+    def send_packed(self, data: Any, lengths: Any, device: str | int | None = None, *, times: int = 1) -> int:
+        """Send frames that lie one behind the other in `data`, of `lengths` bytes each; all of them `times` times, in turn.
+
+        For generators and replays: no object for each frame, and nothing is done in Python between them. `data` is
+        bytes-like; `lengths` a sequence of numbers, or a column of 32-bit ones as `FrameBatch.lengths`, which is not copied.
+        Neither may change until this returns. The rest is as with `send()`, and ValueError too when the lengths do not add
+        up to the data.
+        """
+        self._check()
+        index = self._index(device)
+        column, bytes_ = _column(lengths), ffi.from_buffer("uint8_t[]", data)
+        packed = ffi.new("struct xs_packed *", {"data": bytes_, "lengths": column, "n": len(column)})
+        stack = self._host.core.pointer
+        if not len(column) or times < 1:
+            return 0
+        wrong = lib.xs_packed_check(stack, index, packed, len(bytes_))
+        if wrong in _NOT_FRAMES:
+            raise ValueError(_NOT_FRAMES[wrong])
+        _raise(wrong)
+        total = len(column) * times
+
+        def send(done: int) -> int:
+            return _raise(lib.xs_packed_send(stack, index, packed, done, min(total - done, CALL)))
+
+        return self._send_all(total, send)
+
+    def _send_all(self, total: int, attempt: Callable[[int], int]) -> int:
+        """`attempt(done)` sends from number `done` on, and returns how many. How many were sent, as the time-out has it."""
         deadline = None if self._timeout is None else time.monotonic() + self._timeout
         done = 0
-        while done < len(given):
-            taken = self._view.send_frames(given, done, index)
+        while done < total:
+            taken = attempt(done)
             done += taken
             if self._host.hooked:
                 self._host.run_all_parked()

@@ -121,6 +121,20 @@ def redirected(stack: MemoryStack) -> Turn:
     return turn
 
 
+def sent_frames(stack: MemoryStack, packed: bool) -> Turn:
+    frames = stack.frames()
+    frame = datagram4()
+    given = [frame] * BATCH
+
+    def turn() -> None:
+        sent = frames.send_packed(frame, [len(frame)], times=BATCH) if packed else frames.send(given)
+        assert sent == BATCH
+        stack.poll()
+        assert len(stack.sent("a0")) == BATCH
+
+    return turn
+
+
 def split(stack: MemoryStack, ways: int) -> Turn:
     stage = built("split")
     ctypes.c_uint32.in_dll(stage.library, "ways").value = ways
@@ -171,6 +185,8 @@ CASES: Mapping[str, Callable[[MemoryStack], Turn]] = {
     "raw": lambda s: raw(s, [datagram4()] * BATCH),
     "raw, two routers": lambda s: raw(s, [datagram4(), datagram4()[:6] + OTHER + datagram4()[12:]] * (BATCH // 2)),
     "redirect": redirected,
+    "send frames": lambda s: sent_frames(s, packed=False),
+    "send packed": lambda s: sent_frames(s, packed=True),
     "whole frames": whole_frames,
     "rps": steered,
     "rps, 64 senders": lambda s: steered(s, senders=BATCH),

@@ -22,6 +22,7 @@
 #include "ffi/70_frames.cdef.h"
 #include "ffi/71_redirects.cdef.h"
 #include "ffi/72_rps.cdef.h"
+#include "ffi/72_send.cdef.h"
 #include "include/xdpstack_stage.h"
 #include "tables/config.h"
 #include "tables/fib.h"

@@ -18,14 +18,16 @@ void xs_napi_complete(struct xs_napi *self, uint32_t port) {
     uint32_t n = xs_ring_have(&x->comp, x->transmitting);
     if (!n) return;
     const uint64_t *slots = x->comp.slots;
-    const struct xs_mem *mem = self->mem;
+    const struct xs_mem mem = *self->mem; /* a copy: no store can change it, it stays in registers */
+    struct xs_pool *pool = self->pool;
+    const uint32_t at = x->comp.cons, mask = x->comp.mask;
     uint32_t bad = 0;
     for (uint32_t i = 0; i < n; i++) {
-        uint64_t frame = slots[(x->comp.cons + i) & x->comp.mask] >> mem->frame_shift;
-        if (unlikely(frame >= mem->nframes || mem->pkt[frame].owner != XS_TRANSMITTING))
+        uint64_t frame = slots[(at + i) & mask] >> mem.frame_shift;
+        if (unlikely(frame >= mem.nframes || mem.pkt[frame].owner != XS_TRANSMITTING))
             bad++; /* never from a sound kernel: a frame that it was not given, or has given back */
         else
-            xs_pool_put(self->pool, mem, (uint32_t)frame);
+            xs_pool_put(pool, &mem, (uint32_t)frame);
     }
     xs_ring_release(&x->comp, n);
     x->bad_completions += bad;
@@ -84,36 +86,53 @@ static bool put_or_make_room(struct xs_napi *self, uint32_t port, uint32_t frame
     return put(self->mem, x, frame, need);
 }
 
+/* Device and queue, and owner and owner's device, at once. */
+static inline uint16_t way_of(const struct xs_pkt *p) {
+    _Static_assert(offsetof(struct xs_pkt, queue) == offsetof(struct xs_pkt, device) + 1, "side by side");
+    uint16_t way;
+    memcpy(&way, &p->device, sizeof way);
+    return way;
+}
+
+static inline uint16_t owner_of(const struct xs_pkt *p) {
+    _Static_assert(offsetof(struct xs_pkt, owner_device) == offsetof(struct xs_pkt, owner) + 1,
+                   "side by side");
+    uint16_t owner;
+    memcpy(&owner, &p->owner, sizeof owner);
+    return owner;
+}
+
 /* The ordinary case, in a row: packets of one frame that ask for the same queue, while there is room. Returns the first packet
  * that is anything else, or b->n. Adds the bytes sent to `bytes`. */
 static uint32_t put_run(struct xs_napi *self, struct xs_batch *b, uint32_t i, uint32_t port,
                         uint64_t *bytes) {
     struct xs_xsk *x = self->port[port].xsk;
     if (self->port[port].backlog_n) return i; /* behind those that wait already */
-    const struct xs_mem *mem = b->mem;
-    struct xs_pkt *pkts = mem->pkt;
+    const struct xs_mem mem = *b->mem;        /* a copy: no store can change it, it stays in registers */
     struct xdp_desc *slots = x->tx.slots;
-    uint32_t end = i + xs_ring_room(&x->tx, b->n - i), prod = x->tx.prod, mask = x->tx.mask,
-             shift = mem->frame_shift;
-    uint8_t wanted = pkts[b->frame[i]].queue, device = x->device, queue = x->queue;
+    const uint32_t room = xs_ring_room(&x->tx, b->n - i), mask = x->tx.mask, *frames = &b->frame[i];
+    const struct xs_pkt sent = {
+        .owner = XS_TRANSMITTING, .owner_device = x->device, .device = x->device, .queue = x->queue};
+    const uint16_t wanted = way_of(&mem.pkt[*frames]), owner = owner_of(&sent);
+    if (mem.pkt[*frames].device != x->device) return i;
+    uint32_t prod = x->tx.prod, n = 0;
     uint64_t sum = 0;
-    for (; i < end; i++) {
-        uint32_t frame = b->frame[i];
-        struct xs_pkt *p = &pkts[frame];
-        uint32_t off = p->data_off, len = p->len;
-        if (p->device != device || p->queue != wanted || p->frag != XS_NO_FRAME || !len ||
-            off + len > 1u << shift)
-            break;
-        slots[prod++ & mask] = (struct xdp_desc){.addr = ((uint64_t)frame << shift) + off, .len = len};
-        p->owner = XS_TRANSMITTING;
-        p->owner_device = device;
-        p->queue = queue;
-        b->next[i] = XS_KEPT;
+    for (; n < room; n++) {
+        uint64_t frame = frames[n];
+        struct xs_pkt *p = &mem.pkt[frame];
+        uint64_t off = p->data_off, len = p->len;
+        if (way_of(p) != wanted || p->frag != XS_NO_FRAME || !len || off + len > 1u << mem.frame_shift) break;
+        struct xdp_desc *d = &slots[prod++ & mask];
+        d->addr = (frame << mem.frame_shift) + off;
+        memcpy(&d->len, &len, sizeof len); /* and no options */
+        memcpy(&p->owner, &owner, sizeof owner);
+        p->queue = sent.queue;
         sum += len;
     }
+    memset(&b->next[i], XS_KEPT, n);
     x->tx.prod = prod;
     *bytes += sum;
-    return i;
+    return i + n;
 }
 
 /* Any packet: put, kept to wait, or dropped. Returns whether it was put. */
