@@ -35,9 +35,11 @@ Does: puts packets on the TX ring of their device, or behind those that wait for
     this worker has no queue of to the worker that has.
     If devices of the stack hand over partial checksums, it finishes those of what was received and leaves again.
 Mirrors: ndo_start_xmit, dev_hard_start_xmit; validate_xmit_skb, skb_checksum_help; the waiting ones: a pfifo qdisc of
-1,024 packets. Reads: device, queue, data_off, len, pkt_len, frag; csum, pkt_type, and the headers of what may have a
-partial checksum. Writes: owner, owner_device, queue (the one it leaves by); csum, and the checksum itself, where it was
-partial. Next: nothing follows. Drops:
+    1,024 packets.
+Reads: device, queue, data_off, len, pkt_len, frag; csum, pkt_type, and the headers of what may have a partial checksum.
+Writes: owner, owner_device, queue (the one it leaves by); csum, and the checksum itself, where it was partial.
+Next: nothing follows.
+Drops:
     DEVICE_GONE: the device has no queue here, or went away, also while the packet waited.
     QDISC_DROP: 1,024 packets wait already, here or on their way to the worker that has the queue.
     PKT_TOO_BIG: over several frames where the socket takes one (bound without XDP_USE_SG), or over more than 18.
