@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,6 +39,31 @@ def test_virtio_without_dma_cannot_have_zero_copy(
     assert ("VIRTIO_F_ACCESS_PLATFORM" in drivers.zero_copy_lacks("eth7")) == lacks
 
 
+@pytest.mark.parametrize(
+    "driver, there, most, added",
+    [
+        (VIRTIO, 2, 4, []),  # one for each of three CPUs, or none
+        (VIRTIO, 2, 5, [2, 3, 4]),
+        (VIRTIO, 5, 5, []),
+        (ethtool.Driver("igb", "", "", ""), 2, 8, []),
+        (None, 2, 8, []),
+    ],
+)
+def test_queues_that_virtio_adds(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    driver: ethtool.Driver | None,
+    there: int,
+    most: int,
+    added: list[int],
+) -> None:
+    monkeypatch.setattr(ethtool, "driver", lambda name: driver)
+    monkeypatch.setattr(ethtool, "channels", lambda name: ethtool.Channels(0, 0, there, 0, 0, most))
+    (tmp_path / "possible").write_text("0-2\n")
+    monkeypatch.setattr(drivers, "POSSIBLE_CPUS", tmp_path / "possible")
+    assert list(drivers.added_queues("eth7", there)) == added
+
+
 @pytest.mark.root
 def test_generic_mode_where_native_mode_would_lift_nothing(monkeypatch: pytest.MonkeyPatch, veth: MakeVeth) -> None:
     pair = veth()
@@ -62,11 +88,11 @@ def grants_queue_0_only(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool
     real = Umem.open
     asked: list[tuple[int, bool]] = []
 
-    def open_one(self: Umem, ifindex: int, queue: int, rings: Any, flags: int, **options: Any) -> Xsk:
+    def open_one(self: Umem, ifindex: int, queue: int, rings: Any, flags: int, *more: Any, **options: Any) -> Xsk:
         asked.append((queue, bool(flags & XDP_COPY)))
         if not flags & XDP_COPY and queue:
             raise BindFailed(lib.XS_XSK_BIND, errno.EINVAL)
-        xsk = real(self, ifindex, queue, rings, XDP_COPY, **options)
+        xsk = real(self, ifindex, queue, rings, XDP_COPY, *more, **options)
         xsk.zero_copy = not flags & XDP_COPY
         return xsk
 

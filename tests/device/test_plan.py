@@ -53,6 +53,14 @@ def test_zero_copy_that_cannot_be(mode: str, features: NetdevFeatures, mtu: int,
     assert words in str(raised.value)
 
 
+def test_queues_that_go_with_the_program_have_no_zero_copy() -> None:
+    made = plan("eth7", "native", None, ZERO_COPY, 1500, 2048, NEW, "virtio_net", added=[2, 3])
+    assert made.flags == WAKE | XDP_COPY
+    assert made.why["zero_copy"].startswith("Queues 2, 3 are there only while a program is attached")
+    with pytest.raises(ModeRefused, match="Queues 2, 3"):
+        plan("eth7", "native", True, ZERO_COPY, 1500, 2048, NEW, "virtio_net", added=[2, 3])
+
+
 @pytest.mark.parametrize(
     "mtu, frame_bytes, why", [(1500, 2048, "1024"), (1006, 2048, ""), (3054, 4096, ""), (3055, 4096, "3072")]
 )

@@ -24,7 +24,7 @@ EXPECTED = {
     "virtio-net": Expected("virtio_net", zero_copy=True),
     "virtio-net-plain": Expected("virtio_net"),
     "virtio-net-mq": Expected("virtio_net", zero_copy=True, queues=2),
-    "virtio-net-spare": Expected("virtio_net", zero_copy=True, queues=4),
+    "virtio-net-spare": Expected("virtio_net", queues=4),
     "vmxnet3": Expected("vmxnet3", native=False, queues=2),
     "e1000e": Expected("e1000e", native=False),
 }

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from xdpstack.device import ethtool, firewall, netdev
 from xdpstack.device.attached import attached_programs
-from xdpstack.device.drivers import GENERIC_ONLY, RESETS, native_lacks, zero_copy_lacks
+from xdpstack.device.drivers import GENERIC_ONLY, RESETS, added_queues, native_lacks, zero_copy_lacks
 from xdpstack.device.finding import Finding, error, note, ok, warning
 from xdpstack.device.holders import Holders, bound_inodes, holders
 from xdpstack.device.kernel import kernel_version
@@ -66,7 +66,9 @@ def driver_findings(link: Link, mode: str, frame_bytes: int) -> Iterator[Finding
             "Generic mode runs after the kernel has made an skb: about ten times dearer for each frame.",
             "Use a device whose driver has native XDP, or mode='generic' (mode='auto' takes it).",
         )
-    obstacle = zero_copy_obstacle(name, "native" if native else "generic", features, False, link.mtu, frame_bytes, kind)
+    added = added_queues(name, len(active_queues(name, link.index))) if native else ()
+    expected = "native" if native else "generic"
+    obstacle = zero_copy_obstacle(name, expected, features, False, link.mtu, frame_bytes, kind, added)
     if obstacle:
         yield note("driver", "copy mode", obstacle)
     elif lacks := zero_copy_lacks(name):

@@ -6,6 +6,7 @@ All of it in the calling thread's network namespace.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from xdpstack.device import ethtool
 from xdpstack.device.sysfs import class_net
@@ -27,6 +28,7 @@ NO_METADATA = {"vmxnet3"}
 ADDS_QUEUES = {"virtio_net"}
 #: uapi/linux/virtio_config.h: the device's memory accesses go through the platform's DMA.
 VIRTIO_F_ACCESS_PLATFORM = 33
+POSSIBLE_CPUS = Path("/sys/devices/system/cpu/possible")
 
 
 def native_lacks(name: str) -> str:
@@ -35,6 +37,20 @@ def native_lacks(name: str) -> str:
     if driver is None or driver.name not in NO_METADATA:
         return ""
     return f"In native mode {driver.name} has no room for metadata before a frame, without which nothing can be lifted."
+
+
+def added_queues(name: str, there: int) -> range:
+    """The receive queues that a program in native mode will make active beside the `there` that are: all or none.
+
+    They go with the program, and until Linux 7.3 at least virtio_net does not take a zero-copy socket off a queue that has
+    gone: virtnet_xsk_pool_disable() says EINVAL, the kernel warns "Failed to disable zero-copy!", and frees the memory that
+    the driver still has.
+    """
+    driver, channels = ethtool.driver(name), ethtool.channels(name)
+    if driver is None or driver.name not in ADDS_QUEUES or channels is None:
+        return range(there, there)
+    cpus = int(POSSIBLE_CPUS.read_text().replace("-", ",").split(",")[-1]) + 1
+    return range(there, there + (cpus if there + cpus <= channels.combined_max else 0))
 
 
 def zero_copy_lacks(name: str) -> str:

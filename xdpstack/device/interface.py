@@ -21,7 +21,7 @@ from typing import Any
 
 from xdpstack.device import ethtool, netdev
 from xdpstack.device.backend import Device
-from xdpstack.device.drivers import ADDS_QUEUES, native_lacks, zero_copy_lacks
+from xdpstack.device.drivers import added_queues, native_lacks, zero_copy_lacks
 from xdpstack.device.hints import open_attached
 from xdpstack.device.holders import holders
 from xdpstack.device.kernel import kernel_version
@@ -113,6 +113,7 @@ class Interface:
         self._past: dict[str, int] = {}
         self._deadlines = Deadlines()
         self._busy_seconds = BUSY_SECONDS
+        self._added: Sequence[int] = ()  # queues that are there only while a program is attached
         self._tuner = Tuner(link.name, link.index, options.tune)
 
     # ---- opening; inside the namespace ----
@@ -122,10 +123,9 @@ class Interface:
         options, active = self._options, active_queues(self.name, self.link.index)
         mode = "transmit only" if options.transmit_only else self._expected_mode()
         there = self._tuner.check(mode, len(active))
-        driver = ethtool.driver(self.name)
-        if driver is not None and driver.name in ADDS_QUEUES:
-            there = max(there, self.link.rx_queues)
-        choose_queues(self.name, options.queues, active if there == len(active) else range(there))
+        self._added = added_queues(self.name, there) if mode == "native" else ()
+        there += len(self._added)
+        self.queues = choose_queues(self.name, options.queues, active if there == len(active) else range(there))
         self._make_plan(mode)
 
     def _expected_mode(self) -> str:
@@ -139,12 +139,14 @@ class Interface:
         with ExitStack() as undo:
             undo.callback(self.close)
             self._tuner.before_attach()
+            before = active_queues(self.name, self.link.index)
             if not self._options.transmit_only:
                 mode, features = self._choose_mode(), netdev.features(self.link.index)
                 attached = open_attached(self.name, self.link.rx_queues, mode, self._options.metadata, features)
                 self.program, self._granted, self._no_hints = attached.program, attached.granted, attached.why
             self._await_carrier()
             active = active_queues(self.name, self.link.index)  # attaching may have changed them
+            self._added = [queue for queue in active if queue not in before]
             self._tuner.after_attach(self._granted.mode if self._granted else "transmit only", len(active))
             self._await_carrier()
             self.queues = choose_queues(self.name, self._options.queues, active)
@@ -247,6 +249,7 @@ class Interface:
             kernel_version(),
             driver.name if driver else "",
             self._options.modes.need_wakeup,
+            [queue for queue in self._added if queue in self.queues],
         )
 
     def fits(self) -> bool:

@@ -58,11 +58,13 @@ def plan(
     kernel: tuple[int, int],
     driver: str = "",
     need_wakeup: bool = True,
+    added: Sequence[int] = (),
 ) -> Plan:
     """The bind flags for an interface whose program is attached in `mode` ("native", "generic", "offloaded").
 
     `zero_copy`: True demands it, False refuses it, None takes what there is. Without `need_wakeup` the kernel does not say
-    when it has to be told of what there is to send. Raises ModeRefused and MtuTooLarge.
+    when it has to be told of what there is to send. `added`: those of the queues to bind that are there only while a program
+    is attached. Raises ModeRefused and MtuTooLarge.
     """
     several = mtu > largest_mtu(frame_bytes)
     if several and kernel < SG_KERNEL:
@@ -73,7 +75,7 @@ def plan(
             f"ip link set {name} mtu {largest_mtu(frame_bytes)}"
             + (f", or frame_bytes=4096 (MTU {largest_mtu(4096)})" if frame_bytes < 4096 else ""),
         )
-    obstacle = zero_copy_obstacle(name, mode, features, several, mtu, frame_bytes, driver)
+    obstacle = zero_copy_obstacle(name, mode, features, several, mtu, frame_bytes, driver, added)
     flags = (XDP_USE_NEED_WAKEUP if need_wakeup else 0) | (XDP_USE_SG if several else 0)
     if zero_copy is False:
         return Plan(flags | XDP_COPY)
@@ -96,6 +98,7 @@ def zero_copy_obstacle(
     mtu: int,
     frame_bytes: int,
     driver: str = "",
+    added: Sequence[int] = (),
 ) -> str:
     """Why there can be no zero-copy; empty if nothing that can be known speaks against it."""
     if mode == "generic":
@@ -104,6 +107,12 @@ def zero_copy_obstacle(
         return ""
     if XdpFeature.XSK_ZEROCOPY not in features.xdp:
         return f"The driver of {name} has no zero-copy."
+    if added:
+        return (
+            f"Queues {', '.join(map(str, added))} are there only while a program is attached, and {driver} does not take a "
+            "zero-copy socket off a queue that has gone: Linux crashes. `ethtool -L` has all queues in use beforehand, "
+            "queues=[...] does without these."
+        )
     step = ZERO_COPY_STEPS.get(driver, 1)
     room = (frame_bytes - HEADROOM_BYTES) // step * step
     if step > 1 and mtu + FRAMING_BYTES > room:
