@@ -16,6 +16,7 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from xdpstack.netlink import decode, ip
 from xdpstack.netlink.channel import Channel
+from xdpstack.netlink.namespace import HeldNamespace
 from xdpstack.netlink.uapi import (
     AF_INET,
     AF_INET6,
@@ -69,9 +70,8 @@ def channel(namespace):
     namespace.ip("link set lo up", *MAKE[:12], "nexthop add id 4 via 10.0.0.8 dev a0",
                  "nexthop add id 9 via 10.0.0.7 dev a0", *MAKE[12:])  # fmt: skip
     namespace.ip("rule add from 2001:db8::/32 blackhole priority 90", options=("-6",))
-    channel = Channel(namespace.name, ())
-    yield channel
-    channel.close()
+    with contextlib.closing(HeldNamespace(namespace.name)) as place, contextlib.closing(Channel(place, ())) as channel:
+        yield channel
 
 
 def messages(channel: Channel, request: int, family: int) -> list[bytes]:
