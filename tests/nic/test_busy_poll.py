@@ -29,17 +29,17 @@ def busy_polled(netns: Namespace) -> int:
     return netns.call(read)
 
 
-def defer_interrupts(end: End, nanoseconds: int) -> None:
+def defer_interrupts(end: End, polls: int, nanoseconds: int) -> None:
     folder = f"/sys/class/net/{end.name}"
     end.netns.run(
-        "sh", "-c", f"echo 2 > {folder}/napi_defer_hard_irqs; echo {nanoseconds} > {folder}/gro_flush_timeout"
+        "sh", "-c", f"echo {polls} > {folder}/napi_defer_hard_irqs; echo {nanoseconds} > {folder}/gro_flush_timeout"
     )
 
 
 def test_our_calls_poll_the_driver(veth: Callable[..., Veth]) -> None:
     """With the NIC's interrupts put off, what comes is fetched by system calls of ours; the kernel counts that."""
     pair = veth(near=NEAR, far=FAR)
-    defer_interrupts(pair.near, 50_000_000)
+    defer_interrupts(pair.near, 2, 50_000_000)
     try:
         with opened(pair.near, busy_poll=True, frame_bytes=HERE.frame_bytes) as stack, stack.udp(("::", PORT)) as sock:
             [device] = stack.devices
@@ -57,4 +57,4 @@ def test_our_calls_poll_the_driver(veth: Callable[..., Veth]) -> None:
             assert sum(n for name, n in stack.counters().items() if name.endswith(".busy_polls")) >= 20
             assert stack.ledger().missing == 0
     finally:
-        defer_interrupts(pair.near, 0)
+        defer_interrupts(pair.near, 0, 0)
