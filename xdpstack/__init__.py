@@ -26,6 +26,7 @@ if typing.TYPE_CHECKING:
         SocketClaim,
     )
     from xdpstack.device.modes import BusyPoll
+    from xdpstack.device.prefilter import Prefilter
     from xdpstack.device.tuning.asked import Tuning
     from xdpstack.errors import (
         AddressInUse,
@@ -76,6 +77,7 @@ __all__ = [
     "NoSuchInterface",
     "OutOfMemory",
     "Packet",
+    "Prefilter",
     "PrefixClaim",
     "PrivilegeError",
     "ProgramAttached",
@@ -106,6 +108,7 @@ _HOMES = {
     "ForwardClaim": "xdpstack.device.claims",
     "HookBatch": "xdpstack.hook",
     "Packet": "xdpstack.hook",
+    "Prefilter": "xdpstack.device.prefilter",
     "PrefixClaim": "xdpstack.device.claims",
     "ProtocolClaim": "xdpstack.device.claims",
     "SocketClaim": "xdpstack.device.claims",

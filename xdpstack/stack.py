@@ -24,6 +24,7 @@ from xdpstack.device.device import KernelBackend
 from xdpstack.device.hints import checked as checked_hints
 from xdpstack.device.interface import Options
 from xdpstack.device.modes import BusyPoll, SocketModes
+from xdpstack.device.prefilter import Prefilter
 from xdpstack.device.tuning.asked import Tuning
 from xdpstack.device.watchdog import WINDOW_SECONDS
 from xdpstack.device.xdp import Mode
@@ -443,6 +444,7 @@ def open(  # noqa: A001  # the word that users expect, as in socket.open or tarf
     need_wakeup: bool = True,
     busy_poll: bool | BusyPoll = False,
     tx_budget: int | None = None,
+    prefilter: Prefilter | None = None,
     deadman_seconds: float = WINDOW_SECONDS,
     observable: bool = True,
     engines: Mapping[str, Engine] | None = None,
@@ -465,14 +467,17 @@ def open(  # noqa: A001  # the word that users expect, as in socket.open or tarf
     GIL, each with `frames` of its own, drive the stack; queue i is worker i's, over again. `cpus` pins them, one CPU
     each. None: whoever receives or is in `run()` drives; see docs/workers.md. `tune`: what to change of the devices
     while the stack is open; None is `Tuning()`; see docs/tuning.md. `need_wakeup`, `busy_poll` (True, or a BusyPoll)
-    and `tx_budget`: how the AF_XDP sockets are driven; see docs/modes.md.
+    and `tx_budget`: how the AF_XDP sockets are driven; `prefilter`: frames that the NIC itself is to drop; see
+    docs/modes.md.
 
     Raises PrivilegeError, NamespaceError, NoSuchInterface, InterfaceDown, ProgramAttached, QueueTaken, ModeRefused,
     TuningRefused, MtuTooLarge, OutOfMemory, TooManyOpenFiles or ConfigurationError; then nothing is left behind.
     """
     hints = checked_hints(metadata)
     modes = SocketModes(need_wakeup, BusyPoll.asked(busy_poll), tx_budget)
-    options = Options(netns, queues, mode, zero_copy, rx_ring, tx_ring, transmit_only, tune or Tuning(), hints, modes)
+    options = Options(
+        netns, queues, mode, zero_copy, rx_ring, tx_ring, transmit_only, tune or Tuning(), hints, modes, prefilter
+    )
     backend = KernelBackend(*interfaces, options=options, window_seconds=deadman_seconds)
     with naming_what_ran_out(f"open {', '.join(interfaces)}"):
         core = Core(threads_of(workers, cpus), frames, frame_bytes, huge_pages, hints=bool(hints))

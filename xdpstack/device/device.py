@@ -26,6 +26,7 @@ from xdpstack.device import privileges
 from xdpstack.device.backend import Device, DeviceEvent, MirrorLike
 from xdpstack.device.claims import Claim, LocalAddress
 from xdpstack.device.interface import Interface, Options
+from xdpstack.device.prefilter import PrefilterProgram
 from xdpstack.device.umem import BUSY_SECONDS, Umem
 from xdpstack.device.watchdog import WINDOW_SECONDS, Watchdog
 from xdpstack.errors import ConfigurationError, InterfaceDown, NoSuchInterface, XdpstackError
@@ -56,6 +57,7 @@ class KernelBackend:
         self.interfaces: list[Interface] = []
         self.watchdog: Watchdog | None = None
         self._window_seconds = window_seconds
+        self._prefilters: list[PrefilterProgram] = []
         self._umem: Umem | None = None
         self.devices: tuple[Device, ...] = ()
         self._place = HeldNamespace(None)
@@ -98,8 +100,13 @@ class KernelBackend:
     def _open_all(self) -> list[Device]:
         for interface in self.interfaces:
             interface.check()
+        if self.options.prefilter is not None:  # loaded before anything is changed, in force when all is open
+            for name in self.names:
+                self._prefilters.append(PrefilterProgram.load(name, self.options.prefilter))
         for interface in self.interfaces:
             interface.open()
+        for prefilter in self._prefilters:
+            prefilter.attach()
         return [interface.device() for interface in self.interfaces]
 
     # ---- claims ----
@@ -252,7 +259,10 @@ class KernelBackend:
         return self._place.run(lambda: socket.socket(family, kind))
 
     def stats(self) -> Mapping[str, int]:
-        """`<device>.<queue>.<counter>` of the sockets, `xdp.rx.<cause>` of the programs; those that are not zero."""
+        """Of sockets, programs and pre-filters, those that are not zero.
+
+        `<device>.<queue>.<counter>`, `xdp.rx.<cause>`, `<device>.prefilter.<verdict>`.
+        """
         total: dict[str, int] = {}
         with self._lock:
             for interface in self.interfaces:
@@ -261,6 +271,8 @@ class KernelBackend:
                     for cause, frames in interface.program.counters().frames.items():
                         key = f"xdp.rx.{cause.name.lower()}"
                         total[key] = total.get(key, 0) + frames
+            for prefilter in self._prefilters:
+                total |= {f"{prefilter.interface}.prefilter.{name}": n for name, n in prefilter.counts().items()}
         return {key: value for key, value in total.items() if value}
 
     def info(self) -> Mapping[str, Any]:
@@ -272,6 +284,7 @@ class KernelBackend:
                 "zero_copy": self.options.zero_copy,
                 "queues": self.options.queues,
                 **asdict(self.options.modes),
+                "prefilter": self.options.prefilter.sources if self.options.prefilter else None,
                 "tune": self.options.tune.asked(),
             },
             "claims": [str(claim) for claim in self._claims],
@@ -293,6 +306,8 @@ class KernelBackend:
                     last_first.callback(self.watchdog.stop)
                 for interface in self.interfaces:
                     last_first.callback(interface.close)
+                for prefilter in self._prefilters:
+                    last_first.callback(prefilter.close)
 
     def forget(self) -> None:
         """In a forked child: what the parent holds is to end with the parent."""
@@ -300,6 +315,8 @@ class KernelBackend:
         self._place.close()
         for interface in self.interfaces:
             interface.forget()
+        for prefilter in self._prefilters:
+            prefilter.close()
 
 
 def find_link(snapshot: Snapshot, name: str) -> Link:

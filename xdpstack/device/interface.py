@@ -29,6 +29,7 @@ from xdpstack.device.modes import SocketModes, granted
 from xdpstack.device.netdev import XdpFeature
 from xdpstack.device.overdue import Deadlines, taken_away
 from xdpstack.device.plan import PARAVIRTUAL, Plan, choose_queues, next_power_of_two, plan
+from xdpstack.device.prefilter import Prefilter
 from xdpstack.device.queues import active_queues
 from xdpstack.device.tuning.asked import Tuning
 from xdpstack.device.tuning.tuner import Tuner
@@ -52,7 +53,7 @@ class Options:
     `queues`: "all" that are active, or their numbers. `zero_copy`: True demands it, False refuses it, None takes what there
     is. `rx_ring`, `tx_ring`: slots, powers of two. `transmit_only`: no program, nothing is received. `tune`: what to change
     of the device while it is open. `metadata`: what the device is to say of the frames that it receives.
-    `modes`: how the sockets are modes.
+    `modes`: how the sockets are driven. `prefilter`: what the NIC itself is to drop.
     """
 
     netns: str | None = None
@@ -65,6 +66,7 @@ class Options:
     tune: Tuning = field(default_factory=Tuning)
     metadata: tuple[Hint, ...] = ()
     modes: SocketModes = field(default_factory=SocketModes)
+    prefilter: Prefilter | None = None
 
     def __post_init__(self) -> None:
         for name in ("rx_ring", "tx_ring"):
