@@ -22,8 +22,8 @@ from xdpstack.device.backend import Backend, Device, DeviceEvent
 from xdpstack.device.claims import Claim
 from xdpstack.device.device import KernelBackend
 from xdpstack.device.hints import checked as checked_hints
-from xdpstack.device.interface import Options
 from xdpstack.device.modes import BusyPoll, SocketModes
+from xdpstack.device.options import Options
 from xdpstack.device.prefilter import Prefilter
 from xdpstack.device.tuning.asked import Tuning
 from xdpstack.device.watchdog import WINDOW_SECONDS

@@ -8,8 +8,8 @@ from types import TracebackType
 from tests.device.redirect_all import GENERIC, NATIVE, RedirectAll
 from xdpstack.device.backend import MirrorLike
 from xdpstack.device.device import KernelBackend
-from xdpstack.device.interface import Options
 from xdpstack.device.modes import SocketModes
+from xdpstack.device.options import Options
 from xdpstack.device.umem import Umem
 from xdpstack.device.xsk import XDP_USE_NEED_WAKEUP, Rings, Xsk
 from xdpstack.native import check, ffi, lib

@@ -17,7 +17,7 @@ from pathlib import Path
 from tests.device.harness import EXPERIMENTAL, Harness
 from xdpstack.device.claims import EthertypeClaim
 from xdpstack.device.device import KernelBackend
-from xdpstack.device.interface import Options
+from xdpstack.device.options import Options
 from xdpstack.native import lib
 from xdpstack.testing.veth import End
 

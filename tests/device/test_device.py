@@ -14,7 +14,7 @@ import pytest
 from tests.device.harness import EXPERIMENTAL, Harness, frame
 from xdpstack.device.claims import EthertypeClaim
 from xdpstack.device.device import KernelBackend, local_addresses
-from xdpstack.device.interface import Options
+from xdpstack.device.options import Options
 from xdpstack.errors import (
     ClaimTaken,
     ConfigurationError,
@@ -254,7 +254,7 @@ def in_a_process(code: str, *words: str) -> list[str]:
     program = f"""
 import json
 from xdpstack.device.device import KernelBackend
-from xdpstack.device.interface import Options
+from xdpstack.device.options import Options
 from xdpstack.native.core import Core
 try:
     {code}

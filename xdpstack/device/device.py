@@ -25,7 +25,8 @@ from typing import Any
 from xdpstack.device import privileges
 from xdpstack.device.backend import Device, DeviceEvent, MirrorLike
 from xdpstack.device.claims import Claim, LocalAddress
-from xdpstack.device.interface import Interface, Options
+from xdpstack.device.interface import Interface
+from xdpstack.device.options import Options
 from xdpstack.device.prefilter import PrefilterProgram
 from xdpstack.device.umem import BUSY_SECONDS, Umem
 from xdpstack.device.watchdog import WINDOW_SECONDS, Watchdog

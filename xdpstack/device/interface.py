@@ -16,7 +16,6 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from typing import Any
 
 from xdpstack.device import ethtool, netdev
@@ -25,57 +24,24 @@ from xdpstack.device.drivers import added_queues, native_lacks, zero_copy_lacks
 from xdpstack.device.hints import open_attached
 from xdpstack.device.holders import holders
 from xdpstack.device.kernel import kernel_version
-from xdpstack.device.modes import SocketModes, granted
+from xdpstack.device.modes import granted
 from xdpstack.device.netdev import XdpFeature
+from xdpstack.device.options import Options
 from xdpstack.device.overdue import Deadlines, taken_away
 from xdpstack.device.plan import PARAVIRTUAL, Plan, choose_queues, next_power_of_two, plan
-from xdpstack.device.prefilter import Prefilter
 from xdpstack.device.queues import active_queues
-from xdpstack.device.tuning.asked import Tuning
 from xdpstack.device.tuning.tuner import Tuner
 from xdpstack.device.umem import BUSY_SECONDS, Umem
 from xdpstack.device.watchdog import Watchdog
-from xdpstack.device.xdp import OPTIONS, Granted, Hint, Mode, XdpProgram
+from xdpstack.device.xdp import OPTIONS, Granted, Mode, XdpProgram
 from xdpstack.device.xsk import COUNTERS, XDP_COPY, BindFailed, Rings, Xsk, explain
-from xdpstack.errors import ConfigurationError, ModeRefused, QueueTaken
+from xdpstack.errors import ModeRefused, QueueTaken
 from xdpstack.native import check, lib
 from xdpstack.native.core import Core
 from xdpstack.netlink import HeldNamespace, Link
 
 #: Some drivers reset when a program is attached or detached (igb: 2 to 3 s): how long the carrier is waited for.
 CARRIER_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What was asked for; of every interface of a stack the same.
-
-    `queues`: "all" that are active, or their numbers. `zero_copy`: True demands it, False refuses it, None takes what there
-    is. `rx_ring`, `tx_ring`: slots, powers of two. `transmit_only`: no program, nothing is received. `tune`: what to change
-    of the device while it is open. `metadata`: what the device is to say of the frames that it receives.
-    `modes`: how the sockets are driven. `prefilter`: what the NIC itself is to drop.
-    """
-
-    netns: str | None = None
-    queues: str | Sequence[int] = "all"
-    mode: Mode = "auto"
-    zero_copy: bool | None = None
-    rx_ring: int = 2048
-    tx_ring: int = 2048
-    transmit_only: bool = False
-    tune: Tuning = field(default_factory=Tuning)
-    metadata: tuple[Hint, ...] = ()
-    modes: SocketModes = field(default_factory=SocketModes)
-    prefilter: Prefilter | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("rx_ring", "tx_ring"):
-            slots = getattr(self, name)
-            if slots < 1 or slots & (slots - 1):
-                raise ConfigurationError(
-                    f"{name} is {slots}, which is no power of two", fix=f"{name}={next_power_of_two(slots)}"
-                )
-        self.modes.budget(self.tx_ring)  # refuses what cannot be
 
 
 class Interface:

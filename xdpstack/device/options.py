@@ -1,0 +1,45 @@
+"""What was asked for, of every interface of a stack."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from xdpstack.device.modes import SocketModes
+from xdpstack.device.plan import next_power_of_two
+from xdpstack.device.prefilter import Prefilter
+from xdpstack.device.tuning.asked import Tuning
+from xdpstack.device.xdp import Hint, Mode
+from xdpstack.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What was asked for; of every interface of a stack the same.
+
+    `queues`: "all" that are active, or their numbers. `zero_copy`: True demands it, False refuses it, None takes what there
+    is. `rx_ring`, `tx_ring`: slots, powers of two. `transmit_only`: no program, nothing is received. `tune`: what to change
+    of the device while it is open. `metadata`: what the device is to say of the frames that it receives.
+    `modes`: how the sockets are driven. `prefilter`: what the NIC itself is to drop.
+    """
+
+    netns: str | None = None
+    queues: str | Sequence[int] = "all"
+    mode: Mode = "auto"
+    zero_copy: bool | None = None
+    rx_ring: int = 2048
+    tx_ring: int = 2048
+    transmit_only: bool = False
+    tune: Tuning = field(default_factory=Tuning)
+    metadata: tuple[Hint, ...] = ()
+    modes: SocketModes = field(default_factory=SocketModes)
+    prefilter: Prefilter | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("rx_ring", "tx_ring"):
+            slots = getattr(self, name)
+            if slots < 1 or slots & (slots - 1):
+                raise ConfigurationError(
+                    f"{name} is {slots}, which is no power of two", fix=f"{name}={next_power_of_two(slots)}"
+                )
+        self.modes.budget(self.tx_ring)  # refuses what cannot be
