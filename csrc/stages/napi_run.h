@@ -37,6 +37,12 @@ static inline uint64_t xs_load64(const uint8_t *p) {
     return v;
 }
 
+/* The frame with an address, if the address is `off` bytes into it; else a number larger than any frame's. */
+static inline uint64_t xs_frame_at(const struct xs_mem *mem, uint64_t addr, uint64_t off) {
+    uint64_t start = addr - off; /* what is not zero below a frame's number comes to stand above it */
+    return start >> mem->frame_shift | start << (64 - mem->frame_shift);
+}
+
 /* Sixteen bytes at once, kept in a register: the compiler would copy a structure from memory to memory. */
 typedef uint64_t xs_quarter __attribute__((vector_size(16), aligned(16), may_alias));
 
@@ -46,8 +52,7 @@ static __attribute__((noinline)) uint32_t xs_napi_run(const struct xs_pkt *fresh
                                                       const struct xs_mem *memory, const struct xdp_desc *d,
                                                       uint32_t most, uint32_t *frames, uint64_t *bytes) {
     const struct xs_mem mem = *memory; /* a copy: no store can change it, it stays in registers */
-    const uint64_t within = (1u << mem.frame_shift) - 1, end = (uint64_t)mem.nframes << mem.frame_shift;
-    const uint64_t off = d->addr & within, room = within + 1 - off;
+    const uint64_t chunk = 1u << mem.frame_shift, off = d->addr & (chunk - 1), room = chunk - off;
     if (room < XS_ETH_BYTES) return 0;
     alignas(16) struct xs_pkt line = *fresh;
     line.data_off = (uint16_t)off;
@@ -60,11 +65,10 @@ static __attribute__((noinline)) uint32_t xs_napi_run(const struct xs_pkt *fresh
     for (uint32_t *const last = frames + most; next != last; next++, d++) {
         uint64_t addr = d->addr,
                  len = d->len | (uint64_t)d->options << 32; /* with options: longer than any */
-        if (unlikely((addr & within) != off || addr >= end || len - XS_ETH_BYTES > room - XS_ETH_BYTES))
-            break;
-        uint32_t frame = (uint32_t)(addr >> mem.frame_shift);
-        xs_frame_open(&mem, frame);
-        xs_frame_close(&mem, frame, (uint32_t)(off + len));
+        uint64_t frame = xs_frame_at(&mem, addr, off);
+        if (unlikely(frame >= mem.nframes || len - XS_ETH_BYTES > room - XS_ETH_BYTES)) break;
+        xs_frame_open(&mem, (uint32_t)frame);
+        xs_frame_close(&mem, (uint32_t)frame, (uint32_t)(off + len));
         const uint8_t *eth = mem.data + addr;
         if (unlikely(xs_load64(eth) != front || xs_load64(eth + 6) != back)) {
             uint16_t proto = xs_eth_type(eth);
@@ -84,7 +88,7 @@ static __attribute__((noinline)) uint32_t xs_napi_run(const struct xs_pkt *fresh
         quarter[3] = e;
         p->pkt_len = (uint32_t)len;
         p->len = (uint16_t)len;
-        *next = frame;
+        *next = (uint32_t)frame;
         sum += len;
     }
     *bytes += sum;

@@ -112,13 +112,12 @@ static __attribute__((noinline)) void take_plain(const struct xs_plain *plain, c
                                                  struct taken *out) {
     const struct xs_mem mem = *memory; /* a copy: no store can change it, it stays in registers */
     const struct xdp_desc *slots = rx->slots, *wrap = slots + rx->size, *d = &slots[rx->cons & rx->mask];
-    const uint64_t within = (1u << mem.frame_shift) - 1, end = (uint64_t)mem.nframes << mem.frame_shift;
-    const uint32_t room = (uint32_t)within + 1 - plain->off;
+    const uint32_t room = (1u << mem.frame_shift) - plain->off;
     struct taken t = {.facts.first = mem.data + d->addr + XS_ETH_BYTES};
     for (; t.n < most; t.n++) {
-        uint64_t addr = d->addr, len_options = len_and_options(d);
-        uint32_t len = (uint32_t)len_options, frame = (uint32_t)(addr >> mem.frame_shift);
-        if (unlikely((addr & within) != plain->off || addr >= end || len_options > room)) break;
+        uint64_t addr = d->addr, len_options = len_and_options(d), at = xs_frame_at(&mem, addr, plain->off);
+        uint32_t len = (uint32_t)len_options, frame = (uint32_t)at;
+        if (unlikely(at >= mem.nframes || len_options > room)) break;
         xs_frame_open(&mem, frame);
         xs_frame_close(&mem, frame, plain->off + len);
         if (unlikely(!xs_plain_fill(plain, &mem.pkt[frame], mem.data + addr, len, &t.facts))) break;
