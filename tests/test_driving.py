@@ -171,6 +171,26 @@ def test_a_hook_that_blocks_holds_up_its_own_worker_alone() -> None:
             assert number_of(sock.recv(100)) == 1
 
 
+def test_who_sends_does_not_wait_for_a_hook_that_another_thread_runs() -> None:
+    release, began = threading.Event(), threading.Event()
+
+    def slow(batch: Any) -> None:
+        began.set()
+        assert release.wait(10)
+
+    with opened(workers=1) as stack, stack.udp(("10.0.0.1", 7)) as sock:
+        stack.hook("netfilter.input", slow)
+        stack.inject("a0", datagram(1))
+        assert began.wait(10)
+        for number in range(50):
+            assert sock.sendto(number.to_bytes(4), PEER) == 4
+        assert [number_of(frame) for frame in stack.sent("a0")] == list(range(50))
+        release.set()
+        sock.settimeout(10)
+        assert number_of(sock.recv(100)) == 1
+        stack.backend.service()
+
+
 def test_a_layer_may_run_in_python() -> None:
     with opened(engines={"udp": "python"}) as stack, stack.udp(("10.0.0.1", 7)) as sock:
         sock.settimeout(10)

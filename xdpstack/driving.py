@@ -196,6 +196,14 @@ class Driving:
         milliseconds = -1 if seconds is None else max(1, int(seconds * 1000))
         return bool(check(lib.xs_stack_wait_hooks(self._core.pointer, milliseconds), "wait for packets of hooks"))
 
+    def run_parked(self) -> None:
+        """For who has sent: run the hooks that have packets. With threads nobody waits here for hooks that others run."""
+        for worker in self._core.workers:
+            if lib.xs_worker_parked(worker):
+                run_hooks(self._walk, worker, self._core, wait=not self.threads)
+        if self.threads and self._is_parked():
+            lib.xs_stack_wake_hooks(self._core.pointer)
+
     def _is_parked(self) -> bool:
         return any(lib.xs_worker_parked(worker) for worker in self._core.workers)
 

@@ -57,9 +57,8 @@ class StackHost:
         return any(hook.parks for hook in self.walk.hooks)
 
     def run_all_parked(self) -> None:
-        """Run the Python hooks that have packets parked, on all workers."""
-        for worker in self._core.workers:
-            self._stack._run_parked(worker)
+        """Run the Python hooks that have packets parked, on all workers; with threads, what others run is left to them."""
+        self._stack._driving.run_parked()
 
     def claim(self, claim: Claim) -> tuple[int, ...]:
         """Lift what `claim` names; when this returns the program has it. Its ids, by device."""

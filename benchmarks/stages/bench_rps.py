@@ -1,4 +1,4 @@
-"""What rps costs a packet when it is on: one that stays, of one flow or of many, one that goes to another worker, one that is sent.
+"""What rps costs a packet when it is on: that stays, of one flow or of many, that goes to another worker, that is sent.
 
     python -m benchmarks.stages.bench_rps
 

@@ -99,7 +99,7 @@ def test_the_link_goes_and_comes_back(pair: Veth, stack: Stack) -> None:
             pair.near.netns.run("ip", "link", "set", pair.near.name, "down")
             until(lambda: any(event.what == "down" for event in stack.events()))
             pair.near.netns.run("ip", "link", "set", pair.near.name, "up")
-            until(pair.near.is_ready)
+            until(lambda: any(event.what == "up" for event in stack.events()))
         until(answered)
     stack._driving.end()
     check_open(stack._core)
@@ -130,3 +130,23 @@ def test_one_queue_serves_senders_of_all_workers(veth: MakeVeth) -> None:
                 client.send(bytes(size))
                 assert len(client.recv(2000)) == size
         assert stack.counters()["napi.tx.handed_over"] == 4
+
+
+@pytest.mark.parametrize("flows", [0, 1024])
+def test_one_queue_is_spread_over_the_workers(veth: MakeVeth, flows: int) -> None:
+    """RPS, and RFS: clients of many ports, whose datagrams all come by one queue, are answered, each in order."""
+    pair = veth(near=NEAR, far=FAR)
+    cpus = sorted(os.sched_getaffinity(0))
+    with opened(pair.near, workers=2, cpus=[cpus[0], cpus[-1]]) as stack, ExitStack() as clients:
+        stack.rps(flows=flows)
+        clients.enter_context(echoing(stack.udp(("::", PORT))))
+        made = [clients.enter_context(kernel_udp(pair.far.netns, to=OURS[n % 2])) for n in range(16)]
+        for round_ in range(20):
+            for n, client in enumerate(made):
+                for number in range(4):
+                    client.send(bytes([round_, n, number]))
+            for n, client in enumerate(made):
+                assert [client.recv(9) for _ in range(4)] == [bytes([round_, n, number]) for number in range(4)]
+        counters = stack.counters()
+        assert 0 < counters["rps.rx.steered"] < counters["udp.rx.packets"] == 16 * 4 * 20
+        assert stack.reasons() == {}

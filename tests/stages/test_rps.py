@@ -1,4 +1,4 @@
-"""rps over memory devices, workers stepped in a stated order: where flows go, in which order they arrive, what is dropped."""
+"""rps over memory devices, workers stepped in a stated order: where flows go, how they arrive, what is dropped."""
 
 from __future__ import annotations
 
