@@ -77,6 +77,7 @@ void xs_worker_close(struct xs_worker *w) {
 
 void xs_worker_deinit(struct xs_worker *w) {
     xs_worker_close(w);
+    free(w->napi.sent_stamps);
     free(w->walk.trace);
     w->walk.trace = NULL;
     xs_crossing_deinit(&w->sending);

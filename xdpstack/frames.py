@@ -14,6 +14,7 @@ What a claim lifts goes to whoever reads its frames, before tc ingress, and no f
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import threading
 import time
@@ -38,6 +39,8 @@ RCVBUF = 4 << 20
 
 #: Frames that one call into C sends at most, so that a signal is not held up for long.
 CALL = 16384
+#: The id of a time stamp: which Frames asked for it, and of which of its frames it is.
+OWNER_SHIFT = 40
 #: What is wrong with a buffer, by what xs_packed_check() returns.
 _NOT_FRAMES = {
     -errno.EINVAL: "a frame has no Ethernet header: it takes 14 bytes",
@@ -153,6 +156,8 @@ class Frames:
         self.claim = claim
         self.ids: tuple[int, ...] = ()
         self._queues = queues
+        self._number = queues.next_number()
+        self._stamped = 0
         self._host = host = queues.host
         core = host.core
         self.pointer = native.create_queue(core, index, RCVBUF)
@@ -191,17 +196,38 @@ class Frames:
                     raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
                 raise TimeoutError("timed out")
 
-    def send(self, frames: Sequence[Any], device: str | int | None = None) -> int:
+    def send(self, frames: Sequence[Any], device: str | int | None = None, *, stamp: bool = False) -> int:
         """Send whole frames (bytes-like, from the Ethernet header on, without FCS) by a device of the stack.
 
         `device` may be left out when the stack has one. Returns how many were taken: all, unless the time-out is over first;
         BlockingIOError or TimeoutError when none could be. ValueError: no Ethernet header; OSError(EMSGSIZE): larger than
-        what fits; OSError(ENETDOWN): the device is gone.
+        what fits; OSError(ENETDOWN): the device is gone. `stamp`: have `sent_stamps()` say when each was sent.
         """
         self._check()
         index = self._index(device)
         given = list(frames)
-        return self._send_all(len(given), lambda done: int(self._view.send_frames(given, done, index)))
+        if not stamp:
+            return self._send_all(len(given), lambda done: int(self._view.send_frames(given, done, index)))
+        first, owner = self._stamped, self._number << OWNER_SHIFT
+        taken = 0
+        try:
+            taken = self._send_all(
+                len(given), lambda done: int(self._view.send_frames(given, done, index, owner + first + done + 1))
+            )
+        finally:
+            self._stamped += taken or len(given)
+        return taken
+
+    def sent_stamps(self) -> list[tuple[int, int]]:
+        """When frames were sent that asked for it: (number, ns), the first one that was ever sent with `stamp` being 0.
+
+        In the order in which the device was done with them, and each told once; those of sent frames that it is not
+        done with come later, or never if it gave none. By CLOCK_TAI in copy mode, else by the device's own clock. Needs
+        a stack opened with offloads=("timestamp",), which `info()` says was granted. SOF_TIMESTAMPING_TX_HARDWARE of
+        sockets is alike.
+        """
+        self._check()
+        return self._queues.sent_stamps(self._number)
 
     def send_packed(self, data: Any, lengths: Any, device: str | int | None = None, *, times: int = 1) -> int:
         """Send frames that lie one behind the other in `data`, of `lengths` bytes each; all of them `times` times, in turn.
@@ -295,6 +321,24 @@ class FrameQueues:
         self._all: list[Frames] = []
         # not control's lock: what changes the path waits for hooks to end, and these may wait for control
         self._lock = threading.RLock()
+        self._numbers = itertools.count(1)
+        self._sent: dict[int, list[tuple[int, int]]] = {}
+
+    def next_number(self) -> int:
+        """Of one Frames, never again."""
+        return next(self._numbers)
+
+    def sent_stamps(self, number: int) -> list[tuple[int, int]]:
+        """Those of one Frames; those of others are kept for them."""
+        with self._lock:
+            stamps = ffi.new("struct xs_sent_stamp[]", CALL)
+            for worker in self.host.core.workers:
+                while n := lib.xs_worker_take_sent_stamps(worker, stamps, CALL):
+                    for i in range(n):
+                        owner, each = divmod(int(stamps[i].id), 1 << OWNER_SHIFT)
+                        if stamps[i].stamp_ns:
+                            self._sent.setdefault(owner, []).append((each - 1, int(stamps[i].stamp_ns)))
+            return self._sent.pop(number, [])
 
     def open(self, claim: Claim | None) -> Frames:
         """See Stack.frames(). What is lifted before the workers know the reader goes on along the path, as if unread."""

@@ -23,6 +23,7 @@ from xdpstack.device.claims import Claim
 from xdpstack.device.device import KernelBackend
 from xdpstack.device.hints import checked as checked_hints
 from xdpstack.device.modes import BusyPoll, SocketModes
+from xdpstack.device.offloads import checked as checked_offloads
 from xdpstack.device.options import Options
 from xdpstack.device.prefilter import Prefilter
 from xdpstack.device.tuning.asked import Tuning
@@ -438,6 +439,7 @@ def open(  # noqa: A001  # the word that users expect, as in socket.open or tarf
     tx_ring: int = 2048,
     transmit_only: bool = False,
     metadata: Collection[str] = (),
+    offloads: Collection[str] = (),
     frames: int = FRAMES,
     frame_bytes: int = 2048,
     huge_pages: HugePagesAsked = False,
@@ -460,7 +462,8 @@ def open(  # noqa: A001  # the word that users expect, as in socket.open or tarf
     `rx_ring` and `tx_ring` are slots; `frames` of `frame_bytes` each (2048 or 4096) are the memory. `huge_pages`: True
     demands pages of 2 MiB for it, "auto" takes them where there are enough. `transmit_only`: no program is attached,
     and nothing received. `metadata`: what the devices are to say of each frame, of "hash", "timestamp" and "vlan"
-    (docs/metadata.md); `info()` says what was granted, and why not the rest. Packets that wait for longer than
+    (docs/metadata.md); `info()` says what was granted, and why not the rest. `offloads`: what they are to do with the
+    frames to send, of "checksum" and "timestamp" (docs/metadata.md). Packets that wait for longer than
     `deadman_seconds` without progress go to the kernel. `observable`: answer `xdpstack show` and `xdpstack trace`.
     `engines`: what runs a layer, "routing" or "udp": "native" (C, the default), "python" (its plain definition), or an
     object with `process(batch)` in its place; see docs/engines.md. `workers`: so many threads, in C and without the
@@ -473,10 +476,21 @@ def open(  # noqa: A001  # the word that users expect, as in socket.open or tarf
     Raises PrivilegeError, NamespaceError, NoSuchInterface, InterfaceDown, ProgramAttached, QueueTaken, ModeRefused,
     TuningRefused, MtuTooLarge, OutOfMemory, TooManyOpenFiles or ConfigurationError; then nothing is left behind.
     """
-    hints = checked_hints(metadata)
+    hints, asked = checked_hints(metadata), checked_offloads(offloads)
     modes = SocketModes(need_wakeup, BusyPoll.asked(busy_poll), tx_budget)
     options = Options(
-        netns, queues, mode, zero_copy, rx_ring, tx_ring, transmit_only, tune or Tuning(), hints, modes, prefilter
+        netns,
+        queues,
+        mode,
+        zero_copy,
+        rx_ring,
+        tx_ring,
+        transmit_only,
+        tune or Tuning(),
+        hints,
+        modes,
+        prefilter,
+        asked,
     )
     backend = KernelBackend(*interfaces, options=options, window_seconds=deadman_seconds)
     with naming_what_ran_out(f"open {', '.join(interfaces)}"):

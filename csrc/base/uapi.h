@@ -20,6 +20,31 @@
 #define XS_UAPI_SO_PREFER_BUSY_POLL 69  /* 5.11 */
 #define XS_UAPI_SO_BUSY_POLL_BUDGET 70  /* 5.11 */
 
+/* struct xdp_umem_reg, as of 6.8: the last field was padding before */
+struct xs_uapi_xdp_umem_reg {
+    uint64_t addr, len;
+    uint32_t chunk_size, headroom, flags, tx_metadata_len;
+};
+
+/* struct xsk_tx_metadata, 6.8; launch_time 6.14. Before a frame to send, whose descriptor says XDP_TX_METADATA. */
+#define XS_UAPI_XDP_TXMD_FLAGS_TIMESTAMP 1u
+#define XS_UAPI_XDP_TXMD_FLAGS_CHECKSUM 2u
+struct xs_uapi_xsk_tx_metadata {
+    uint64_t flags;
+    union {
+        struct {
+            uint16_t csum_start, csum_offset;
+            uint64_t launch_time;
+        } request;
+        struct {
+            uint64_t tx_timestamp;
+        } completion;
+    };
+};
+
+_Static_assert(sizeof(struct xs_uapi_xdp_umem_reg) == sizeof(struct xdp_umem_reg),
+               "the new field was padding");
+_Static_assert(sizeof(struct xs_uapi_xsk_tx_metadata) == 24, "as long as the kernel's");
 _Static_assert(sizeof(struct xdp_desc) == 16, "an RX or TX slot is 16 bytes");
 _Static_assert(XDP_RING_NEED_WAKEUP == 1, "base/ring.h tests bit 0");
 

@@ -28,6 +28,8 @@ struct xs_xsk_options {
     /* A socket whose registered memory, and with it mode and flags, this one shares: bind_flags are to be what that one
      * was bound with. -1: registers `memory` anew. */
     int32_t share;
+    uint32_t
+        tx_metadata; /* 1: frames to send may have metadata before them (Linux 6.11); also of one that shares */
     /* What follows is granted or not, and no reason to fail: xs_xsk_read() says. */
     uint32_t
         tx_budget; /* packets that one system call may send in copy mode, 32 to tx_slots; 0 = the kernel's 32 */
@@ -42,6 +44,10 @@ struct xs_xsk_options {
 
 /* `step` is written in any case. */
 int xs_xsk_open(const struct xs_xsk_options *options, uint32_t *step, struct xs_xsk **out);
+/* Before it is attached: what the device does with a frame to send, if it is asked by the metadata before it. */
+#define XS_TX_CHECKSUM 1
+#define XS_TX_TIMESTAMP 2
+void xs_xsk_set_tx_offloads(struct xs_xsk *xsk, uint32_t offloads);
 /* Before it is attached: what its program puts before each frame beside struct xs_xdp_metadata, XS_XDP_OPTION_*. */
 void xs_xsk_set_hints(struct xs_xsk *xsk, uint32_t options);
 /* Unmaps the rings, then closes the descriptor; idempotent. Detaching from a worker does it too. */

@@ -15,6 +15,7 @@
 #include "ffi/16_by_hand.cdef.h"
 #include "ffi/17_threads.cdef.h"
 #include "ffi/17_vlan.cdef.h"
+#include "ffi/18_offload.cdef.h"
 #include "ffi/20_libbpf.cdef.h"
 #include "ffi/40_fake.cdef.h"
 #include "base/events.h" /* and through it ffi/51_neigh.cdef.h */

@@ -124,7 +124,9 @@ struct xs_pkt {
 
 /* Cold descriptor: 64 bytes beside the hot one. */
 struct xs_meta {
-    uint64_t stamp_ns; /* when received, CLOCK_REALTIME; 0 = unknown */
+    uint64_t
+        stamp_ns; /* when received, CLOCK_REALTIME; 0 = unknown. Transmit, whole frames of a user: the id by which it
+                        * wants to know when this one was sent; 0 = does not */
     union {
         uint8_t src[16];  /* receive, XS_PKT_SLOW: peer; transmit: source. IPv4 is mapped (::ffff:a.b.c.d) */
         uint32_t steered; /* received by AF_XDP: its number among those of its flow, with RFS. By rps */

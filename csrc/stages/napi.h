@@ -8,6 +8,8 @@
 #include "tables/config.h"
 #include "xsk/xsk.h"
 
+#include "ffi/18_offload.cdef.h"
+
 #define XS_PORTS_MAX 64u  /* queues, of all devices, that one worker polls */
 #define XS_QUEUES_MAX 64u /* queues of a device that the choice of a TX queue tells apart */
 #define XS_NO_PORT 255u
@@ -37,14 +39,23 @@ struct xs_queue_owners {
     _Atomic(uint8_t) worker[XS_DEVICES_MAX][XS_QUEUES_MAX]; /* or XS_NO_WORKER */
 };
 
+/* When frames were sent that somebody wants to know of: the worker writes, one reader takes. */
+#define XS_SENT_STAMPS 4096u
+struct xs_sent_stamps {
+    _Atomic(uint32_t) producer, consumer;
+    uint64_t lost; /* for want of room */
+    struct xs_sent_stamp slot[XS_SENT_STAMPS];
+};
+
 struct xs_napi {
     const struct xs_mem *mem;
     struct xs_pool *pool;
     const struct xs_tables *tables;
     const struct xs_queue_owners *owners;
-    struct xs_crossing *crossing; /* to whom has a queue of a device that we have none of */
-    uint32_t nports;              /* ports[0..nports) may have a queue */
-    uint32_t next_port;           /* round robin of polls */
+    struct xs_crossing *crossing;       /* to whom has a queue of a device that we have none of */
+    uint32_t nports;                    /* ports[0..nports) may have a queue */
+    uint32_t next_port;                 /* round robin of polls */
+    struct xs_sent_stamps *sent_stamps; /* NULL: nobody asked */
     bool hints; /* the stack asked for what devices say of frames: csrc/stages/napi_hints.c */
     /* What napi.rx counts of the batch that was polled last, when all of it was read while it was polled */
     uint64_t polled[XS_NAPI_RX_COUNTERS];
@@ -66,6 +77,10 @@ void xs_napi_detach(struct xs_napi *self, uint32_t port);
 uint32_t xs_napi_poll(struct xs_napi *self, uint32_t port, uint32_t budget, struct xs_batch *b);
 /* What the devices have said of the packets of `b`, as they came from `x`, into their descriptors. */
 void xs_napi_hints(const struct xs_napi *self, const struct xs_xsk *x, struct xs_batch *b);
+/* What the device is asked to do with a packet is written before its first frame; the options of its descriptor. */
+uint32_t xs_napi_request(const struct xs_mem *mem, const struct xs_xsk *x, uint32_t frame);
+/* The next `n` frames on the completion ring were sent: when, of those of which that was asked. */
+void xs_napi_note_sent(struct xs_napi *self, const struct xs_xsk *x, uint32_t n);
 /* Puts free frames on the fill ring, up to the target; wakes the kernel when it asks for it. */
 void xs_napi_refill(struct xs_napi *self, uint32_t port);
 /* Takes sent frames back from the completion ring. */

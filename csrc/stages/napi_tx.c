@@ -22,6 +22,7 @@ void xs_napi_complete(struct xs_napi *self, uint32_t port) {
     struct xs_pool *pool = self->pool;
     const uint32_t at = x->comp.cons, mask = x->comp.mask;
     uint32_t bad = 0;
+    if (unlikely(x->tx_offloads & XS_TX_TIMESTAMP)) xs_napi_note_sent(self, x, n);
     for (uint32_t i = 0; i < n; i++) {
         uint64_t frame = slots[(at + i) & mask] >> mem.frame_shift;
         if (unlikely(frame >= mem.nframes || mem.pkt[frame].owner != XS_TRANSMITTING))
@@ -52,15 +53,16 @@ static inline uint32_t frames_of(const struct xs_mem *mem, const struct xs_xsk *
 static inline bool put(const struct xs_mem *mem, struct xs_xsk *x, uint32_t frame, uint32_t need) {
     if (xs_ring_room(&x->tx, need) < need) return false;
     struct xdp_desc *slots = x->tx.slots;
-    uint32_t at = x->tx.prod;
+    uint32_t at = x->tx.prod, options = unlikely(x->tx_metadata) ? xs_napi_request(mem, x, frame) : 0;
     do {
         struct xs_pkt *p = &mem->pkt[frame];
         uint32_t next = p->frag;
         slots[at++ & x->tx.mask] = (struct xdp_desc){
             .addr = ((uint64_t)frame << mem->frame_shift) + p->data_off,
             .len = p->len,
-            .options = next != XS_NO_FRAME ? XS_UAPI_XDP_PKT_CONTD : 0,
+            .options = options | (next != XS_NO_FRAME ? XS_UAPI_XDP_PKT_CONTD : 0),
         };
+        options = 0;
         p->owner = XS_TRANSMITTING;
         p->owner_device = x->device;
         p->queue = x->queue;
@@ -108,6 +110,7 @@ static uint32_t put_run(struct xs_napi *self, struct xs_batch *b, uint32_t i, ui
                         uint64_t *bytes) {
     struct xs_xsk *x = self->port[port].xsk;
     if (self->port[port].backlog_n) return i; /* behind those that wait already */
+    if (unlikely(x->tx_metadata)) return i;   /* each may have something to ask of the device */
     const struct xs_mem mem = *b->mem;        /* a copy: no store can change it, it stays in registers */
     struct xdp_desc *slots = x->tx.slots;
     const uint32_t room = xs_ring_room(&x->tx, b->n - i), mask = x->tx.mask, *frames = &b->frame[i];

@@ -23,6 +23,7 @@ struct xs_udp {
     const struct xs_tables *tables;
     struct xs_inbox *inbox;
     struct xs_path_mtus *paths; /* ICMP errors tell of them */
+    bool leaves_checksum;       /* to the devices: all of the stack do it */
     bool manual_clock;          /* the clock of batches is the time: no offset */
     uint64_t stamp_offset_ns;   /* CLOCK_REALTIME less the clock of batches */
     uint64_t stamp_checked_ns;

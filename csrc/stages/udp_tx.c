@@ -8,13 +8,16 @@
 
 /* Both addresses are summed as 16 bytes: a mapped IPv4 address is 0xffff more than the bare one, which is zero to a
  * one's complement sum. */
-static inline uint16_t checksum(const struct xs_batch *b, uint32_t i, const uint8_t *uh, uint32_t ulen) {
-    const struct xs_meta *m = xs_meta(b, i);
-    const struct xs_pkt *p = xs_pkt(b, i);
+static inline uint64_t pseudo_sum(const struct xs_meta *m, uint32_t ulen) {
     uint8_t rest[4] = {0, IPPROTO_UDP, (uint8_t)(ulen >> 8), (uint8_t)ulen};
     uint64_t sum = xs_csum_add(0, m->src, 16);
     sum = xs_csum_add(sum, m->dst, 16);
-    sum = xs_csum_add(sum, rest, 4);
+    return xs_csum_add(sum, rest, 4);
+}
+
+static inline uint16_t checksum(const struct xs_batch *b, uint32_t i, const uint8_t *uh, uint32_t ulen) {
+    const struct xs_pkt *p = xs_pkt(b, i);
+    uint64_t sum = pseudo_sum(xs_meta(b, i), ulen);
     if (likely(p->frag == XS_NO_FRAME))
         sum = xs_csum_add(sum, uh, ulen);
     else
@@ -23,8 +26,18 @@ static inline uint16_t checksum(const struct xs_batch *b, uint32_t i, const uint
     return field ? field : 0xffff; /* zero would mean that there is none (RFC 768) */
 }
 
+/* udp4_hwcsum(), udp6_hwcsum_outgoing(): the device goes on from the sum of the pseudo-header. */
+static __attribute__((noinline)) void leave_checksum(const struct xs_batch *b, uint32_t i, uint8_t *uh,
+                                                     uint32_t ulen) {
+    struct xs_pkt *p = xs_pkt(b, i);
+    xs_udp_put_csum(uh, xs_csum_fold(pseudo_sum(xs_meta(b, i), ulen)));
+    p->csum = XS_CSUM_PARTIAL;
+    p->pkt_type = XS_PACKET_OUTGOING; /* and not received so */
+}
+
 void xs_udp_tx(struct xs_udp *self, struct xs_batch *b) {
     uint64_t bytes = 0;
+    bool leaves = self->leaves_checksum;
     for (uint32_t i = 0; i < b->n; i++) {
         struct xs_pkt *p = xs_pkt(b, i);
         uint32_t ulen = p->payload_len + XS_UDP_BYTES;
@@ -34,8 +47,12 @@ void xs_udp_tx(struct xs_udp *self, struct xs_batch *b) {
         p->l4_proto = IPPROTO_UDP;
         uint8_t *uh = xs_data(b, i) + p->l4_off;
         xs_udp_write(uh, p->sport, p->dport, (uint16_t)ulen);
-        xs_udp_put_csum(uh, checksum(b, i, uh, ulen));
-        p->csum = XS_CSUM_VERIFIED;
+        if (unlikely(leaves)) {
+            leave_checksum(b, i, uh, ulen);
+        } else {
+            xs_udp_put_csum(uh, checksum(b, i, uh, ulen));
+            p->csum = XS_CSUM_VERIFIED;
+        }
         bytes += p->payload_len;
         b->next[i] = XS_UDP_TX_OUTPUT;
     }

@@ -7,7 +7,7 @@
 
 /* Walks up to XS_WEIGHT frames; how many were taken, 0 when there are no frames or no room. -1 with an exception. */
 static int transmit(struct socket_view *v, struct xs_worker *w, const Py_buffer *data, uint32_t n,
-                    uint8_t device) {
+                    uint8_t device, uint64_t stamp_id) {
     if (!views_enter(v, w)) return -1;
     if (w->frames_tx_entry == XS_EDGE_NONE) {
         xs_worker_leave(w);
@@ -20,6 +20,7 @@ static int transmit(struct socket_view *v, struct xs_worker *w, const Py_buffer 
     for (; taken < n && taken < room; taken++) {
         uint32_t frame = xs_make_packet(w, data[taken].buf, (uint32_t)data[taken].len, device);
         if (frame == XS_NO_FRAME) break;
+        if (stamp_id) v->stack->mem.meta[frame].stamp_ns = stamp_id + taken;
         b->frame[b->n++] = frame;
     }
     b->ledger->created += taken;
@@ -40,17 +41,18 @@ static bool sound(const struct xs_mem *mem, const struct xs_xsk *x, const Py_buf
     return !rc;
 }
 
-/* send_frames(frames: list, start, device): frames from index `start` on, one walk's worth. How many were taken; 0 = it would
+/* send_frames(frames: list, start, device[, stamp id]): frames from index `start` on, one walk's worth. How many were taken; 0 = it would
  * block. Frames go by the worker that has a queue of the device. */
 PyObject *views_send_frames(PyObject *self, PyObject *const *args, Py_ssize_t n) {
     struct socket_view *v = (struct socket_view *)self;
     if (!views_socket(v)) return NULL;
-    if (n != 3 || !PyList_Check(args[0])) {
+    if ((n != 3 && n != 4) || !PyList_Check(args[0])) {
         PyErr_SetString(PyExc_TypeError, "takes a list of frames, the index to start at, and a device");
         return NULL;
     }
     Py_ssize_t start = PyLong_AsSsize_t(args[1]);
     long device = PyLong_AsLong(args[2]);
+    uint64_t stamp_id = n == 4 ? PyLong_AsUnsignedLongLong(args[3]) : 0;
     if (PyErr_Occurred()) return NULL;
     struct xs_worker *w = NULL;
     struct xs_xsk *x = NULL;
@@ -73,7 +75,7 @@ PyObject *views_send_frames(PyObject *self, PyObject *const *args, Py_ssize_t n)
             good = false;
         }
     }
-    int taken = good ? transmit(v, w, data, want, (uint8_t)device) : -1;
+    int taken = good ? transmit(v, w, data, want, (uint8_t)device, stamp_id) : -1;
     for (uint32_t i = 0; i < held; i++) PyBuffer_Release(&data[i]);
     return taken < 0 ? NULL : PyLong_FromLong(taken);
 }

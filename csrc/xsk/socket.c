@@ -72,11 +72,14 @@ static int set(int fd, int option, const void *value, socklen_t bytes) {
 }
 
 static int register_memory(int fd, const struct xs_xsk_options *o) {
-    struct xdp_umem_reg r;
-    memset(&r, 0, sizeof r); /* the padding too: newer kernels read a field there */
-    r.addr = (uint64_t)(uintptr_t)o->memory;
-    r.len = o->memory_bytes;
-    r.chunk_size = o->frame_bytes;
+    struct xs_uapi_xdp_umem_reg r = {
+        .addr = (uint64_t)(uintptr_t)o->memory, .len = o->memory_bytes, .chunk_size = o->frame_bytes};
+    if (o->tx_metadata) {
+        r.flags = XS_UAPI_XDP_UMEM_TX_METADATA_LEN;
+        if (o->bind_flags & XDP_COPY)
+            r.flags |= XS_UAPI_XDP_UMEM_TX_SW_CSUM; /* by the kernel, for any device */
+        r.tx_metadata_len = sizeof(struct xs_uapi_xsk_tx_metadata);
+    }
     return set(fd, XDP_UMEM_REG, &r, sizeof r);
 }
 
@@ -194,6 +197,7 @@ int xs_xsk_open(const struct xs_xsk_options *o, uint32_t *step, struct xs_xsk **
     if (!x) return -ENOMEM;
     *x = (struct xs_xsk){.ops = &kernel_ops, .queue = (uint8_t)o->queue, .headroom = XDP_PACKET_HEADROOM};
     x->rx_head = x->rx_tail = UINT32_MAX;
+    x->tx_metadata = o->tx_metadata != 0;
     x->always_kick = !(o->bind_flags & XDP_USE_NEED_WAKEUP);
     x->fill_target = o->fill_target && o->fill_target < o->fill_slots ? o->fill_target : o->fill_slots;
     int rc = 0;
@@ -221,6 +225,8 @@ int xs_xsk_open(const struct xs_xsk_options *o, uint32_t *step, struct xs_xsk **
     *out = x;
     return 0;
 }
+
+void xs_xsk_set_tx_offloads(struct xs_xsk *x, uint32_t offloads) { x->tx_offloads = (uint8_t)offloads; }
 
 void xs_xsk_set_hints(struct xs_xsk *x, uint32_t options) { x->hints = (uint8_t)options; }
 

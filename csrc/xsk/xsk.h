@@ -44,7 +44,9 @@ struct xs_xsk {
     uint8_t dead;      /* the device is gone or the queue was taken away: not polled any more */
     uint8_t error;     /* errno of the last fault, 0 = none. ENETDOWN without `dead` may pass */
     uint8_t hints; /* XS_XDP_OPTION_*: what its program puts before frames, struct xs_xdp_hints; 0 = none */
-    uint32_t headroom; /* bytes the kernel leaves before a received frame, ours included */
+    uint8_t tx_metadata; /* frames to send may have struct xs_uapi_xsk_tx_metadata before them */
+    uint8_t tx_offloads; /* XS_TX_*: what of it the device does */
+    uint32_t headroom;   /* bytes the kernel leaves before a received frame, ours included */
     uint32_t
         fill_target; /* frames that the fill and RX ring should have between them; 0 = as many as fill has slots */
     uint32_t filled; /* frames in fill and RX ring, or with the kernel for them */

@@ -21,12 +21,12 @@ from xdpstack.netlink import Neighbour, Snapshot
 class Device:
     """One device as it was granted. `index` is the stack's own number, `ifindex` the kernel's.
 
-    `metadata`: what it says of the frames that it receives, beyond their bytes. `mode` is "native", "generic",
-    "offloaded" or "memory"; `asked` is what the user asked for. `why` says, per thing that was asked for and not
-    granted, the reason. `tuned` has each setting of the NIC that was asked for (docs/tuning.md): `asked`, `granted`, and
-    what it was `before`, which it will be again.
-    How its sockets are driven (docs/modes.md): whether the kernel says when it has to be told (`need_wakeup`), `busy_poll`,
-    and packets that one system call sends in copy mode (`tx_budget`).
+    `metadata`: what it says of the frames that it receives, beyond their bytes; `offloads`: what it does with those to
+    send. `mode` is "native", "generic", "offloaded" or "memory"; `asked` is what the user asked for. `why` says, per
+    thing that was asked for and not granted, the reason. `tuned` has each setting of the NIC that was asked for
+    (docs/tuning.md): `asked`, `granted`, and what it was `before`, which it will be again. How its sockets are driven
+    (docs/modes.md): whether the kernel says when it has to be told (`need_wakeup`), `busy_poll`, and packets that one
+    system call sends in copy mode (`tx_budget`).
     """
 
     name: str
@@ -46,6 +46,7 @@ class Device:
     busy_poll: BusyPoll | None = None
     tx_budget: int = 0
     metadata: tuple[str, ...] = ()
+    offloads: tuple[str, ...] = ()
     why: dict[str, str] = field(default_factory=dict)
     tuned: dict[str, dict[str, Any]] = field(default_factory=dict)
 

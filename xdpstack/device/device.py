@@ -26,11 +26,14 @@ from xdpstack.device import privileges
 from xdpstack.device.backend import Device, DeviceEvent, MirrorLike
 from xdpstack.device.claims import Claim, LocalAddress
 from xdpstack.device.interface import Interface
+from xdpstack.device.kernel import kernel_version
+from xdpstack.device.offloads import KERNEL as OFFLOAD_KERNEL
 from xdpstack.device.options import Options
 from xdpstack.device.prefilter import PrefilterProgram
 from xdpstack.device.umem import BUSY_SECONDS, Umem
 from xdpstack.device.watchdog import WINDOW_SECONDS, Watchdog
 from xdpstack.errors import ConfigurationError, InterfaceDown, NoSuchInterface, XdpstackError
+from xdpstack.native import check, lib
 from xdpstack.native.core import Core
 from xdpstack.netlink import HeldNamespace, Link, Mirror, Snapshot, text
 from xdpstack.netlink.uapi import RT_TABLE_LOCAL, RTN_ANYCAST, RTN_BROADCAST, RTN_LOCAL
@@ -87,16 +90,24 @@ class KernelBackend:
             links = [find_link(mirror.start() if not i else mirror.snapshot, name) for i, name in enumerate(self.names)]
             self._place = mirror.place
             self._umem = Umem(core)
+            self._umem.tx_metadata = bool(self.options.offloads) and kernel_version() >= OFFLOAD_KERNEL
             self.watchdog = Watchdog(core, self._window_seconds)
             for index, link in enumerate(links):
                 self.interfaces.append(
                     Interface(link, index, self.options, core, self._umem, self.watchdog, self._place)
                 )
             self.devices = tuple(self._place.run(self._open_all))
+            self._offload(core)
             self.set_local(mirror.snapshot)
             undo.pop_all()
         _open_backends.add(self)
         return self.devices, mirror
+
+    def _offload(self, core: Core) -> None:
+        """Sockets leave their checksums to devices if all of these do them."""
+        checksums = all("checksum" in device.offloads for device in self.devices)
+        stamps = any("timestamp" in device.offloads for device in self.devices)
+        check(lib.xs_stack_set_offloads(core.pointer, checksums, stamps), "keep when frames were sent")
 
     def _open_all(self) -> list[Device]:
         for interface in self.interfaces:

@@ -26,6 +26,7 @@ from xdpstack.device.holders import holders
 from xdpstack.device.kernel import kernel_version
 from xdpstack.device.modes import granted
 from xdpstack.device.netdev import XdpFeature
+from xdpstack.device.offloads import Offloads
 from xdpstack.device.options import Options
 from xdpstack.device.overdue import Deadlines, taken_away
 from xdpstack.device.plan import PARAVIRTUAL, Plan, choose_queues, next_power_of_two, plan
@@ -77,6 +78,7 @@ class Interface:
         self._granted: Granted | None = None
         self._rings = Rings()
         self._no_hints = ""  # why not all were granted
+        self._offloads = Offloads(options.offloads)
         self._watched = False
         self._past: dict[str, int] = {}
         self._deadlines = Deadlines()
@@ -195,6 +197,7 @@ class Interface:
                 if self.program is not None:
                     lib.xs_xsk_set_hints(xsk.pointer, sum(OPTIONS[hint] for hint in self.program.hints))
                     self.program.set_socket(queue, xsk.fileno())
+                self._offloads.ask(xsk, netdev.features(self.link.index))
                 worker = self._core.workers[number % len(self._core.workers)]
                 check(lib.xs_worker_attach(worker, xsk.pointer, self.index), f"attach queue {queue} of {self.name}")
         except BaseException:
@@ -329,6 +332,8 @@ class Interface:
             why["mode"] = "; ".join(refused)
         if self._no_hints:
             why["metadata"] = self._no_hints
+        if self._offloads.why:
+            why["offloads"] = self._offloads.why
         zero_copy = bool(self.sockets) and all(xsk.zero_copy for xsk in self.sockets)
         if self._options.zero_copy is None and not zero_copy:
             lacks = zero_copy_lacks(self.name)
@@ -353,6 +358,7 @@ class Interface:
             busy_poll=modes.busy_poll,
             tx_budget=modes.tx_budget,
             metadata=self.program.hints if self.program else (),
+            offloads=self._offloads.granted,
             why=why,
             tuned=dict(self._tuner.tuned),
         )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from xdpstack.device.modes import SocketModes
+from xdpstack.device.offloads import Offload
 from xdpstack.device.plan import next_power_of_two
 from xdpstack.device.prefilter import Prefilter
 from xdpstack.device.tuning.asked import Tuning
@@ -20,7 +21,8 @@ class Options:
     `queues`: "all" that are active, or their numbers. `zero_copy`: True demands it, False refuses it, None takes what there
     is. `rx_ring`, `tx_ring`: slots, powers of two. `transmit_only`: no program, nothing is received. `tune`: what to change
     of the device while it is open. `metadata`: what the device is to say of the frames that it receives.
-    `modes`: how the sockets are driven. `prefilter`: what the NIC itself is to drop.
+    `modes`: how the sockets are driven. `prefilter`: what the NIC itself is to drop. `offloads`: what the
+    devices are to do with the frames to send.
     """
 
     netns: str | None = None
@@ -34,6 +36,7 @@ class Options:
     metadata: tuple[Hint, ...] = ()
     modes: SocketModes = field(default_factory=SocketModes)
     prefilter: Prefilter | None = None
+    offloads: tuple[Offload, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("rx_ring", "tx_ring"):

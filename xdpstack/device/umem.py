@@ -31,12 +31,16 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.001, 0.05
 
 
 class Umem:
-    """The frames of one `Core`, and the sockets that use them, all in one network namespace. Control thread only."""
+    """The frames of one `Core`, and the sockets that use them, all in one network namespace. Control thread only.
+
+    `tx_metadata`: those to send may have metadata before them; set before the first socket is opened.
+    """
 
     def __init__(self, core: Core) -> None:
         self._core = core
         self.sockets: list[Xsk] = []
         self.registrations = 0
+        self.tx_metadata = False
 
     @property
     def size(self) -> int:
@@ -73,7 +77,8 @@ class Umem:
     def _try(self, ifindex: int, queue: int, rings: Rings, flags: int, modes: SocketModes | None) -> Xsk:
         share = self._sharable(ifindex, flags)
         pointer = ffi.cast("void *", lib.xs_stack_umem(self._core.pointer))
-        xsk = open_xsk(pointer, self.size, self._core.frame_bytes, ifindex, queue, rings, flags, share, modes)
+        size, each, metadata = self.size, self._core.frame_bytes, self.tx_metadata
+        xsk = open_xsk(pointer, size, each, ifindex, queue, rings, flags, share, modes, metadata)
         self.registrations += share < 0
         self.sockets.append(xsk)
         return xsk

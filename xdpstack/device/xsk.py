@@ -185,11 +185,13 @@ def open_xsk(
     flags: int,
     share: int = -1,
     modes: SocketModes | None = None,
+    tx_metadata: bool = False,
 ) -> Xsk:
     """One attempt, in the network namespace of the calling thread; raises BindFailed.
 
-    `share` is the descriptor of a socket with the same `flags` whose registration of the memory is shared; -1 registers it.
-    What `modes` asks for is granted or not, which Xsk.modes() says.
+    `share` is the descriptor of a socket with the same `flags` whose registration of the memory is shared; -1 registers
+    it. `tx_metadata`: frames to send may have metadata before them. What `modes` asks for is granted or not, which
+    Xsk.modes() says.
     """
     modes = modes or SocketModes()
     busy = modes.busy_poll
@@ -208,6 +210,7 @@ def open_xsk(
             "fill_target": rings.fill_target,
             "bind_flags": flags,
             "share": share,
+            "tx_metadata": tx_metadata,
             "tx_budget": modes.budget(rings.tx),
             "busy_poll_us": busy.microseconds if busy else 0,
             "busy_poll_budget": busy.budget if busy else 0,

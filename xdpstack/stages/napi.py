@@ -38,6 +38,7 @@ Mirrors: ndo_start_xmit, dev_hard_start_xmit; validate_xmit_skb, skb_checksum_he
     1,024 packets.
 Reads: device, queue, data_off, len, pkt_len, frag; csum, pkt_type, and the headers of what may have a partial checksum.
 Writes: owner, owner_device, queue (the one it leaves by); csum, and the checksum itself, where it was partial.
+    With offloads, what the device is asked, before the frame.
 Next: nothing follows.
 Drops:
     DEVICE_GONE: the device has no queue here, or went away, also while the packet waited.
@@ -47,7 +48,7 @@ Drops:
 Holds: packets for which the TX ring has no room, 1,024 per queue, in order; sent at the next poll, or dropped with
     DEVICE_GONE when the queue is detached. On the way to another worker 1,024 more, from each to each: it takes them at its
     next poll, if it has room for them.
-State: its rings; which worker has which queue, written as queues come and go.
+State: the offloads that the stack asked for; its rings; which worker has which queue, written as queues come and go.
 Cost: benchmarks/stages/bench_napi.py
 Differs from Linux:
     - A partial checksum is told by its value, as frames of XDP have nothing like ip_summed. Linux itself does not finish

@@ -49,7 +49,8 @@ Holds: nothing.
 State: none.
 Cost: benchmarks/stages/bench_udp.py
 Differs from Linux:
-    - The checksum is always computed in software: SO_NO_CHECK and UDP_NO_CHECK6_TX are refused by setsockopt().
+    - The checksum is computed in software, unless all devices of the stack were asked, and grant, to do it (offloads=):
+      SO_NO_CHECK and UDP_NO_CHECK6_TX are refused by setsockopt().
     - No UDP_SEGMENT.
 """
 
