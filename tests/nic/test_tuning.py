@@ -46,6 +46,8 @@ def test_all_that_it_has(veth: MakeVeth) -> None:
     pair = veth(near=NEAR, far=FAR)
     end = pair.near
     before = facts_of(end)
+    interrupts = [f"irq {number}" for number in before.irqs.values()]
+    cpus = values(end, interrupts)
     asked = asked_of(before)
     print("tuned:", asked)
     with opened(end, tune=Tuning(**asked)) as stack:
@@ -60,8 +62,10 @@ def test_all_that_it_has(veth: MakeVeth) -> None:
         client = kernel_udp(pair.far.netns, to=OURS[0])
         exchange(stack.udp(OURS[0]), client, b"tuned")
         client.close()
-    back = [name for name in names if name != "rss table"]  # which follows the number of queues
+    # These follow the number of queues.
+    back = [name for name in names if name not in ("rss table", *interrupts)]
     assert values(end, back) == {name: device.tuned[name]["before"] for name in back}
+    assert values(end, interrupts) == cpus
     after = facts_of(end)
     assert (after.channels, after.rings, after.rss, after.rules) == (
         before.channels,
