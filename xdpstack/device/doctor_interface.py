@@ -206,7 +206,16 @@ def offload_findings(link: Link, mode: str) -> Iterator[Finding]:
             "Switch them off, or use native mode.",
             f"ethtool -K {name} " + " ".join(f"{each} off" for each in merging),
         )
-    elif merging := is_on("rx-lro", "rx-gro-hw"):
+    if mode == "generic" and kind == "veth":
+        clean = False
+        yield warning(
+            "offloads",
+            "what a kernel sender behind veth has not cut yet comes as it is",
+            "Generic XDP sees many datagrams of UDP_SEGMENT as one, and nothing in the frame tells.",
+            "Switch segmentation off at the other end, or use native mode, for which veth has them cut.",
+            "ethtool -K PEER tso off gso off tx-udp-segmentation off",
+        )
+    if mode != "generic" and (merging := is_on("rx-lro", "rx-gro-hw")):
         clean = False
         yield note(
             "offloads",
