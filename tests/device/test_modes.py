@@ -7,11 +7,12 @@ import json
 
 import pytest
 
+import xdpstack
 from tests.device.harness import Harness, frame
 from tests.paths.world import OURS, MakePeer, MakeVeth, exchange, kernel_udp, opened
 from xdpstack import BusyPoll
 from xdpstack.device.kernel import kernel_version
-from xdpstack.device.modes import SocketModes, granted
+from xdpstack.device.modes import SocketModes, granted, interrupts_go_on
 from xdpstack.device.xsk import NAPI_AT_BIND_KERNEL, XDP_COPY, XDP_USE_NEED_WAKEUP, Rings, Xsk, XskModes
 from xdpstack.errors import ConfigurationError
 from xdpstack.native import lib
@@ -134,6 +135,18 @@ def test_veth_cannot_be_busy_polled_and_says_so(veth: MakeVeth, prefer: bool) ->
         assert "NAPI" in device.why["busy_poll"]
         stack.poll()
         assert "near0.0.busy_polls" not in stack.counters()
+
+
+@pytest.mark.root
+def test_what_it_takes_to_hold_interrupts_back(veth: MakeVeth) -> None:
+    """Both settings, which a stack can make and undo: Tuning. Until then interrupts go on."""
+    pair = veth()
+    with opened(pair.near):
+        said = pair.near.netns.call(lambda: interrupts_go_on("near0"))
+        assert "napi_defer_hard_irqs and gro_flush_timeout of near0 is 0" in said
+    with opened(pair.near, tune=xdpstack.Tuning(napi_defer_hard_irqs=2, gro_flush_timeout_ns=200_000)):
+        assert pair.near.netns.call(lambda: interrupts_go_on("near0")) == ""
+    assert pair.near.netns.call(lambda: interrupts_go_on("near0")) != ""
 
 
 @pytest.mark.root

@@ -24,7 +24,7 @@ from xdpstack.device.drivers import added_queues, native_lacks, zero_copy_lacks
 from xdpstack.device.hints import open_attached
 from xdpstack.device.holders import holders
 from xdpstack.device.kernel import kernel_version
-from xdpstack.device.modes import granted
+from xdpstack.device.modes import granted, interrupts_go_on
 from xdpstack.device.netdev import XdpFeature
 from xdpstack.device.offloads import Offloads
 from xdpstack.device.options import Options
@@ -323,6 +323,8 @@ class Interface:
         kind = driver.name if driver else self.link.kind
         modes = granted(self._options.modes, self.sockets)
         why = {**self._plan.why, **modes.why, **self._tuner.why}
+        if modes.busy_poll and modes.busy_poll.prefer and (reason := interrupts_go_on(self.name)):
+            why["prefer_busy_poll"] = reason
         if self._copy_because:
             why["zero_copy"] = self._copy_because
         if self._no_carrier and not ethtool.has_link(self.name):

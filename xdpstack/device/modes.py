@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from xdpstack.device.tuning.knobs import FILES, knob
 from xdpstack.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -98,6 +99,23 @@ def granted(asked: SocketModes, sockets: Sequence[Xsk]) -> GrantedModes:
         busy_poll=asked.busy_poll if states and all(state.busy_poll for state in states) else None,
         tx_budget=min((state.tx_budget for state in states), default=TX_BUDGET),
         why=why,
+    )
+
+
+def interrupts_go_on(name: str) -> str:
+    """Why the interrupts of a device are not held back for who prefers busy polling; empty if they are, or nobody says.
+
+    In the calling thread's network namespace. Source: napi_complete_done(), busy_poll_stop().
+    """
+    try:
+        off = [file for file in FILES if knob(name, file).read() == 0]
+    except OSError:
+        return ""
+    if not off:
+        return ""
+    return (
+        f"Interrupts come between polls as ever: {' and '.join(off)} of {name} is 0. "
+        "tune=Tuning(napi_defer_hard_irqs=2, gro_flush_timeout_ns=200_000) sets both, and undoes it."
     )
 
 
