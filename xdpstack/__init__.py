@@ -31,6 +31,7 @@ if typing.TYPE_CHECKING:
     from xdpstack.errors import (
         AddressInUse,
         AddressNotAvailable,
+        BrokerError,
         ClaimTaken,
         ClosedError,
         ConfigurationError,
@@ -59,6 +60,7 @@ if typing.TYPE_CHECKING:
 __all__ = [
     "AddressInUse",
     "AddressNotAvailable",
+    "BrokerError",
     "BusyPoll",
     "ClaimTaken",
     "ClosedError",

@@ -109,6 +109,12 @@ class TuningRefused(XdpstackOSError):
     NUMBER = _errno.EOPNOTSUPP
 
 
+class BrokerError(XdpstackOSError):
+    """There is no broker, it has ended, or it does not understand what was asked."""
+
+    NUMBER = _errno.ECONNRESET
+
+
 class OutOfMemory(XdpstackOSError, MemoryError):
     """The UMEM, a ring or a table could not be allocated or pinned."""
 

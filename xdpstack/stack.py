@@ -453,6 +453,7 @@ def open(  # noqa: A001  # the word that users expect, as in socket.open or tarf
     workers: int | None = None,
     cpus: Sequence[int] = (),
     tune: Tuning | None = None,
+    broker: str | None = None,
 ) -> Stack:
     """Open a stack over network interfaces, in the caller's network namespace or in `netns`.
 
@@ -471,10 +472,12 @@ def open(  # noqa: A001  # the word that users expect, as in socket.open or tarf
     each. None: whoever receives or is in `run()` drives; see docs/workers.md. `tune`: what to change of the devices
     while the stack is open; None is `Tuning()`; see docs/tuning.md. `need_wakeup`, `busy_poll` (True, or a BusyPoll)
     and `tx_budget`: how the AF_XDP sockets are driven; `prefilter`: frames that the NIC itself is to drop; see
-    docs/modes.md.
+    docs/modes.md. `broker`: the socket of `xdpstack broker`, which attaches the program and makes the sockets for
+    a process without privileges; see docs/broker.md.
 
     Raises PrivilegeError, NamespaceError, NoSuchInterface, InterfaceDown, ProgramAttached, QueueTaken, ModeRefused,
-    TuningRefused, MtuTooLarge, OutOfMemory, TooManyOpenFiles or ConfigurationError; then nothing is left behind.
+    TuningRefused, BrokerError, MtuTooLarge, OutOfMemory, TooManyOpenFiles or ConfigurationError; then nothing is left
+    behind.
     """
     hints, asked = checked_hints(metadata), checked_offloads(offloads)
     modes = SocketModes(need_wakeup, BusyPoll.asked(busy_poll), tx_budget)
@@ -491,6 +494,7 @@ def open(  # noqa: A001  # the word that users expect, as in socket.open or tarf
         modes,
         prefilter,
         asked,
+        broker,
     )
     backend = KernelBackend(*interfaces, options=options, window_seconds=deadman_seconds)
     with naming_what_ran_out(f"open {', '.join(interfaces)}"):

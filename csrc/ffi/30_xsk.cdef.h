@@ -30,6 +30,7 @@ struct xs_xsk_options {
     int32_t share;
     uint32_t
         tx_metadata; /* 1: frames to send may have metadata before them (Linux 6.11); also of one that shares */
+    int32_t made; /* an AF_XDP socket that somebody else has made, taken over in any case; 0: one is made */
     /* What follows is granted or not, and no reason to fail: xs_xsk_read() says. */
     uint32_t
         tx_budget; /* packets that one system call may send in copy mode, 32 to tx_slots; 0 = the kernel's 32 */

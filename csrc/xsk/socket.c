@@ -201,7 +201,7 @@ int xs_xsk_open(const struct xs_xsk_options *o, uint32_t *step, struct xs_xsk **
     x->always_kick = !(o->bind_flags & XDP_USE_NEED_WAKEUP);
     x->fill_target = o->fill_target && o->fill_target < o->fill_slots ? o->fill_target : o->fill_slots;
     int rc = 0;
-    x->fd = socket(AF_XDP, SOCK_RAW | SOCK_CLOEXEC, 0);
+    x->fd = o->made > 0 ? o->made : socket(AF_XDP, SOCK_RAW | SOCK_CLOEXEC, 0);
     if (x->fd < 0) rc = -errno;
     if (!rc && o->share < 0) {
         *step = XS_XSK_MEMORY;

@@ -13,7 +13,8 @@ import pytest
 
 from tests.device.harness import EXPERIMENTAL, Harness, frame
 from xdpstack.device.claims import EthertypeClaim
-from xdpstack.device.device import KernelBackend, local_addresses
+from xdpstack.device.device import KernelBackend
+from xdpstack.device.local import local_addresses
 from xdpstack.device.options import Options
 from xdpstack.errors import (
     ClaimTaken,

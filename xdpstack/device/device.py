@@ -18,25 +18,27 @@ import socket
 import threading
 import time
 import weakref
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from xdpstack.device import privileges
 from xdpstack.device.backend import Device, DeviceEvent, MirrorLike
-from xdpstack.device.claims import Claim, LocalAddress
+from xdpstack.device.broker.client import BrokerClient, BrokeredMirror
+from xdpstack.device.claims import Claim
 from xdpstack.device.interface import Interface
 from xdpstack.device.kernel import kernel_version
+from xdpstack.device.local import local_addresses
 from xdpstack.device.offloads import KERNEL as OFFLOAD_KERNEL
 from xdpstack.device.options import Options
 from xdpstack.device.prefilter import PrefilterProgram
+from xdpstack.device.tuning.asked import Tuning
 from xdpstack.device.umem import BUSY_SECONDS, Umem
 from xdpstack.device.watchdog import WINDOW_SECONDS, Watchdog
 from xdpstack.errors import ConfigurationError, InterfaceDown, NoSuchInterface, XdpstackError
 from xdpstack.native import check, lib
 from xdpstack.native.core import Core
-from xdpstack.netlink import HeldNamespace, Link, Mirror, Snapshot, text
-from xdpstack.netlink.uapi import RT_TABLE_LOCAL, RTN_ANYCAST, RTN_BROADCAST, RTN_LOCAL
+from xdpstack.netlink import HeldNamespace, Link, Mirror, Snapshot
 
 #: What opening needs: for AF_XDP sockets, for the program, for attaching it.
 CAPABILITIES = ("CAP_NET_RAW", "CAP_BPF", "CAP_NET_ADMIN")
@@ -65,6 +67,8 @@ class KernelBackend:
         self._umem: Umem | None = None
         self.devices: tuple[Device, ...] = ()
         self._place = HeldNamespace(None)
+        self._broker: BrokerClient | None = None
+        self._broker_gone = False
         self._events: list[DeviceEvent] = []
         self._look_again = 0.0
         self._claims: list[Claim] = []
@@ -81,20 +85,23 @@ class KernelBackend:
         Raises PrivilegeError, NoSuchInterface, InterfaceDown, ProgramAttached, QueueTaken, ModeRefused, MtuTooLarge,
         OutOfMemory, VerifierError, ConfigurationError.
         """
-        if lacking := set(CAPABILITIES) - privileges.effective():
+        if self.options.broker is not None:
+            self._broker = BrokerClient(self.options.broker)
+            self.options = replace(self.options, tune=Tuning(merging="keep"), broker=None)
+        elif lacking := set(CAPABILITIES) - privileges.effective():
             raise privileges.missing(f"open {', '.join(self.names)}", lacking)
-        mirror = Mirror(self.options.netns)
+        mirror = BrokeredMirror(self._broker) if self._broker else Mirror(self.options.netns)
         with contextlib.ExitStack() as undo:
             undo.callback(mirror.close)
             undo.callback(self.close)
             links = [find_link(mirror.start() if not i else mirror.snapshot, name) for i, name in enumerate(self.names)]
             self._place = mirror.place
-            self._umem = Umem(core)
+            self._umem = Umem(core, self._broker)
             self._umem.tx_metadata = bool(self.options.offloads) and kernel_version() >= OFFLOAD_KERNEL
             self.watchdog = Watchdog(core, self._window_seconds)
             for index, link in enumerate(links):
                 self.interfaces.append(
-                    Interface(link, index, self.options, core, self._umem, self.watchdog, self._place)
+                    Interface(link, index, self.options, core, self._umem, self.watchdog, self._place, self._broker)
                 )
             self.devices = tuple(self._place.run(self._open_all))
             self._offload(core)
@@ -233,6 +240,10 @@ class KernelBackend:
         """
         with self._lock:
             looked = time.monotonic() >= self._look_again
+            if looked and self._broker is not None and not self._broker_gone and self._broker.gone:
+                self._broker_gone = True
+                for interface in self.interfaces:
+                    self._note(interface, "queue-error", "the broker has ended: the kernel has the traffic")
             for interface in () if self._closed else self.interfaces:
                 if faults := interface.faults():
                     home = interface.unbind()
@@ -314,6 +325,8 @@ class KernelBackend:
             self._closed = True
             _open_backends.discard(self)
             with contextlib.ExitStack() as last_first:
+                if self._broker is not None:
+                    last_first.callback(self._broker.close)
                 if self.watchdog is not None:
                     last_first.callback(self.watchdog.stop)
                 for interface in self.interfaces:
@@ -325,6 +338,8 @@ class KernelBackend:
         """In a forked child: what the parent holds is to end with the parent."""
         self._closed = True
         self._place.close()
+        if self._broker is not None:
+            self._broker.close()
         for interface in self.interfaces:
             interface.forget()
         for prefilter in self._prefilters:
@@ -344,23 +359,6 @@ def find_link(snapshot: Snapshot, name: str) -> Link:
     if not link.is_up:
         raise InterfaceDown(f"{name} is down", "It was never set up, or was set down.", f"ip link set {name} up")
     return link
-
-
-def local_addresses(snapshot: Snapshot, ifindex: int, vlans: Collection[int | None] = (None,)) -> list[LocalAddress]:
-    """The addresses that the host takes as its own on a device, as its local table and its group memberships have them.
-
-    Each of them in each of these VLANs (None: untagged). Prefixes of more than one address (127.0.0.0/8; `ip route add
-    local`) are left out: those are claimed by prefix.
-    """
-    found = []
-    for route in snapshot.routes:
-        if route.table != RT_TABLE_LOCAL or route.type not in (RTN_LOCAL, RTN_BROADCAST, RTN_ANYCAST):
-            continue
-        address = route.destination.address
-        if route.destination.length == 8 * len(address):
-            found.append((text(address), route.type == RTN_BROADCAST))
-    found += [(text(group), True) for index, group in snapshot.groups if index == ifindex]
-    return [LocalAddress(address, group, vlan) for vlan in vlans for address, group in found]
 
 
 def _after_fork() -> None:

@@ -20,6 +20,7 @@ from typing import Any
 
 from xdpstack.device import ethtool, netdev
 from xdpstack.device.backend import Device
+from xdpstack.device.broker.client import BrokerClient, BrokeredProgram
 from xdpstack.device.drivers import added_queues, native_lacks, zero_copy_lacks
 from xdpstack.device.hints import open_attached
 from xdpstack.device.holders import holders
@@ -57,15 +58,17 @@ class Interface:
         umem: Umem,
         watchdog: Watchdog,
         place: HeldNamespace,
+        broker: BrokerClient | None = None,
     ) -> None:
         self.link = link
         self.index = index
         self.name = link.name
         self.queues: tuple[int, ...] = ()
         self.sockets: list[Xsk] = []
-        self.program: XdpProgram | None = None
+        self.program: XdpProgram | BrokeredProgram | None = None
         self.gone = False
         self._place = place
+        self._broker = broker
         self._options = options
         self._core = core
         self._umem = umem
@@ -111,9 +114,7 @@ class Interface:
             self._tuner.before_attach()
             before = active_queues(self.name, self.link.index)
             if not self._options.transmit_only:
-                mode, features = self._choose_mode(), netdev.features(self.link.index)
-                attached = open_attached(self.name, self.link.rx_queues, mode, self._options.metadata, features)
-                self.program, self._granted, self._no_hints = attached.program, attached.granted, attached.why
+                self._attach(self._choose_mode())
             self._await_carrier()
             active = active_queues(self.name, self.link.index)  # attaching may have changed them
             self._added = [queue for queue in active if queue not in before]
@@ -126,6 +127,16 @@ class Interface:
                 self._watchdog.add(self.program.deadman)
                 self._watched = True
             undo.pop_all()
+
+    def _attach(self, mode: Mode) -> None:
+        if self._broker is not None:
+            self.program = mine = self._broker.attach(self.name, mode, self._options.metadata)
+            self._granted, self._no_hints = mine.granted, mine.why
+            self._tuner.why |= mine.tuning
+            return
+        features = netdev.features(self.link.index)
+        attached = open_attached(self.name, self.link.rx_queues, mode, self._options.metadata, features)
+        self.program, self._granted, self._no_hints = attached.program, attached.granted, attached.why
 
     def _choose_mode(self) -> Mode:
         """Generic instead of native, which was not demanded, where the driver would take the program in vain.

@@ -22,7 +22,8 @@ class Options:
     is. `rx_ring`, `tx_ring`: slots, powers of two. `transmit_only`: no program, nothing is received. `tune`: what to change
     of the device while it is open. `metadata`: what the device is to say of the frames that it receives.
     `modes`: how the sockets are driven. `prefilter`: what the NIC itself is to drop. `offloads`: what the
-    devices are to do with the frames to send.
+    devices are to do with the frames to send. `broker`: the socket of a
+    broker that attaches programs and makes sockets for us.
     """
 
     netns: str | None = None
@@ -37,6 +38,7 @@ class Options:
     modes: SocketModes = field(default_factory=SocketModes)
     prefilter: Prefilter | None = None
     offloads: tuple[Offload, ...] = ()
+    broker: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("rx_ring", "tx_ring"):
@@ -46,3 +48,11 @@ class Options:
                     f"{name} is {slots}, which is no power of two", fix=f"{name}={next_power_of_two(slots)}"
                 )
         self.modes.budget(self.tx_ring)  # refuses what cannot be
+        if self.broker is not None and (
+            self.netns is not None or self.transmit_only or self.prefilter or self.tune != Tuning()
+        ):
+            raise ConfigurationError(
+                "netns, transmit_only, prefilter and tune do not go with a broker",
+                "It serves its own namespace, and tunes as it sees fit.",
+                "Be in that namespace; leave the others out.",
+            )

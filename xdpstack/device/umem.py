@@ -18,8 +18,10 @@ from __future__ import annotations
 
 import errno
 import resource
+import socket
 import time
 
+from xdpstack.device.broker.client import BrokerClient
 from xdpstack.device.modes import SocketModes
 from xdpstack.device.xsk import XDP_COPY, XDP_ZEROCOPY, BindFailed, Rings, Xsk, open_xsk
 from xdpstack.native import ffi, lib
@@ -36,8 +38,9 @@ class Umem:
     `tx_metadata`: those to send may have metadata before them; set before the first socket is opened.
     """
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, broker: BrokerClient | None = None) -> None:
         self._core = core
+        self._broker = broker
         self.sockets: list[Xsk] = []
         self.registrations = 0
         self.tx_metadata = False
@@ -78,7 +81,8 @@ class Umem:
         share = self._sharable(ifindex, flags)
         pointer = ffi.cast("void *", lib.xs_stack_umem(self._core.pointer))
         size, each, metadata = self.size, self._core.frame_bytes, self.tx_metadata
-        xsk = open_xsk(pointer, size, each, ifindex, queue, rings, flags, share, modes, metadata)
+        made = self._broker.socket(socket.if_indextoname(ifindex), queue) if self._broker else 0
+        xsk = open_xsk(pointer, size, each, ifindex, queue, rings, flags, share, modes, metadata, made)
         self.registrations += share < 0
         self.sockets.append(xsk)
         return xsk

@@ -222,6 +222,12 @@ class XdpProgram:
         """The file descriptor of the link, -1 when there is none; it belongs to this object."""
         return self._link_fd
 
+    @property
+    def deadman_fd(self) -> int:
+        """The descriptor of the map with the deadline, for a process that is to put it off; it belongs to this object."""
+        self._check_open()
+        return self._object.maps["xs_deadman"].fd
+
     def set_socket(self, queue: int, socket_fd: int) -> None:
         """Frames of this receive queue that are lifted go to this AF_XDP socket."""
         self._check_open()

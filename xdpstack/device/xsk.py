@@ -186,12 +186,14 @@ def open_xsk(
     share: int = -1,
     modes: SocketModes | None = None,
     tx_metadata: bool = False,
+    made: int = 0,
 ) -> Xsk:
     """One attempt, in the network namespace of the calling thread; raises BindFailed.
 
     `share` is the descriptor of a socket with the same `flags` whose registration of the memory is shared; -1 registers
     it. `tx_metadata`: frames to send may have metadata before them. What `modes` asks for is granted or not, which
-    Xsk.modes() says.
+    Xsk.modes() says. `made` is the descriptor of an AF_XDP socket to set up, from here on ours in any
+    case; 0: one is made.
     """
     modes = modes or SocketModes()
     busy = modes.busy_poll
@@ -211,6 +213,7 @@ def open_xsk(
             "bind_flags": flags,
             "share": share,
             "tx_metadata": tx_metadata,
+            "made": made,
             "tx_budget": modes.budget(rings.tx),
             "busy_poll_us": busy.microseconds if busy else 0,
             "busy_poll_budget": busy.budget if busy else 0,

@@ -1,0 +1,130 @@
+"""A process of an ordinary user, without any capability, that opens a stack by a broker. Arguments: JSON; answers in JSON.
+
+It reads lines of JSON, {"do": ..., ...}, and answers each with a line: {"ok": ...} or {"error": ...}.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import xdpstack
+from xdpstack.device import privileges
+from xdpstack.device.broker.wire import claim_from_json
+from xdpstack.stack import Stack
+from xdpstack.testing.veth import End
+
+USER = 65534
+START = f"""
+import sys
+sys.path.append({str(Path(__file__).parents[2])!r})
+from tests.device.broker_client import main
+main()
+"""
+
+
+class Client:
+    """The process, from the test's side."""
+
+    def __init__(self, end: End, user: int = USER) -> None:
+        as_user = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--inh-caps=-all"]
+        words = ["ip", "netns", "exec", end.netns.name, *as_user, sys.executable, "-B", "-c", START]
+        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ask(self, do: str, **values: Any) -> Any:
+        """What it says; an exception there is the AssertionError here."""
+        answer = self.try_to(do, **values)
+        assert "ok" in answer, answer
+        return answer["ok"]
+
+    def try_to(self, do: str, **values: Any) -> dict[str, Any]:
+        """What it says, in full."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(json.dumps({"do": do, **values}), file=self.process.stdin, flush=True)
+        return dict(json.loads(self.process.stdout.readline()))
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.process.kill()
+        self.process.communicate(timeout=60)
+
+    def end(self) -> int:
+        """Its input ends; its exit status."""
+        self.process.communicate(timeout=60)
+        return self.process.returncode
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.process.poll() is None:
+            self.kill()
+
+
+class Served:
+    """What the process does when asked."""
+
+    def __init__(self) -> None:
+        self.stack: Stack | None = None
+        self.socks: list[Any] = []
+
+    def opened(self) -> Stack:
+        assert self.stack is not None
+        return self.stack
+
+    def do_open(self, interfaces: list[str], **options: Any) -> Any:
+        self.stack = xdpstack.open(
+            *interfaces, **{"frames": 1024, "rx_ring": 64, "tx_ring": 64, "observable": False, **options}
+        )
+        devices = self.stack.info()["devices"]
+        return {"mode": devices[0]["mode"], "queues": devices[0]["queues"], "why": devices[0]["why"]}
+
+    def do_capabilities(self) -> Any:
+        return sorted(privileges.effective())
+
+    def do_limit(self) -> Any:
+        return resource.getrlimit(resource.RLIMIT_MEMLOCK)
+
+    def do_udp(self, address: list[Any]) -> Any:
+        self.socks.append(self.opened().udp((address[0], address[1])))
+        return self.socks[-1].getsockname()
+
+    def do_echo(self, count: int) -> Any:
+        for _ in range(count):
+            self.socks[-1].settimeout(10.0)
+            data, peer = self.socks[-1].recvfrom(65535)
+            self.socks[-1].sendto(data, peer)
+        return {key: value for key, value in self.opened().counters().items() if key.startswith(("udp", "xdp"))}
+
+    def do_claim(self, claim: dict[str, Any]) -> Any:
+        self.opened().frames(claim_from_json(claim))
+
+    def do_events(self) -> Any:
+        return [(event.what, event.detail) for event in self.opened().events()]
+
+    def do_raw(self) -> Any:
+        socket.socket(44, socket.SOCK_RAW)  # AF_XDP
+
+    def do_close(self) -> Any:
+        self.opened().close()
+        assert self.stack is not None
+        return self.stack.ledger().missing
+
+
+def main() -> None:
+    served = Served()
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer = {"ok": getattr(served, "do_" + request.pop("do"))(**request)}
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}", "errno": getattr(error, "errno", None)}
+        print(json.dumps(answer), flush=True)
+    if served.stack is not None:
+        served.stack.close()

@@ -1,0 +1,162 @@
+"""Who may have what of a broker: rules, in a file of TOML. What no rule allows is refused.
+
+[[allow]]
+users = ["dns", 1001]          # by name or number; or groups = [...]
+interfaces = ["eth1"]
+queues = [0, 1]                # "all" if left out
+ports = [53, "8000-8099"]      # UDP ports that may be claimed; none if left out
+addresses = ["10.0.0.0/24"]    # and only there; a claim on all addresses needs none to be named
+wide = false                   # claims beyond sockets: prefixes, protocols, everything
+"""
+
+from __future__ import annotations
+
+import grp
+import pwd
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+from xdpstack.device.claims import Claim, IPNetwork, SocketClaim
+from xdpstack.errors import ConfigurationError, PrivilegeError
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end, as the kernel says (SO_PEERCRED): when it connected."""
+
+    pid: int
+    uid: int
+    gid: int
+
+    def __str__(self) -> str:
+        return f"process {self.pid} of user {self.uid}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One `[[allow]]`. `queues` None: all. `ports`: ranges, both ends included. `addresses` empty: any."""
+
+    users: frozenset[int]
+    groups: frozenset[int]
+    interfaces: frozenset[str]
+    queues: frozenset[int] | None = None
+    ports: tuple[tuple[int, int], ...] = ()
+    addresses: tuple[IPNetwork, ...] = ()
+    wide: bool = False
+
+    def is_for(self, peer: Peer, interface: str) -> bool:
+        """Whether it speaks of the two."""
+        return (peer.uid in self.users or peer.gid in self.groups) and interface in self.interfaces
+
+    def allows(self, claim: Claim) -> bool:
+        """Whether the claim may be made."""
+        if not isinstance(claim, SocketClaim):
+            return self.wide
+        if not any(first <= claim.port <= last for first, last in self.ports):
+            return False
+        return not self.addresses or any(
+            claim.address.version == each.version and claim.address in each for each in self.addresses
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """All rules."""
+
+    rules: tuple[Rule, ...]
+
+    def _of(self, peer: Peer, interface: str) -> list[Rule]:
+        return [rule for rule in self.rules if rule.is_for(peer, interface)]
+
+    def check_interface(self, peer: Peer, interface: str) -> None:
+        """Raises PrivilegeError if the peer may not have the interface."""
+        if not self._of(peer, interface):
+            raise _refused(peer, f"have {interface}", "No rule of its policy names both.")
+
+    def check_queue(self, peer: Peer, interface: str, queue: int) -> None:
+        """Raises PrivilegeError if the peer may not have the queue."""
+        rules = self._of(peer, interface)
+        if not any(rule.queues is None or queue in rule.queues for rule in rules):
+            allowed = sorted({each for rule in rules for each in rule.queues or ()})
+            raise _refused(
+                peer,
+                f"have queue {queue} of {interface}",
+                f"Its policy allows queues {', '.join(map(str, allowed)) or 'none'}: queues=[...].",
+            )
+
+    def check_claim(self, peer: Peer, interface: str, claim: Claim) -> None:
+        """Raises PrivilegeError if the peer may not claim that."""
+        rules = self._of(peer, interface)
+        if not any(rule.allows(claim) for rule in rules):
+            ports = sorted({each for rule in rules for each in rule.ports})
+            shown = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in ports)
+            raise _refused(peer, f"claim {claim} on {interface}", f"Its policy allows UDP ports {shown or 'none'}.")
+
+
+def _refused(peer: Peer, what: str, cause: str) -> PrivilegeError:
+    return PrivilegeError(f"the broker does not let {peer} {what}", cause, "Ask whoever runs the broker for a rule.")
+
+
+def load(path: Path) -> Policy:
+    """The policy of a file. Raises OSError, and ConfigurationError that says what is wrong in it."""
+    try:
+        return parse(tomllib.loads(path.read_text()))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: {error}") from None
+
+
+def parse(said: dict[str, Any]) -> Policy:
+    """A policy from values as TOML has them. Raises ConfigurationError."""
+    if set(said) - {"allow"}:
+        raise ConfigurationError(
+            f"a policy has no {', '.join(sorted(set(said) - {'allow'}))}", fix="Rules are [[allow]]."
+        )
+    rules = said.get("allow", [])
+    if not isinstance(rules, list) or not all(isinstance(rule, dict) for rule in rules):
+        raise ConfigurationError("allow is no list of rules", fix="Rules are [[allow]].")
+    return Policy(tuple(_rule(rule) for rule in rules))
+
+
+def _rule(said: dict[str, Any]) -> Rule:
+    known = {"users", "groups", "interfaces", "queues", "ports", "addresses", "wide"}
+    if unknown := set(said) - known:
+        raise ConfigurationError(
+            f"a rule has no {', '.join(sorted(unknown))}", fix=f"It can have {', '.join(sorted(known))}."
+        )
+    try:
+        queues = said.get("queues", "all")
+        made = Rule(
+            frozenset(each if isinstance(each, int) else pwd.getpwnam(each).pw_uid for each in _list(said, "users")),
+            frozenset(each if isinstance(each, int) else grp.getgrnam(each).gr_gid for each in _list(said, "groups")),
+            frozenset(map(str, _list(said, "interfaces"))),
+            None if queues == "all" else frozenset(int(each) for each in _list(said, "queues")),
+            tuple(_ports(each) for each in _list(said, "ports")),
+            tuple(ip_network(each) for each in _list(said, "addresses")),
+            said.get("wide", False) is True,
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise ConfigurationError(f"a rule cannot be {said}: {error}") from None
+    if not (made.users or made.groups) or not made.interfaces:
+        raise ConfigurationError(
+            f"a rule says for nobody, or of no interface: {said}", fix="Name users or groups, and interfaces."
+        )
+    return made
+
+
+def _list(said: dict[str, Any], key: str) -> Sequence[Any]:
+    found = said.get(key, [])
+    if not isinstance(found, list):
+        raise TypeError(f"{key} is no list")
+    return found
+
+
+def _ports(said: int | str) -> tuple[int, int]:
+    first, _, last = str(said).partition("-")
+    found = int(first), int(last or first)
+    if not 1 <= found[0] <= found[1] <= 65535:
+        raise ValueError(f"no port or range: {said}")
+    return found

@@ -1,0 +1,229 @@
+"""What one client has of a broker: programs with their claims, and its sockets. It goes with the connection."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from xdpstack.device import netdev
+from xdpstack.device.broker import wire
+from xdpstack.device.broker.policy import Peer, Policy
+from xdpstack.device.broker.wire import VERSION
+from xdpstack.device.claims import Claim, Endpoint
+from xdpstack.device.drivers import native_lacks
+from xdpstack.device.hints import checked, open_attached
+from xdpstack.device.holders import AF_XDP
+from xdpstack.device.local import local_addresses
+from xdpstack.device.queues import active_queues
+from xdpstack.device.tuning.asked import Tuning
+from xdpstack.device.tuning.journal import namespace
+from xdpstack.device.tuning.tuner import Tuner
+from xdpstack.device.xdp import Granted
+from xdpstack.errors import BrokerError, ConfigurationError, ModeRefused, NoSuchInterface
+from xdpstack.netlink import Link, Mirror, Snapshot
+
+log = logging.getLogger("xdpstack")
+
+
+class Opened:
+    """One interface of a client: the program, and a copy of each socket's descriptor, for the program's map."""
+
+    def __init__(self, link: Link, mode: str, hints: tuple[str, ...]) -> None:
+        """Attach. Raises what XdpProgram.open and attach raise; then nothing is left."""
+        self.name = link.name
+        self.link = link
+        self.sockets: dict[int, int] = {}
+        self.vlans: set[int | None] = {None}
+        self.tuner = Tuner(link.name, link.index, Tuning())
+        lacks = native_lacks(link.name) if mode in ("auto", "native") else ""
+        if lacks and mode == "native":
+            raise ModeRefused(f"native mode is of no use on {link.name}", lacks, "mode='auto' takes what there is.")
+        if mode not in ("auto", "native", "generic"):
+            raise ConfigurationError(f"mode is {mode!r}; it can be auto, native or generic")
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.tuner.undo)
+            self.tuner.before_attach()
+            attached = open_attached(
+                link.name,
+                link.rx_queues,
+                "generic" if lacks else mode,  # type: ignore[arg-type]
+                checked(hints),
+                netdev.features(link.index),
+            )
+            self.program, self.granted, self.why = attached.program, attached.granted, attached.why
+            undo.callback(self.program.close)
+            self.tuner.after_attach(self.granted.mode, len(active_queues(link.name, link.index)))
+            undo.pop_all()
+
+    def follow(self, snapshot: Snapshot) -> None:
+        """The host's addresses and the device's MAC, which the client has no say in."""
+        link = snapshot.links.get(self.link.index)
+        if link is not None and link.address != self.link.address:
+            self.program.claims.set_mac(link.address)
+        self.link = link or self.link
+        self.program.claims.set_local(local_addresses(snapshot, self.link.index, self.vlans))
+
+    def close(self) -> None:
+        """The kernel has all traffic back."""
+        with contextlib.ExitStack() as last_first:
+            last_first.callback(self.tuner.undo)
+            for descriptor in self.sockets.values():
+                last_first.callback(os.close, descriptor)
+            last_first.callback(self.program.close)
+
+
+class Session:
+    """A connection. `answer` serves one request; all in the namespace that the broker serves."""
+
+    def __init__(self, connection: socket.socket, peer: Peer, policy: Policy, mirror: Mirror) -> None:
+        self.connection = connection
+        self.peer = peer
+        self._policy = policy
+        self._mirror = mirror
+        self._opened: dict[str, Opened] = {}
+        self._questions: dict[str, Callable[..., tuple[Any, tuple[int, ...]]]] = {
+            name: getattr(self, f"_{name}")
+            for name in (
+                "hello",
+                "attach",
+                "socket",
+                "bound",
+                "claim",
+                "unclaim",
+                "clear",
+                "counters",
+                "probe",
+                "detach",
+            )
+        }
+
+    def answer(self) -> None:
+        """Serve one request. Raises EOFError and OSError when the client is gone, ValueError when it talks nonsense."""
+        request, descriptors = wire.receive(self.connection)
+        for each in descriptors:  # a client has none to give
+            os.close(each)
+        question = self._questions.get(str(request.pop("ask", "")))
+        made: tuple[int, ...] = ()
+        try:
+            if question is None:
+                raise BrokerError(f"there is no such request; there are {', '.join(self._questions)}")
+            answer, made = question(**request)
+            wire.send(self.connection, {"ok": answer}, made)
+        except (BrokenPipeError, ConnectionResetError):
+            raise
+        except Exception as error:
+            wire.send(self.connection, {"error": wire.error_as_json(error)})
+
+    def follow(self, snapshot: Snapshot) -> None:
+        """The host's addresses may have changed."""
+        for each in self._opened.values():
+            each.follow(snapshot)
+
+    def close(self) -> None:
+        """All that the client has goes back. Idempotent."""
+        with contextlib.ExitStack() as last_first:
+            last_first.callback(self.connection.close)
+            for each in self._opened.values():
+                last_first.callback(each.close)
+            self._opened = {}
+
+    # ---- requests: each returns values for JSON, and descriptors to send along ----
+
+    def _hello(self, version: int) -> tuple[Any, tuple[int, ...]]:
+        if version != VERSION:
+            raise BrokerError(
+                f"the broker speaks version {VERSION}, not {version}", fix="Install the same release for both."
+            )
+        return {"version": VERSION, "namespace": namespace()}, ()
+
+    def _attach(self, interface: str, mode: str, metadata: list[str]) -> tuple[Any, tuple[int, ...]]:
+        self._policy.check_interface(self.peer, interface)
+        if interface in self._opened:
+            raise BrokerError(f"{interface} is attached already by this connection")
+        link = self._mirror.snapshot.link(interface)
+        if link is None:
+            raise NoSuchInterface(f"no interface {interface!r} in the broker's network namespace")
+        opened = Opened(link, mode, tuple(metadata))
+        self._opened[interface] = opened
+        opened.follow(self._mirror.snapshot)
+        granted: Granted = opened.granted
+        log.info("%s has %s, in %s mode", self.peer, interface, granted.mode)
+        said = {name: getattr(granted, name) for name in granted.__slots__}
+        return {
+            "granted": said,
+            "why": opened.why,
+            "tuning": opened.tuner.why,
+            "hints": opened.program.hints,
+        }, (opened.program.deadman_fd,)
+
+    def _socket(self, interface: str, queue: int) -> tuple[Any, tuple[int, ...]]:
+        self._policy.check_interface(self.peer, interface)
+        self._policy.check_queue(self.peer, interface, queue)
+        opened = self._opened.get(interface)
+        with socket.socket(AF_XDP, socket.SOCK_RAW | socket.SOCK_CLOEXEC) as made:
+            descriptor = made.detach()
+        if opened is not None:
+            if queue in opened.sockets:
+                os.close(opened.sockets.pop(queue))
+            opened.sockets[queue] = descriptor
+        return {}, (descriptor,)
+
+    def _bound(self, interface: str, queue: int) -> tuple[Any, tuple[int, ...]]:
+        opened = self._get(interface)
+        if queue not in opened.sockets:
+            raise BrokerError(f"there is no socket for queue {queue} of {interface}")
+        opened.program.set_socket(queue, opened.sockets[queue])
+        # the map holds it now; a copy of ours would hold the queue when the client closes its own
+        os.close(opened.sockets.pop(queue))
+        return {}, ()
+
+    def _claim(self, interface: str, claim: Any) -> tuple[Any, tuple[int, ...]]:
+        opened, made = self._get(interface), self._claim_of(claim)
+        self._policy.check_claim(self.peer, interface, made)
+        if made.vlan not in opened.vlans:
+            opened.vlans.add(made.vlan)
+            opened.follow(self._mirror.snapshot)
+        return list(opened.program.claims.add(made)), ()
+
+    def _unclaim(self, interface: str, claim: Any) -> tuple[Any, tuple[int, ...]]:
+        self._get(interface).program.claims.remove(self._claim_of(claim))
+        return {}, ()
+
+    def _clear(self, interface: str) -> tuple[Any, tuple[int, ...]]:
+        self._get(interface).program.claims.clear()
+        return {}, ()
+
+    def _counters(self, interface: str) -> tuple[Any, tuple[int, ...]]:
+        counters = self._get(interface).program.counters()
+        frames = {cause.name: count for cause, count in counters.frames.items()}
+        return {
+            "frames": frames,
+            "last_redirect_ns": counters.last_redirect_ns,
+            "last_pass_ns": counters.last_pass_ns,
+        }, ()
+
+    def _probe(self, ifindex: int, address: str) -> tuple[Any, tuple[int, ...]]:
+        link = self._mirror.snapshot.links.get(ifindex)
+        self._policy.check_interface(self.peer, link.name if link else "")
+        return self._mirror.probe((ifindex, bytes.fromhex(address))), ()
+
+    def _detach(self, interface: str) -> tuple[Any, tuple[int, ...]]:
+        self._get(interface).close()
+        del self._opened[interface]
+        return {}, ()
+
+    def _get(self, interface: str) -> Opened:
+        if interface not in self._opened:
+            raise BrokerError(f"{interface} is not attached by this connection")
+        return self._opened[interface]
+
+    def _claim_of(self, said: Any) -> Claim:
+        made = wire.claim_from_json(said)
+        if isinstance(made, Endpoint):
+            raise ConfigurationError("a port alone is no claim")
+        claim: Claim = made
+        return claim
