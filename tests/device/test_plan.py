@@ -53,6 +53,11 @@ def test_zero_copy_that_cannot_be(mode: str, features: NetdevFeatures, mtu: int,
     assert words in str(raised.value)
 
 
+@pytest.mark.parametrize("mtu, flags", [(1500, XDP_COPY), (9000, XDP_COPY | XDP_USE_SG)])
+def test_without_need_wakeup(mtu: int, flags: int) -> None:
+    assert plan("eth7", "native", False, ZERO_COPY, mtu, 2048, NEW, need_wakeup=False).flags == flags
+
+
 def test_queues_that_go_with_the_program_have_no_zero_copy() -> None:
     made = plan("eth7", "native", None, ZERO_COPY, 1500, 2048, NEW, "virtio_net", added=[2, 3])
     assert made.flags == WAKE | XDP_COPY
