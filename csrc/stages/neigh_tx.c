@@ -16,11 +16,29 @@ static inline struct xs_addr destination(const struct xs_batch *b, uint32_t i, c
     return p->flags & XS_PKT_IPV6 ? xs_addr_load(xs_ipv6_dst(l3)) : xs_addr_of4(xs_ipv4_dst(l3));
 }
 
+/* Makes room for `header`, XS_ETH_BYTES of it, before the IP header, and puts it there. */
+static inline void put(const struct xs_batch *b, uint32_t i, const uint8_t *header) {
+    struct xs_pkt *p = xs_pkt(b, i);
+    uint32_t at = (uint32_t)p->l3_off - XS_ETH_BYTES;
+    int32_t grows = (int32_t)p->data_off -
+                    (int32_t)at; /* data: the IP header, or the old Ethernet header of a forwarded one */
+    p->data_off = (uint16_t)at;
+    p->len = (uint16_t)(p->len + grows);
+    p->pkt_len += (uint32_t)grows;
+    p->l3_proto = p->flags & XS_PKT_IPV6 ? XS_ETHERTYPE_IPV6 : XS_ETHERTYPE_IPV4;
+    memcpy(xs_data(b, i) + at, header, XS_ETH_BYTES);
+}
+
 /* The same with the tag that the sender wants, between the addresses and the type: vlan_dev_hard_header(). */
 static __attribute__((noinline)) void put_tagged(const struct xs_batch *b, uint32_t i,
                                                  const uint8_t *header) {
     struct xs_pkt *p = xs_pkt(b, i);
     const struct xs_meta *m = xs_meta(b, i);
+    if (p->data_off != p->l3_off) { /* forwarded: the tag was part of its old header */
+        p->flags &= (uint16_t)~XS_PKT_VLAN;
+        put(b, i, header);
+        return;
+    }
     uint32_t grows = XS_ETH_BYTES + XS_VLAN_BYTES;
     p->data_off = (uint16_t)(p->l3_off - grows);
     p->len = (uint16_t)(p->len + grows);
@@ -33,24 +51,6 @@ static __attribute__((noinline)) void put_tagged(const struct xs_batch *b, uint3
     xs_put16(eth + XS_ETH_TYPE + XS_VLAN_BYTES, p->l3_proto);
 }
 
-/* Makes room for `header`, XS_ETH_BYTES of it, before the IP header, and puts it there. */
-static inline void put(const struct xs_batch *b, uint32_t i, const uint8_t *header) {
-    struct xs_pkt *p = xs_pkt(b, i);
-    if (unlikely(p->flags & XS_PKT_VLAN) && p->data_off == p->l3_off) {
-        put_tagged(b, i, header);
-        return;
-    }
-    uint32_t at = (uint32_t)p->l3_off - XS_ETH_BYTES;
-    int32_t grows = (int32_t)p->data_off -
-                    (int32_t)at; /* data: the IP header, or the old Ethernet header of a forwarded one */
-    p->data_off = (uint16_t)at;
-    p->len = (uint16_t)(p->len + grows);
-    p->pkt_len += (uint32_t)grows;
-    p->l3_proto = p->flags & XS_PKT_IPV6 ? XS_ETHERTYPE_IPV6 : XS_ETHERTYPE_IPV4;
-    p->flags &= (uint16_t)~XS_PKT_VLAN; /* it was part of the old header of a forwarded one */
-    memcpy(xs_data(b, i) + at, header, XS_ETH_BYTES);
-}
-
 static inline void make(uint8_t *header, const struct xs_pkt *p, const struct xs_config *config,
                         const uint8_t *mac) {
     xs_eth_write(header, mac, config->device[p->device].mac,
@@ -61,7 +61,10 @@ void xs_neigh_write(const struct xs_batch *b, uint32_t i, const struct xs_config
                     const uint8_t *mac) {
     uint8_t header[XS_ETH_BYTES];
     make(header, xs_pkt(b, i), config, mac);
-    put(b, i, header);
+    if (unlikely(xs_pkt(b, i)->flags & XS_PKT_VLAN))
+        put_tagged(b, i, header);
+    else
+        put(b, i, header);
 }
 
 /* ip_eth_mc_map() (RFC 1112, 6.4), ipv6_eth_mc_map() (RFC 2464, 7). */
@@ -151,7 +154,10 @@ void xs_neigh_tx(struct xs_neigh *self, struct xs_batch *b) {
             before.cell = cell;
             before.ipv6 = p->flags & XS_PKT_IPV6;
         }
-        put(b, i, before.header);
+        if (unlikely(p->flags & XS_PKT_VLAN))
+            put_tagged(b, i, before.header);
+        else
+            put(b, i, before.header);
     }
     if (unlikely(followed)) xs_neigh_release(self, b);
 }
