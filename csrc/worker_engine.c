@@ -19,12 +19,20 @@ int xs_worker_add_engine(struct xs_worker *w, const char *name) {
 
 uint64_t xs_worker_parked(struct xs_worker *w) { return xs_walk_parked(&w->walk); }
 
-int xs_worker_parked_frames(struct xs_worker *w, uint32_t at, uint32_t *frames, uint32_t cap) {
-    if (at >= w->walk.nnodes) return -EINVAL;
-    const struct xs_pending *q = &w->walk.node[at].parked;
+static int parked_frames(const struct xs_walk *walk, uint32_t at, uint32_t *frames, uint32_t cap) {
+    if (at >= walk->nnodes) return -EINVAL;
+    const struct xs_pending *q = &walk->node[at].parked;
     uint32_t n = q->n < cap ? q->n : cap;
     memcpy(frames, q->frame, n * sizeof *frames);
     return (int)n;
+}
+
+/* As the one who drives: a sender may be parking more. */
+int xs_worker_parked_frames(struct xs_worker *w, uint32_t at, uint32_t *frames, uint32_t cap) {
+    xs_worker_hold(w);
+    int n = parked_frames(&w->walk, at, frames, cap);
+    xs_worker_unhold(w);
+    return n;
 }
 
 /* While nobody else drives: afterwards the frames may be other packets'. */
@@ -38,7 +46,7 @@ static void tell(const struct xs_walk *w, const uint32_t *frames, uint32_t n, st
 static int resume(struct xs_worker *w, uint32_t at, const uint8_t *next, const uint16_t *reason, uint32_t n,
                   struct xs_outcome *outcomes) {
     uint32_t frames[XS_BATCH_CAP];
-    int rc = xs_worker_parked_frames(w, at, frames, n < XS_BATCH_CAP ? n : XS_BATCH_CAP);
+    int rc = parked_frames(&w->walk, at, frames, n < XS_BATCH_CAP ? n : XS_BATCH_CAP);
     if (rc != (int)n) return rc < 0 ? rc : -EINVAL;
     for (uint32_t i = 0; outcomes && i < n; i++) w->walk.mem->meta[frames[i]].reason = 0;
     rc = xs_walk_resume(&w->walk, at, next, reason, n, xs_stack_now_ns(w->stack));

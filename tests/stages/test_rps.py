@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import struct
+import threading
 from collections import Counter, defaultdict
 from typing import Any
 
@@ -15,7 +17,7 @@ from scapy.layers.l2 import Ether
 
 from xdpstack.errors import ConfigurationError
 from xdpstack.native import ffi, lib
-from xdpstack.testing import MemoryDevice, MemoryStack, Rings, check_open, memory_stack
+from xdpstack.testing import MemoryDevice, MemoryStack, Rings, check_open, memory_stack, until
 
 MAC = "02:00:00:00:00:01"
 RINGS = Rings(rx=512, tx=512, fill=512, completion=512)
@@ -373,3 +375,38 @@ def test_limits_that_cannot_be() -> None:
         with pytest.raises(ConfigurationError, match="flows"):
             rfs(stack, 0, flows=1 << 25)
         assert stack.info()["rps"] == {}
+
+
+# ---- with threads ----
+
+
+def test_flows_keep_their_order_while_workers_and_readers_run() -> None:
+    """Threads steer to each other, the reader moves from CPU to CPU: nothing is lost, nothing overtaken."""
+    cpus = sorted(os.sched_getaffinity(0))
+    both = [cpus[0], cpus[-1]]
+    total, flows = 4000, list(FRAMES)[:8]
+    got: dict[int, list[int]] = defaultdict(list)
+    with opened(queues=2, threads=True, cpus=both) as stack, stack.udp(("10.0.0.1", PORT)) as sock:
+        stack.rps(flows=1024)
+        sock.settimeout(20)
+
+        def read() -> None:
+            for number in range(total):
+                if number % 50 == 0:
+                    os.sched_setaffinity(0, {both[number // 50 % 2]})
+                data, peer = sock.recvfrom(100)
+                got[peer[1]].append(int.from_bytes(data))
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        for number in range(total):
+            sport = flows[number % 8]
+            until(lambda: stack.inject("a0", FRAMES[sport] + number.to_bytes(4), queue=sport % 2))  # noqa: B023
+            until(lambda: number - sum(map(len, got.values())) < 200)  # noqa: B023
+        reader.join(30)
+        assert not reader.is_alive()
+        assert got == {sport: list(range(i, total, 8)) for i, sport in enumerate(flows)}
+        assert stack.counters()["rps.rx.steered"] > 0
+        assert stack.reasons() == {}
+        stack._driving.end()
+        check_open(stack._core)
