@@ -48,9 +48,10 @@ typedef uint64_t xs_quarter __attribute__((vector_size(16), aligned(16), may_ali
 
 /* Takes descriptors from `d` on, at most `most`, at least one, which lie in a row. Returns how many it took, and adds their
  * bytes to `bytes`. `fresh` is the descriptor of any packet of the queue before anything is known of it. */
-static __attribute__((noinline)) uint32_t xs_napi_run(const struct xs_pkt *fresh, uint64_t own,
-                                                      const struct xs_mem *memory, const struct xdp_desc *d,
-                                                      uint32_t most, uint32_t *frames, uint64_t *bytes) {
+static __attribute__((noinline, unused)) uint32_t xs_napi_run(const struct xs_pkt *fresh, uint64_t own,
+                                                              const struct xs_mem *memory,
+                                                              const struct xdp_desc *d, uint32_t most,
+                                                              uint32_t *frames, uint64_t *bytes) {
     const struct xs_mem mem = *memory; /* a copy: no store can change it, it stays in registers */
     const uint64_t chunk = 1u << mem.frame_shift, off = d->addr & (chunk - 1), room = chunk - off;
     if (room < XS_ETH_BYTES) return 0;
