@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scapy.all import IP, UDP, Dot1AD, Dot1Q, Ether
 
+import xdpstack
+from tests.csrc.compile import library
 from xdpstack.errors import AddressInUse, ConfigurationError
 from xdpstack.hook import HookBatch
 from xdpstack.testing import MemoryWalk, memory_stack
@@ -143,6 +146,18 @@ def test_a_hook_on_the_way_out_tags_what_a_socket_sends() -> None:
     frame = Ether(sent)
     assert (frame[Dot1AD].vlan, frame[Dot1Q].vlan) == (100, 5)
     assert frame[UDP].payload.load == b"pong"
+
+
+def test_a_stage_in_c_changes_tags(tmp_path: Path) -> None:
+    stage = xdpstack.load_stage(library("retag_stage.c", tmp_path))
+    with world() as stack:
+        stack.hook("tc.tx", stage)
+        stack.udp(("10.0.0.1", 7), vlan=5).sendto(b"five", ("10.0.0.2", 9))
+        stack.udp(("10.0.0.1", 8)).sendto(b"none", ("10.0.0.2", 9))
+        stack.step()
+        five, none = (Ether(frame) for frame in stack.sent("a0"))
+    assert (five[Dot1AD].vlan, five[Dot1Q].vlan, five[UDP].payload.load) == (100, 6, b"five")
+    assert (none[Dot1AD].vlan, Dot1Q in none.payload.payload, none[UDP].payload.load) == (100, False, b"none")
 
 
 # ---- sockets ----
