@@ -5,12 +5,14 @@
 
 int xs_crossing_connect(struct xs_crossing **all, uint32_t nworkers, uint32_t slots) {
     for (uint32_t i = 0; i < nworkers; i++) {
-        *all[i] = (struct xs_crossing){.worker = i, .nworkers = nworkers, .slots = slots};
+        *all[i] = (struct xs_crossing){.worker = i, .nworkers = nworkers};
         for (uint32_t j = 0; j < nworkers; j++)
             if (j != i && !(all[i]->from[j] = xs_spsc_create(slots))) goto fail;
     }
     for (uint32_t i = 0; i < nworkers; i++)
         for (uint32_t j = 0; j < nworkers; j++) all[i]->to[j] = all[j]->from[i];
+    for (uint32_t i = 0; i < nworkers; i++)
+        atomic_store_explicit(&all[i]->slots, slots, memory_order_release);
     return 0;
 fail:
     for (uint32_t i = 0; i < nworkers; i++) xs_crossing_deinit(all[i]);
@@ -39,7 +41,8 @@ uint32_t xs_crossing_take(struct xs_crossing *self, const struct xs_mem *mem, ui
 }
 
 bool xs_crossing_waits(const struct xs_crossing *self) {
-    for (uint32_t i = 0; self->slots && i < self->nworkers; i++)
+    if (!atomic_load_explicit(&self->slots, memory_order_acquire)) return false;
+    for (uint32_t i = 0; i < self->nworkers; i++)
         if (self->from[i] && xs_spsc_len(self->from[i])) return true;
     return false;
 }

@@ -14,14 +14,14 @@
 
 struct xs_crossing {
     uint32_t worker, nworkers; /* whose it is, and of how many */
-    uint32_t slots;            /* of a ring; 0: there are none */
+    _Atomic(uint32_t) slots;   /* of a ring; 0: there are none, or not all yet */
     uint32_t next;             /* from whom to take first */
     uint64_t dirty;            /* bit per worker: pushed to, and not flushed */
     struct xs_spsc *to[XS_WORKERS_MAX], *from[XS_WORKERS_MAX];
 };
 
 /* Connects the crossings of all workers, each pair by a ring of `slots`, a power of two: 0, or -ENOMEM and none is connected. While
- * none of them is used. */
+ * nobody drives a worker; others may ask meanwhile whether there is something to take. */
 int xs_crossing_connect(struct xs_crossing **all, uint32_t nworkers, uint32_t slots);
 /* Frees the rings towards this worker. */
 void xs_crossing_deinit(struct xs_crossing *self);
