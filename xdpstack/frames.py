@@ -359,6 +359,7 @@ class FrameQueues:
     def forget(self, frames: Frames) -> None:
         """The claim out, then its frames are nobody's. Nothing to do for one that only sends."""
         with self._lock:
+            self._sent.pop(frames._number, None)
             if frames not in self._all:
                 return
             self._all.remove(frames)
