@@ -10,6 +10,7 @@ class Expected:
     """`queues` are those that a stack binds: those that are active with a program attached.
 
     `frame_bytes` is what it takes to have zero-copy; with less there is copy mode and the reason is said.
+    `busy_poll`: whether the driver says which NAPI feeds a queue; `channels`: whether it lets their number be set.
     """
 
     driver: str
@@ -17,6 +18,8 @@ class Expected:
     zero_copy: bool = False
     queues: int = 1
     frame_bytes: int = 2048
+    busy_poll: bool = True
+    channels: bool = True
 
 
 EXPECTED = {
@@ -25,6 +28,6 @@ EXPECTED = {
     "virtio-net-plain": Expected("virtio_net"),
     "virtio-net-mq": Expected("virtio_net", zero_copy=True, queues=2),
     "virtio-net-spare": Expected("virtio_net", queues=4),
-    "vmxnet3": Expected("vmxnet3", native=False, queues=2),
+    "vmxnet3": Expected("vmxnet3", native=False, queues=2, busy_poll=False, channels=False),
     "e1000e": Expected("e1000e", native=False),
 }

@@ -19,6 +19,7 @@ from xdpstack.bench.wire import Wire, introduce
 
 #: A batch takes a while under callgrind, the first of them most of all.
 STILL_SECONDS, PATIENCE_SECONDS = 0.5, 30.0
+ENOUGH_PACKETS, ENOUGH_SECONDS = 300_000, 20.0
 
 
 def can_count(case: str, subject: Subject) -> bool:
@@ -55,6 +56,7 @@ def user_instructions(
         with ExitStack() as sending:
             Bench(case, subject, wire, setting, programs, folder, sending).generate()
             time.sleep(setting.seconds)
+            _until_enough(counts, before)
         if case != "tx":
             _until_still(counts, before)
         _switch(pid, "off")
@@ -66,6 +68,13 @@ def user_instructions(
     if not packets or not totals:
         raise BenchError("no packet was counted under callgrind")
     return int(totals[-1]) / packets
+
+
+def _until_enough(counts: SupportsInt, before: int) -> None:
+    """Until what the first packets cost, and waiting for them, does not show; or it has taken too long."""
+    deadline = time.monotonic() + ENOUGH_SECONDS
+    while int(counts) - before < ENOUGH_PACKETS and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def _until_still(counts: SupportsInt, before: int) -> None:
