@@ -98,3 +98,5 @@ struct xs_xsk_values {
     uint32_t reported; /* and those that the kernel has put onto the ring; of a closed socket the former */
 };
 void xs_xsk_read(struct xs_xsk *xsk, struct xs_xsk_values *out);
+/* The descriptor, -1 once closed. Looks at no ring, which a forked child does not have. */
+int xs_xsk_fd(struct xs_xsk *xsk);

@@ -245,6 +245,8 @@ int xs_xsk_read_stats(struct xs_xsk *x, struct xs_xsk_stats *out) {
     return 0;
 }
 
+int xs_xsk_fd(struct xs_xsk *x) { return x->fd; }
+
 void xs_xsk_read(struct xs_xsk *x, struct xs_xsk_values *out) {
     bool open = x->fd >= 0 || x->kernel; /* else the rings are not mapped any more */
     *out = (struct xs_xsk_values){

@@ -137,8 +137,8 @@ class Xsk:
         return values
 
     def fileno(self) -> int:
-        """The descriptor, for the XSKMAP; -1 once closed."""
-        return int(self._values().fd)
+        """The descriptor, for the XSKMAP; -1 once closed. In a forked child too, which has no rings."""
+        return int(lib.xs_xsk_fd(self.pointer))
 
     def state(self) -> XskState:
         """Faults, frames, and the counters of our side."""
