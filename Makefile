@@ -15,7 +15,7 @@ PYTHON_SOURCES := $(shell find xdpstack -name '*.py*' -not -path '*/__pycache__/
 
 ASAN := $(CURDIR)/build/asan
 ASAN_ENV = env PYTHONPATH=$(ASAN)/lib:$(CURDIR) PYTHONSAFEPATH=1 PYTHONMALLOC=malloc \
-	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so)" UBSAN_OPTIONS=print_stacktrace=1:log_path=$(ASAN)/report
+	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libstdc++.so.6)" UBSAN_OPTIONS=print_stacktrace=1:log_path=$(ASAN)/report
 
 CLANG ?= clang
 FUZZERS := $(patsubst csrc/fuzz/%.c,build/fuzz/%,$(wildcard csrc/fuzz/*.c))
@@ -58,7 +58,8 @@ test-unit: $(VENV)/.built $(SUITE) ## run the tests that need no privilege
 	@$(IN_VENV)/python -m pytest -m 'not root' $(ARGS)
 
 # The extension and all that tests it, with the address and the undefined-behaviour sanitizer. Reports go to files: a test may
-# have captured or ended the process that wrote one. Python's own memory comes from malloc, so that it is watched as well.
+# have captured or ended the process that wrote one. Python's own memory comes from malloc, so that it is watched as well. The
+# sanitizer looks for C++'s throw as it starts: where libraries that the plots use come later, it aborts at their first one.
 test-asan: packages-network $(ASAN)/.built ## run all tests on a build with sanitizers (needs root)
 	@rm -f $(ASAN)/report.*
 	@$(AS_ROOT) $(ASAN_ENV) ASAN_OPTIONS=detect_leaks=0:log_path=$(ASAN)/report \
