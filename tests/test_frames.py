@@ -207,6 +207,37 @@ def test_packed_frames_pass_hooks(stack: MemoryStack) -> None:
     assert seen == list(range(200))
 
 
+def test_a_hook_may_ask_for_stamps_and_close_what_only_sends_while_a_claim_is_opened(
+    stack: MemoryStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who opens a claim waits for the hook to end; the hook must not wait for him."""
+    changing, ended = threading.Event(), threading.Event()
+    include = stack._walk.include
+
+    def changes(row: str, *, present: bool) -> None:
+        changing.set()
+        include(row, present=present)
+
+    def use(batch: xdpstack.HookBatch) -> None:
+        opener.start()
+        assert changing.wait(10)
+        sender.sent_stamps()
+        sender.close()
+        ended.set()
+
+    monkeypatch.setattr(stack._walk, "include", changes)
+    opener = threading.Thread(target=lambda: stack.frames(CLAIM), daemon=True)
+    sender = stack.frames()
+    stack.hook("tc.rx", use)
+    stack.inject("a0", FRAME)
+    driver = threading.Thread(target=stack.step, daemon=True)
+    driver.start()
+    assert ended.wait(10), "the hook waits for who waits for the hook"
+    for thread in (driver, opener):
+        thread.join(10)
+        assert not thread.is_alive()
+
+
 def test_packed_frames_wait_for_room_as_long_as_the_time_out_says(stack: MemoryStack) -> None:
     stack.faults("b0", kick_errno=errno.EAGAIN)
     with stack.frames() as frames:

@@ -14,7 +14,6 @@ What a claim lifts goes to whoever reads its frames, before tc ingress, and no f
 from __future__ import annotations
 
 import errno
-import itertools
 import os
 import threading
 import time
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Self
 from xdpstack.errors import ClosedError, ConfigurationError
 from xdpstack.native import check, ffi, lib, views
 from xdpstack.native.core import BUDGET
+from xdpstack.sent_stamps import OWNER_SHIFT, SentStamps
 from xdpstack.udp import native
 from xdpstack.udp.waiting import Waiting
 
@@ -39,8 +39,6 @@ RCVBUF = 4 << 20
 
 #: Frames that one call into C sends at most, so that a signal is not held up for long.
 CALL = 16384
-#: The id of a time stamp: which Frames asked for it, and of which of its frames it is.
-OWNER_SHIFT = 40
 #: What is wrong with a buffer, by what xs_packed_check() returns.
 _NOT_FRAMES = {
     -errno.EINVAL: "a frame has no Ethernet header: it takes 14 bytes",
@@ -156,7 +154,7 @@ class Frames:
         self.claim = claim
         self.ids: tuple[int, ...] = ()
         self._queues = queues
-        self._number = queues.next_number()
+        self._number = queues.stamps.register()
         self._stamped = 0
         self._host = host = queues.host
         core = host.core
@@ -208,26 +206,21 @@ class Frames:
         given = list(frames)
         if not stamp:
             return self._send_all(len(given), lambda done: int(self._view.send_frames(given, done, index)))
-        first, owner = self._stamped, self._number << OWNER_SHIFT
-        taken = 0
-        try:
-            taken = self._send_all(
-                len(given), lambda done: int(self._view.send_frames(given, done, index, owner + first + done + 1))
-            )
-        finally:
-            self._stamped += taken or len(given)
-        return taken
+        with self._lock:
+            first, self._stamped = self._stamped, self._stamped + len(given)
+        number = (self._number << OWNER_SHIFT) + first + 1
+        return self._send_all(len(given), lambda done: int(self._view.send_frames(given, done, index, number + done)))
 
     def sent_stamps(self) -> list[tuple[int, int]]:
-        """When frames were sent that asked for it: (number, ns), the first one that was ever sent with `stamp` being 0.
+        """When frames were sent that asked for it: (number, ns), the first that was ever given to be sent so being 0.
 
-        In the order in which the device was done with them, and each told once; those of sent frames that it is not
-        done with come later, or never if it gave none. By CLOCK_TAI in copy mode, else by the device's own clock. Needs
-        a stack opened with offloads=("timestamp",), which `info()` says was granted. SOF_TIMESTAMPING_TX_HARDWARE of
-        sockets is alike.
+        In the order in which the device was done with them, and each told once; those of sent frames that it is not done
+        with come later, or never if it gave none. Of those that nobody asks for the last 4,096 are kept. By CLOCK_TAI in
+        copy mode, else by the device's own clock. Needs a stack opened with offloads=("timestamp",), which `info()` says
+        was granted. SOF_TIMESTAMPING_TX_HARDWARE of sockets is alike.
         """
         self._check()
-        return self._queues.sent_stamps(self._number)
+        return self._queues.stamps.take(self._number)
 
     def send_packed(self, data: Any, lengths: Any, device: str | int | None = None, *, times: int = 1) -> int:
         """Send frames that lie one behind the other in `data`, of `lengths` bytes each; all of them `times` times, in turn.
@@ -321,24 +314,7 @@ class FrameQueues:
         self._all: list[Frames] = []
         # not control's lock: what changes the path waits for hooks to end, and these may wait for control
         self._lock = threading.RLock()
-        self._numbers = itertools.count(1)
-        self._sent: dict[int, list[tuple[int, int]]] = {}
-
-    def next_number(self) -> int:
-        """Of one Frames, never again."""
-        return next(self._numbers)
-
-    def sent_stamps(self, number: int) -> list[tuple[int, int]]:
-        """Those of one Frames; those of others are kept for them."""
-        with self._lock:
-            stamps = ffi.new("struct xs_sent_stamp[]", CALL)
-            for worker in self.host.core.workers:
-                while n := lib.xs_worker_take_sent_stamps(worker, stamps, CALL):
-                    for i in range(n):
-                        owner, each = divmod(int(stamps[i].id), 1 << OWNER_SHIFT)
-                        if stamps[i].stamp_ns:
-                            self._sent.setdefault(owner, []).append((each - 1, int(stamps[i].stamp_ns)))
-            return self._sent.pop(number, [])
+        self.stamps = SentStamps(host.core)
 
     def open(self, claim: Claim | None) -> Frames:
         """See Stack.frames(). What is lifted before the workers know the reader goes on along the path, as if unread."""
@@ -358,8 +334,10 @@ class FrameQueues:
 
     def forget(self, frames: Frames) -> None:
         """The claim out, then its frames are nobody's. Nothing to do for one that only sends."""
+        self.stamps.forget(frames._number)
+        if frames.claim is None:
+            return
         with self._lock:
-            self._sent.pop(frames._number, None)
             if frames not in self._all:
                 return
             self._all.remove(frames)
