@@ -32,6 +32,7 @@ static struct xs_rfs *rfs_create(const struct xs_stack *s, const struct xs_rps_o
     struct xs_rfs *rfs = malloc(sizeof *rfs + o->flows * sizeof rfs->reader[0]);
     if (!rfs) return NULL;
     rfs->replaced = NULL;
+    rfs->nworkers = s->nworkers;
     rfs->mask = o->flows - 1;
     rfs->first = s->rfs_made ? s->rfs_made->first + (XS_RPS_COUNT + 1) / 64 : 0;
     rfs->read = calloc((size_t)s->nworkers * o->flows, sizeof rfs->read[0]);
@@ -118,9 +119,11 @@ int xs_stack_set_rps(struct xs_stack *s, const struct xs_rps_options *o) {
     struct xs_rps_table *t = NULL;
     struct xs_rfs *rfs = NULL;
     if (o && !is_sound(s, o)) return -EINVAL;
-    int rc = o && o->flows && !(rfs = rfs_create(s, o)) ? -ENOMEM : prepare_workers(s, o);
+    int rc = o && o->flows && !(rfs = rfs_create(s, o)) ? -ENOMEM : 0;
     if (!rc && o) rc = create(s, o, rfs, &t);
+    if (!rc) rc = prepare_workers(s, o); /* last: nothing is changed when there is no memory */
     if (rc) {
+        destroy(t);
         rfs_destroy(rfs);
         return rc;
     }

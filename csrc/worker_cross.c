@@ -38,7 +38,13 @@ static uint32_t take(struct xs_worker *w, struct xs_crossing *from, uint32_t nod
  * at. */
 uint32_t xs_worker_take_over(struct xs_worker *w, uint32_t budget, uint64_t now) {
     uint32_t total = take(w, &w->backlog, w->steered_entry, budget, now), room = xs_napi_take_room(&w->napi);
+    atomic_store_explicit(&w->full, !room, memory_order_relaxed);
     return total + take(w, &w->sending, w->napi_tx, room < budget ? room : budget, now);
+}
+
+bool xs_worker_has_to_poll(const struct xs_worker *w) {
+    return xs_crossing_waits(&w->backlog) ||
+           (xs_crossing_waits(&w->sending) && !atomic_load_explicit(&w->full, memory_order_relaxed));
 }
 
 bool xs_worker_is_waited_for(const struct xs_worker *w) {

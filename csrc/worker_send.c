@@ -2,10 +2,10 @@
 #include "worker_send.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <string.h>
 
 #include "base/likely.h"
+#include "ffi/10_core.cdef.h"
 #include "wire/eth.h"
 
 #define HEADROOM 128u /* a stage on the way may put a tag before the frame */
@@ -80,7 +80,7 @@ uint32_t xs_make_room(struct xs_worker *w, uint32_t device) {
 static struct xs_worker *enter_sender(struct xs_stack *s, uint32_t device) {
     for (uint32_t i = 0; i < s->nworkers; i++) {
         struct xs_worker *w = s->worker[i];
-        while (!xs_worker_enter(w)) sched_yield();
+        xs_worker_hold(w);
         if (w->frames_tx_entry != XS_EDGE_NONE && xs_queue_of(w, device)) return w;
         xs_worker_leave(w);
     }

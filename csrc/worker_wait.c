@@ -32,7 +32,10 @@ int xs_worker_run(struct xs_worker *w, uint32_t budget, int timeout_ms) {
             continue;
         }
         if (got < 0) return got;
-        if (got) continue;
+        if (got) {
+            xs_worker_give_way(w);
+            continue;
+        }
         /* nothing came: sleep, but no longer than held packets may wait for their tick */
         got = xs_worker_wait(w, timeout_ms < XS_TICK_MS ? timeout_ms : XS_TICK_MS);
         if (got < 0) return got;

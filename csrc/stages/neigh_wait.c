@@ -140,7 +140,7 @@ bool xs_neigh_follow(struct xs_neigh *self, struct xs_batch *b, uint32_t i, cons
                      struct xs_addr address, uint64_t cell) {
     const struct xs_pkt *p = xs_pkt(b, i);
     struct xs_neigh_wait *w = find_wait(self, p->device, address);
-    if (!w) return false;
+    if (!w || !w->packets) return false;
     if (self->nheld >= self->held_max) finish(self, b, w, config, SEND, cell);
     if (self->nheld >= self->held_max)
         xs_drop(b, i, XS_REASON_NEIGH_QUEUEFULL);

@@ -39,8 +39,11 @@ static inline uint32_t xs_rps_hash(const struct xs_rps *self, const struct xs_rp
                                    const struct xs_batch *b, uint32_t i) {
     enum { L4 = 1u << 3 }; /* XDP_RSS_L4 of enum xdp_rss_hash_type */
     struct xs_pkt *p = xs_pkt(b, i);
-    const struct xs_meta *m = xs_meta(b, i);
-    if (self->hints && p->hash && m->hints & XS_HINT_HASH && m->hash_type & L4) return p->hash;
+    if (self->hints) {
+        struct xs_meta *m = xs_meta(b, i);
+        if (p->hash && m->hints & XS_HINT_HASH && m->hash_type & L4) return p->hash;
+        m->hints &= ~XS_HINT_HASH; /* the device's is no more */
+    }
     return p->hash = xs_flow_hash(t->key, p, xs_data(b, i));
 }
 

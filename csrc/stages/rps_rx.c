@@ -56,7 +56,7 @@ void xs_rps_rx(struct xs_rps *self, struct xs_batch *b) {
     const struct xs_rps_table *t = xs_table(self->tables, rps);
     xs_next_all(b, XS_RPS_RX_RECEIVE);
     if (unlikely(!t)) return;
-    bool one_flow = b->facts & XS_ALL_ONE_FLOW;
+    bool one_flow = b->facts & XS_ALL_ONE_FLOW && !self->hints; /* what devices say of each is looked at */
     uint32_t waiting[XS_WORKERS_MAX], hash = 0; /* packets that wait for each, as of this batch */
     for (uint32_t i = 0; i < t->nworkers; i++) waiting[i] = NOT_ASKED;
     for (uint32_t i = 0; i < b->n; i++) {

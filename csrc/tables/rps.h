@@ -42,6 +42,7 @@ struct xs_xps {
  * quiescent point: it lasts as long as the stack, and so do those that it has replaced. */
 struct xs_rfs {
     struct xs_rfs *replaced;
+    uint32_t nworkers;
     uint32_t mask,
         first; /* of flows; with which number they begin, another than those of the table that was replaced */
     _Atomic(uint32_t)
@@ -64,9 +65,12 @@ struct xs_rps_table {
 /* A share of `of` by a hash, evenly: reciprocal_scale(). */
 static inline uint32_t xs_scale(uint32_t hash, uint32_t of) { return (uint32_t)((uint64_t)hash * of >> 32); }
 
-/* Packet `number` of a flow has been read, by the thread that calls, on whichever CPU that is: sock_rps_record_flow_hash(). */
+/* Packet `number` of a flow has been read, by the thread that calls, on whichever CPU that is: sock_rps_record_flow_hash(). A
+ * packet that was queued before flows were steered has whatever was in its place: it may say a flow to be read further than it is,
+ * until the next packet of that flow is. */
 static inline void xs_rfs_record(struct xs_rfs *self, uint32_t hash, uint32_t number) {
     uint32_t by = number / (XS_RPS_COUNT + 1);
+    if (by >= self->nworkers) return;
     atomic_store_explicit(&self->read[by * (self->mask + 1) + (hash & self->mask)], number,
                           memory_order_release);
     int cpu = sched_getcpu();

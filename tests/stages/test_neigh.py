@@ -223,6 +223,17 @@ def test_neighbours_that_are_waited_for_are_bounded(router: Router) -> None:
     assert len(set(router.wanted())) == 128
 
 
+def test_a_queue_that_lost_all_it_had_keeps_nobody_back(router: Router) -> None:
+    for i in range(4):
+        router.forward(f"10.1.0.{10 + i}", number=64)
+    router.forward("10.1.0.9")
+    assert router.drops() == {"NEIGH_QUEUEFULL": 1}
+    router.publish(entry("10.1.0.9"))
+    router.forward("10.1.0.9", first=1)
+    assert len(router.sent("b0")) == 1
+    assert router.neigh.held() == 256
+
+
 # ---- giving up ----
 
 

@@ -237,6 +237,24 @@ def test_queued_frames_leave_the_rings_theirs() -> None:
 # ---- RFS ----
 
 
+def test_what_was_queued_before_says_nothing_of_how_far_its_flow_is_read() -> None:
+    """Its number is what the frame's last use left there: the source of an IPv6 datagram that was sent from it."""
+    with opened() as stack, stack.udp(("10.0.0.1", PORT)) as sock:
+        stack.rps()
+        sock.setblocking(False)
+        for number in range(64):
+            stack.inject("a0", FRAMES[1000 + number] + bytes(4))
+        stack.step(2)
+        core = stack._core
+        queued = [i for i in range(core.frames) if core.packets[i].owner == lib.XS_QUEUED]
+        assert len(queued) == 64
+        for i in queued:
+            core.metas[i].src = bytes.fromhex("20010db8") + bytes(12)
+        rfs(stack, 1, flows=64)
+        assert len(sock.recv_batch(64)) == 64
+        stack.rps_off()
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_a_flow_follows_its_reader_and_keeps_its_order(seed: int) -> None:
     """Whatever the order of workers, packets, reads and moves of the reader: each flow arrives in order, and all of it."""
