@@ -151,6 +151,23 @@ def test_who_is_in_run_runs_the_hooks_and_is_told_what_they_raise() -> None:
             assert seen.pop() == "xdpstack-hooks"
 
 
+def test_run_ends_in_time_though_a_hook_that_another_thread_runs_does_not() -> None:
+    inside, leave, left = threading.Event(), threading.Event(), threading.Event()
+
+    def blocks(batch: xdpstack.HookBatch) -> None:
+        inside.set()
+        leave.wait(10)
+        left.set()
+
+    with opened() as stack:
+        stack.hook("tc.rx", blocks)
+        stack.inject("a0", datagram(0))
+        assert inside.wait(10)
+        stack.run(0.05)
+        assert not left.is_set()
+        leave.set()
+
+
 def test_a_hook_that_blocks_holds_up_its_own_worker_alone() -> None:
     release = threading.Event()
 

@@ -104,7 +104,7 @@ class Driving:
     def run(self, seconds: float | None) -> None:
         """Drive, or with threads run hooks, until `stop()`, `refuse_runs()` or for `seconds`. Raises what a hook raises."""
         deadline = None if seconds is None else time.monotonic() + seconds
-        with self._registered():
+        with self._registered(deadline):
             while not self._stopping.is_set() and not self._ending:
                 left = SLICE_SECONDS if deadline is None else min(SLICE_SECONDS, deadline - time.monotonic())
                 if left <= 0:
@@ -116,14 +116,18 @@ class Driving:
                     self._drive(left)
 
     @contextmanager
-    def _registered(self) -> Iterator[None]:
+    def _registered(self, deadline: float | None) -> Iterator[None]:
         with self._changed:
             self._running.append(threading.get_ident())
         try:
             while self._serving and not self._stopping.is_set() and not self._ending:
+                left = SLICE_SECONDS if deadline is None else deadline - time.monotonic()
+                if left <= 0:
+                    break
                 with self._changed:
-                    self._changed.wait(SLICE_SECONDS)  # what it has begun it ends; what comes from now on is ours
-            self._run_hooks()
+                    self._changed.wait(min(left, SLICE_SECONDS))  # what it has begun it ends; then all is ours
+            else:
+                self._run_hooks()
             yield
         finally:
             with self._changed:
