@@ -146,6 +146,7 @@ def test_the_policy(veth: MakeVeth, broker: MakeBroker) -> None:
         client.ask("open", interfaces=["near0"], broker=running.path, queues=[1])
         refused("udp", "claim", "allows UDP ports 7007-7009", address=["10.0.0.1", 10_000])
         refused("claim", "claim", claim=wire.claim_as_json(EverythingBut()))
+        refused("claim", "VLANs 0", claim=wire.claim_as_json(SocketClaim("10.0.0.1", 7009, vlan=5)))
         client.ask("udp", address=["10.0.0.1", 7009])
         client.ask("close")
     with Client(pair.near, user=1234) as stranger:

@@ -65,6 +65,33 @@ def test_what_a_policy_allows() -> None:
             policy.check_claim(PEER, "eth2", claim)
 
 
+def test_tagged_frames_are_allowed_by_the_rule_that_has_their_vlan() -> None:
+    each = {"users": [1000], "ports": [53]}
+    policy = parse(
+        {
+            "allow": [
+                {**each, "interfaces": ["plain"], "wide": True},
+                {**each, "interfaces": ["tagged"], "vlans": [5, "100-199"], "wide": True},
+                {**each, "interfaces": ["both"], "vlans": [0, 5]},
+            ]
+        }
+    )
+
+    def allowed(interface: str, made: Claim) -> bool:
+        try:
+            policy.check_claim(PEER, interface, made)
+        except PrivilegeError:
+            return False
+        return True
+
+    for claims in (lambda vlan: SocketClaim("::1", 53, vlan=vlan), lambda vlan: EverythingBut(vlan=vlan)):
+        assert [vlan for vlan in (None, 5, 100, 199, 200) if allowed("plain", claims(vlan))] == [None]
+        assert [vlan for vlan in (None, 5, 100, 199, 200) if allowed("tagged", claims(vlan))] == [5, 100, 199]
+    assert [vlan for vlan in (None, 4, 5) if allowed("both", SocketClaim("::1", 53, vlan=vlan))] == [None, 5]
+    with pytest.raises(PrivilegeError, match=r"UDP ports 53; VLANs 5, 100-199 \(0: untagged\)"):
+        policy.check_claim(PEER, "tagged", SocketClaim("::1", 53))
+
+
 def test_nothing_is_allowed_by_nothing() -> None:
     with pytest.raises(PrivilegeError):
         parse({}).check_interface(Peer(1, 0, 0), "eth1")
@@ -84,6 +111,8 @@ def test_nothing_is_allowed_by_nothing() -> None:
         {"users": [1000], "interfaces": ["eth1"], "addresses": ["10.0.0.1/24"]},
         {"users": [1000], "interfaces": ["eth1"], "queues": "some"},
         {"users": [1000], "interfaces": ["eth1"], "port": [53]},
+        {"users": [1000], "interfaces": ["eth1"], "vlans": [4095]},
+        {"users": [1000], "interfaces": ["eth1"], "vlans": 5},
     ],
 )
 def test_what_is_no_rule(rule: dict[str, object]) -> None:

@@ -6,6 +6,7 @@ interfaces = ["eth1"]
 queues = [0, 1]                # "all" if left out
 ports = [53, "8000-8099"]      # UDP ports that may be claimed; none if left out
 addresses = ["10.0.0.0/24"]    # and only there; a claim on all addresses needs none to be named
+vlans = [0, 5, "100-199"]      # VLANs whose frames may be claimed; 0 is untagged, which it is alone if left out
 wide = false                   # claims beyond sockets: prefixes, protocols, everything
 """
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 import grp
 import pwd
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
@@ -38,7 +39,10 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One `[[allow]]`. `queues` None: all. `ports`: ranges, both ends included. `addresses` empty: any."""
+    """One `[[allow]]`. `queues` None: all. `ports`, `vlans`: ranges, both ends included. `addresses` empty: any.
+
+    VLAN 0 is untagged frames, as which those whose tag has a priority alone count.
+    """
 
     users: frozenset[int]
     groups: frozenset[int]
@@ -47,6 +51,7 @@ class Rule:
     ports: tuple[tuple[int, int], ...] = ()
     addresses: tuple[IPNetwork, ...] = ()
     wide: bool = False
+    vlans: tuple[tuple[int, int], ...] = ((0, 0),)
 
     def is_for(self, peer: Peer, interface: str) -> bool:
         """Whether it speaks of the two."""
@@ -54,9 +59,11 @@ class Rule:
 
     def allows(self, claim: Claim) -> bool:
         """Whether the claim may be made."""
+        if not _within(claim.vlan or 0, self.vlans):
+            return False
         if not isinstance(claim, SocketClaim):
             return self.wide
-        if not any(first <= claim.port <= last for first, last in self.ports):
+        if not _within(claim.port, self.ports):
             return False
         return not self.addresses or any(
             claim.address.version == each.version and claim.address in each for each in self.addresses
@@ -92,9 +99,18 @@ class Policy:
         """Raises PrivilegeError if the peer may not claim that."""
         rules = self._of(peer, interface)
         if not any(rule.allows(claim) for rule in rules):
-            ports = sorted({each for rule in rules for each in rule.ports})
-            shown = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in ports)
-            raise _refused(peer, f"claim {claim} on {interface}", f"Its policy allows UDP ports {shown or 'none'}.")
+            ports = _shown({each for rule in rules for each in rule.ports})
+            vlans = _shown({each for rule in rules for each in rule.vlans})
+            cause = f"Its policy allows UDP ports {ports}; VLANs {vlans} (0: untagged)."
+            raise _refused(peer, f"claim {claim} on {interface}", cause)
+
+
+def _within(number: int, ranges: Iterable[tuple[int, int]]) -> bool:
+    return any(first <= number <= last for first, last in ranges)
+
+
+def _shown(ranges: Iterable[tuple[int, int]]) -> str:
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in sorted(ranges)) or "none"
 
 
 def _refused(peer: Peer, what: str, cause: str) -> PrivilegeError:
@@ -122,7 +138,7 @@ def parse(said: dict[str, Any]) -> Policy:
 
 
 def _rule(said: dict[str, Any]) -> Rule:
-    known = {"users", "groups", "interfaces", "queues", "ports", "addresses", "wide"}
+    known = {"users", "groups", "interfaces", "queues", "ports", "addresses", "vlans", "wide"}
     if unknown := set(said) - known:
         raise ConfigurationError(
             f"a rule has no {', '.join(sorted(unknown))}", fix=f"It can have {', '.join(sorted(known))}."
@@ -134,9 +150,10 @@ def _rule(said: dict[str, Any]) -> Rule:
             frozenset(each if isinstance(each, int) else grp.getgrnam(each).gr_gid for each in _list(said, "groups")),
             frozenset(map(str, _list(said, "interfaces"))),
             None if queues == "all" else frozenset(int(each) for each in _list(said, "queues")),
-            tuple(_ports(each) for each in _list(said, "ports")),
+            tuple(_range(each, 1, 65535) for each in _list(said, "ports")),
             tuple(ip_network(each) for each in _list(said, "addresses")),
             said.get("wide", False) is True,
+            tuple(_range(each, 0, 4094) for each in _list(said, "vlans")) if "vlans" in said else ((0, 0),),
         )
     except (KeyError, ValueError, TypeError) as error:
         raise ConfigurationError(f"a rule cannot be {said}: {error}") from None
@@ -154,9 +171,9 @@ def _list(said: dict[str, Any], key: str) -> Sequence[Any]:
     return found
 
 
-def _ports(said: int | str) -> tuple[int, int]:
+def _range(said: int | str, low: int, high: int) -> tuple[int, int]:
     first, _, last = str(said).partition("-")
     found = int(first), int(last or first)
-    if not 1 <= found[0] <= found[1] <= 65535:
-        raise ValueError(f"no port or range: {said}")
+    if not low <= found[0] <= found[1] <= high:
+        raise ValueError(f"no number or range of {low} to {high}: {said}")
     return found
