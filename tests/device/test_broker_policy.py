@@ -151,6 +151,14 @@ def test_what_is_no_claim(said: object) -> None:
         wire.claim_from_json(said)
 
 
+def test_lists_within_lists_are_no_message() -> None:
+    left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with left, right:
+        left.send(b"[" * 60_000)
+        with pytest.raises(ValueError, match="too deep"):
+            wire.receive(right)
+
+
 def test_errors_there_and_back() -> None:
     there = wire.error_as_json(errors.QueueTaken("queue 0", "Because.", "Do.", 16))
     back = wire.error_from_json(there)

@@ -70,7 +70,8 @@ class BrokerClient:
             raise ForkedError("the connection to the broker belongs to the parent process")
         with self._lock:
             try:
-                wire.send(self._connection, {"ask": question, **values})
+                with contextlib.suppress(BrokenPipeError):  # who hangs up may have said why
+                    wire.send(self._connection, {"ask": question, **values})
                 answer, descriptors = wire.receive(self._connection)
             except (OSError, EOFError, ValueError) as error:
                 self._connection.close()

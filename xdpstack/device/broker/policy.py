@@ -53,9 +53,13 @@ class Rule:
     wide: bool = False
     vlans: tuple[tuple[int, int], ...] = ((0, 0),)
 
+    def names(self, peer: Peer) -> bool:
+        """Whether it speaks of the peer."""
+        return peer.uid in self.users or peer.gid in self.groups
+
     def is_for(self, peer: Peer, interface: str) -> bool:
         """Whether it speaks of the two."""
-        return (peer.uid in self.users or peer.gid in self.groups) and interface in self.interfaces
+        return self.names(peer) and interface in self.interfaces
 
     def allows(self, claim: Claim) -> bool:
         """Whether the claim may be made."""
@@ -78,6 +82,11 @@ class Policy:
 
     def _of(self, peer: Peer, interface: str) -> list[Rule]:
         return [rule for rule in self.rules if rule.is_for(peer, interface)]
+
+    def check_peer(self, peer: Peer) -> None:
+        """Raises PrivilegeError if no rule speaks of the peer."""
+        if not any(rule.names(peer) for rule in self.rules):
+            raise _refused(peer, "have anything", "No rule of its policy names this user or group.")
 
     def check_interface(self, peer: Peer, interface: str) -> None:
         """Raises PrivilegeError if the peer may not have the interface."""

@@ -15,13 +15,16 @@ import os
 import selectors
 import socket
 import struct
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from xdpstack.device import privileges
+from xdpstack.device.broker import wire
 from xdpstack.device.broker.policy import Peer, Policy
 from xdpstack.device.broker.session import Session
 from xdpstack.device.tuning.journal import DIRECTORY
-from xdpstack.errors import BrokerError
+from xdpstack.errors import BrokerError, XdpstackError
 from xdpstack.netlink import Mirror
 
 log = logging.getLogger("xdpstack")
@@ -29,8 +32,10 @@ log = logging.getLogger("xdpstack")
 SOCKET = DIRECTORY / "broker.sock"
 #: What it needs: AF_XDP sockets, programs, attaching them; and CAP_SYS_ADMIN if it is to serve another namespace.
 CAPABILITIES = ("CAP_NET_RAW", "CAP_BPF", "CAP_NET_ADMIN")
-#: Connections at a time, of all clients.
-CLIENTS = 64
+#: Connections at a time, of all clients and of one user.
+CLIENTS, OF_ONE_USER = 64, 8
+#: How long it waits when it has no descriptor for who connects, in seconds: the listener stays readable.
+EXHAUSTED_SECONDS = 0.05
 
 
 class Broker:
@@ -46,6 +51,7 @@ class Broker:
         self._policy = policy
         self._sessions: dict[int, Session] = {}
         self._stopping = False
+        self._exhausted = False
         with contextlib.ExitStack() as undo:
             self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
             undo.callback(os.close, self._wake)
@@ -69,10 +75,10 @@ class Broker:
             if key.fd == self._listener.fileno():
                 self._accept()
             elif key.fd in self._sessions:
-                self._serve(key.fd)
+                self._guard(key.fd, lambda session: session.answer())
         if self._mirror.process():
-            for session in self._sessions.values():
-                session.follow(self._mirror.snapshot)
+            for descriptor in list(self._sessions):
+                self._guard(descriptor, lambda session: session.follow(self._mirror.snapshot))
 
     def stop(self) -> None:
         """Make `run` return. Any thread, signal handlers included."""
@@ -94,32 +100,64 @@ class Broker:
             connection, _ = self._listener.accept()
         except BlockingIOError:
             return
-        peer = Peer(*struct.unpack("=iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)))
-        if len(self._sessions) >= CLIENTS:
-            log.warning("%s is refused: there are %d clients", peer, CLIENTS)
-            connection.close()
+        except OSError as error:
+            if not self._exhausted:
+                log.warning("nobody can connect: %s", error)
+            self._exhausted = True
+            time.sleep(EXHAUSTED_SECONDS)
             return
-        connection.settimeout(1.0)  # for one who does not take his answers
+        self._exhausted = False
+        connection.setblocking(False)  # who does not take an answer is not waited for
+        peer = Peer(*struct.unpack("=iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)))
+        try:
+            self._check(peer)
+        except XdpstackError as error:
+            log.warning("%s", error.message)
+            _refuse(connection, error)
+            return
         self._sessions[connection.fileno()] = Session(connection, peer, self._policy, self._mirror)
         self._selector.register(connection.fileno(), selectors.EVENT_READ)
 
-    def _serve(self, descriptor: int) -> None:
+    def _check(self, peer: Peer) -> None:
+        """Raises PrivilegeError and BrokerError: those of whom no rule speaks, and one user, do not keep the others out."""
+        self._policy.check_peer(peer)
+        if len(self._sessions) >= CLIENTS:
+            raise BrokerError(f"the broker refuses {peer}: it has {CLIENTS} connections")
+        if sum(session.peer.uid == peer.uid for session in self._sessions.values()) >= OF_ONE_USER:
+            raise BrokerError(f"the broker refuses {peer}: this user has {OF_ONE_USER} connections")
+
+    def _guard(self, descriptor: int, serve: Callable[[Session], None]) -> None:
+        """Serve a session. Whatever it raises ends this session, and nothing else."""
         session = self._sessions[descriptor]
         try:
-            session.answer()
-        except (EOFError, OSError, ValueError) as error:
+            serve(session)
+        except Exception as error:
             if not isinstance(error, EOFError):
-                log.warning("%s: %s", session.peer, error)
+                ours = not isinstance(error, OSError | ValueError)
+                log.warning("%s: %s: %s", session.peer, type(error).__name__, error, exc_info=ours)
             self._selector.unregister(descriptor)
             del self._sessions[descriptor]
-            session.close()
-            log.info("%s is gone, and has nothing any more", session.peer)
+            try:
+                session.close()
+            except Exception:
+                log.exception("%s is gone, but not all that it had", session.peer)
+            else:
+                log.info("%s is gone, and has nothing any more", session.peer)
 
     def _close_sessions(self) -> None:
         with contextlib.ExitStack() as last_first:
             for session in self._sessions.values():
                 last_first.callback(session.close)
             self._sessions = {}
+
+
+def _refuse(connection: socket.socket, error: XdpstackError) -> None:
+    """Hang up, and say why. Who is heard no more before that gets no reset, which would overtake the answer."""
+    with connection, contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RD)
+        while connection.recv(1):
+            pass
+        wire.send(connection, {"error": wire.error_as_json(error)})
 
 
 def _listen(path: Path) -> socket.socket:

@@ -102,8 +102,14 @@ class Session:
         }
 
     def answer(self) -> None:
-        """Serve one request. Raises EOFError and OSError when the client is gone, ValueError when it talks nonsense."""
-        request, descriptors = wire.receive(self.connection)
+        """Serve one request if there is one; the connection does not block.
+
+        Raises EOFError and OSError when the client is gone or takes no answer, ValueError when it talks nonsense.
+        """
+        try:
+            request, descriptors = wire.receive(self.connection)
+        except BlockingIOError:
+            return
         for each in descriptors:  # a client has none to give
             os.close(each)
         question = self._questions.get(str(request.pop("ask", "")))
@@ -112,11 +118,10 @@ class Session:
             if question is None:
                 raise BrokerError(f"there is no such request; there are {', '.join(self._questions)}")
             answer, made = question(**request)
-            wire.send(self.connection, {"ok": answer}, made)
-        except (BrokenPipeError, ConnectionResetError):
-            raise
+            message = {"ok": answer}
         except Exception as error:
-            wire.send(self.connection, {"error": wire.error_as_json(error)})
+            message = {"error": wire.error_as_json(error)}
+        wire.send(self.connection, message, made)
 
     def follow(self, snapshot: Snapshot) -> None:
         """The host's addresses may have changed."""
@@ -161,15 +166,15 @@ class Session:
         }, (opened.program.deadman_fd,)
 
     def _socket(self, interface: str, queue: int) -> tuple[Any, tuple[int, ...]]:
-        self._policy.check_interface(self.peer, interface)
+        opened = self._get(interface)
+        if type(queue) is not int or not 0 <= queue < opened.link.rx_queues:
+            raise ConfigurationError(f"{interface} has no queue {queue!r}; it has {opened.link.rx_queues}")
         self._policy.check_queue(self.peer, interface, queue)
-        opened = self._opened.get(interface)
         with socket.socket(AF_XDP, socket.SOCK_RAW | socket.SOCK_CLOEXEC) as made:
             descriptor = made.detach()
-        if opened is not None:
-            if queue in opened.sockets:
-                os.close(opened.sockets.pop(queue))
-            opened.sockets[queue] = descriptor
+        if queue in opened.sockets:
+            os.close(opened.sockets.pop(queue))
+        opened.sockets[queue] = descriptor
         return {}, (descriptor,)
 
     def _bound(self, interface: str, queue: int) -> tuple[Any, tuple[int, ...]]:
@@ -186,7 +191,11 @@ class Session:
         self._policy.check_claim(self.peer, interface, made)
         if made.vlan not in opened.vlans:
             opened.vlans.add(made.vlan)
-            opened.follow(self._mirror.snapshot)
+            try:
+                opened.follow(self._mirror.snapshot)
+            except BaseException:  # no room: without the VLAN the addresses can go on being followed
+                opened.vlans.discard(made.vlan)
+                raise
         return list(opened.program.claims.add(made)), ()
 
     def _unclaim(self, interface: str, claim: Any) -> tuple[Any, tuple[int, ...]]:
@@ -209,11 +218,14 @@ class Session:
     def _probe(self, ifindex: int, address: str) -> tuple[Any, tuple[int, ...]]:
         link = self._mirror.snapshot.links.get(ifindex)
         self._policy.check_interface(self.peer, link.name if link else "")
-        return self._mirror.probe((ifindex, bytes.fromhex(address))), ()
+        packed = bytes.fromhex(address)
+        if len(packed) not in (4, 16):
+            raise ConfigurationError(f"an address has 4 or 16 bytes, not {len(packed)}")
+        return self._mirror.probe((ifindex, packed)), ()
 
     def _detach(self, interface: str) -> tuple[Any, tuple[int, ...]]:
-        self._get(interface).close()
-        del self._opened[interface]
+        self._get(interface)
+        self._opened.pop(interface).close()
         return {}, ()
 
     def _get(self, interface: str) -> Opened:

@@ -52,7 +52,10 @@ def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
     try:
         if not data:
             raise EOFError("the other side has closed the connection")
-        message = None if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC) else json.loads(data)
+        try:
+            message = None if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC) else json.loads(data)
+        except RecursionError:
+            raise ValueError("lists within lists, too deep for a message") from None
         if not isinstance(message, dict):
             raise ValueError("no message, or too long a one")
     except BaseException:
