@@ -1,4 +1,4 @@
-"""What one client, or who is none, may not do to a broker and the others."""
+"""What one client, or who is none, may not do to a broker and the others; and a client whose question was interrupted."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ import pytest
 
 from xdpstack.device import privileges
 from xdpstack.device.broker import server, wire
-from xdpstack.device.broker.client import BrokerClient
+from xdpstack.device.broker.client import BrokerClient, BrokeredProgram
 from xdpstack.device.broker.policy import Peer, parse
 from xdpstack.device.broker.server import CAPABILITIES, CLIENTS, OF_ONE_USER, Broker
 from xdpstack.device.broker.session import Opened, Session
 from xdpstack.device.broker.wire import VERSION
 from xdpstack.device.claims import SocketClaim
-from xdpstack.errors import PrivilegeError, TableFull
+from xdpstack.device.device import KernelBackend
+from xdpstack.errors import BrokerError, PrivilegeError, TableFull
 from xdpstack.netlink import Link
 
 RULE = {"users": [os.getuid()], "interfaces": ["near0"], "ports": [53], "vlans": ["0-4094"]}
@@ -269,6 +270,22 @@ def test_a_vlan_without_room_is_forgotten(session: Any) -> None:
     made.follow(made._mirror.snapshot)
 
 
+def test_a_vlan_without_room_is_forgotten_by_a_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = KernelBackend("near0")
+    given: list[set[int | None]] = []
+
+    def set_addresses() -> None:
+        given.append(set(backend._vlans))
+        if backend._vlans != {None}:
+            raise TableFull("no room")
+
+    monkeypatch.setattr(backend, "_set_addresses", set_addresses)
+    with pytest.raises(TableFull):
+        backend.claim(SocketClaim("10.0.0.1", 53, vlan=5))
+    assert backend._vlans == {None}
+    assert given == [{None, 5}, {None}]  # interfaces that had room are as before
+
+
 def test_who_is_probed_has_an_address(session: Any) -> None:
     made, ask = session
     for address in ("", "0a0000", "00" * 5, "00" * 1000):
@@ -292,3 +309,43 @@ def test_what_failed_to_be_detached_is_not_closed_twice(session: Any) -> None:
     assert ask("detach", interface="near0")["error"]["errno"] == errno.EIO
     made.close()
     assert closed == [1]
+
+
+# ---- the client ----
+
+
+def test_an_interrupted_question_ends_the_connection(broker: MakeBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its answer, which comes later, is not taken for that of the next one."""
+    serving = broker()
+    thread = threading.Thread(target=serving.run)
+    thread.start()
+    try:
+        client = BrokerClient(str(serving.path))
+        receive = wire.receive
+
+        def interrupted(connection: socket.socket) -> Any:
+            if connection is client._connection:
+                raise KeyboardInterrupt
+            return receive(connection)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(wire, "receive", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                client.ask("probe", ifindex=7, address="0a000001")
+        assert client.gone
+        with pytest.raises(BrokerError):
+            client.ask("hello", version=VERSION)
+    finally:
+        serving.stop()
+        thread.join()
+
+
+def test_closing_a_program_does_not_mind_what_the_kernel_said_to_the_broker() -> None:
+    def ask(question: str, **values: object) -> None:
+        raise OSError(errno.EIO, "it went wrong")
+
+    program = BrokeredProgram.__new__(BrokeredProgram)
+    program._client = SimpleNamespace(ask=ask)  # type: ignore[assignment]
+    program._interface, program._pid, program._closed = "near0", os.getpid(), False
+    program.deadman = SimpleNamespace(close=lambda: None)  # type: ignore[assignment]
+    program.close()

@@ -177,7 +177,12 @@ class KernelBackend:
         if vlan in self._vlans:
             return
         self._vlans.add(vlan)
-        self._set_addresses()
+        try:
+            self._set_addresses()
+        except BaseException:  # no room: without the VLAN the addresses can go on being followed
+            self._vlans.discard(vlan)
+            self._set_addresses()  # of interfaces that had room
+            raise
 
     def _set_addresses(self) -> None:
         for interface in self.interfaces:

@@ -80,6 +80,9 @@ class BrokerClient:
                     f"{error}. The kernel has the traffic: the program went with the broker.",
                     "Start it again, and open the stack anew.",
                 ) from error
+            except BaseException:  # the answer is still to come, and would be taken for that of the next question
+                self._connection.close()
+                raise
         if "error" in answer:
             raise wire.error_from_json(answer["error"])
         return answer["ok"], descriptors
@@ -178,7 +181,7 @@ class BrokeredProgram:
         self._closed = True
         self.deadman.close()
         if self._pid == os.getpid():
-            with contextlib.suppress(BrokerError):
+            with contextlib.suppress(OSError):  # no broker, or the kernel's word to it: no use to who closes
                 self._client.ask("detach", interface=self._interface)
 
 
