@@ -99,6 +99,18 @@ def test_a_killed_process_is_not_running(run: Run, server: Server, tmp_path: Pat
     assert not list((tmp_path / "run").iterdir())
 
 
+def test_a_brokers_socket_is_no_stacks(run: Run, tmp_path: Path) -> None:
+    """It is in the same directory, and stays there."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/broker.sock").touch()
+    for words in (["show", "counters"], ["trace"]):
+        done = run(*words)
+        assert done.returncode == 1
+        assert "is running" in done.stderr
+        assert "Traceback" not in done.stderr
+    assert (tmp_path / "run/broker.sock").exists()
+
+
 # ---- with one ----
 
 

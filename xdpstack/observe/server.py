@@ -84,9 +84,9 @@ class Server:
 
 
 def running(directory: Path = DIRECTORY) -> list[Path]:
-    """The sockets of running stacks, oldest first. Stale ones are removed."""
+    """The sockets of running stacks, oldest first. Stale ones are removed; others, as a broker's, are not looked at."""
     found = []
-    for path in sorted(directory.glob("*.sock"), key=lambda p: p.stat().st_mtime) if directory.is_dir() else []:
+    for path in sorted(directory.glob("[0-9]*-*.sock"), key=lambda p: p.stat().st_mtime) if directory.is_dir() else []:
         pid = int(path.name.partition("-")[0])
         if Path(f"/proc/{pid}").exists():
             found.append(path)
