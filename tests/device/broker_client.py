@@ -108,6 +108,9 @@ class Served:
     def do_events(self) -> Any:
         return [(event.what, event.detail) for event in self.opened().events()]
 
+    def do_asked(self) -> Any:
+        return self.opened().info()["asked"]
+
     def do_raw(self) -> Any:
         socket.socket(44, socket.SOCK_RAW)  # AF_XDP
 

@@ -295,6 +295,15 @@ def test_what_does_not_go_with_a_broker() -> None:
             xdpstack.open("lo", broker="/nowhere", frames=1024, **options)
 
 
+def test_what_was_asked_of_a_broker_is_told(veth: MakeVeth, broker: MakeBroker) -> None:
+    pair = veth()
+    running = broker(pair.near)
+    with Client(pair.near) as client:
+        client.ask("open", interfaces=["near0"], broker=running.path)
+        asked = client.ask("asked")
+        assert (asked["broker"], asked["tune"]) == (running.path, {"merging": "auto"})
+
+
 def test_two_brokers_at_one_place(veth: MakeVeth, broker: MakeBroker) -> None:
     pair = veth()
     running = broker(pair.near)

@@ -16,6 +16,7 @@ from xdpstack.device.claims import EthertypeClaim
 from xdpstack.device.device import KernelBackend
 from xdpstack.device.local import local_addresses
 from xdpstack.device.options import Options
+from xdpstack.device.prefilter import Prefilter, PrefilterProgram
 from xdpstack.errors import (
     ClaimTaken,
     ConfigurationError,
@@ -199,6 +200,26 @@ def test_another_program_is_named(veth: MakeVeth) -> None:
         error = refused(pair.near, netns=pair.near.netns)
         assert isinstance(error, ProgramAttached)
         assert "redirect_all" in str(error)
+
+
+def test_what_was_asked_is_told(veth: MakeVeth) -> None:
+    pair = veth()
+    with Harness() as harness:
+        backend = harness.open(pair.near, metadata=("hash",), offloads=("checksum",))
+        asked = backend.info()["asked"]
+        assert (asked["metadata"], asked["offloads"], asked["broker"]) == (("hash",), ("checksum",), None)
+
+
+def test_no_counters_are_read_of_a_closed_prefilter(veth: MakeVeth) -> None:
+    pair = veth()
+    with Harness() as harness:
+        backend = harness.open(pair.near)
+        prefilter = PrefilterProgram.load("near0", Prefilter(["192.0.2.1"]), offload=False)
+        backend._prefilters.append(prefilter)
+        assert "near0.prefilter.passed" not in backend.stats()  # zero is left out
+        backend.close()
+        prefilter.counts = lambda: pytest.fail("its maps are freed")  # type: ignore[method-assign]
+        backend.stats()
 
 
 def test_all_interfaces_of_a_failed_open_are_given_back(netns: MakeNetns, veth: MakeVeth) -> None:

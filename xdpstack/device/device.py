@@ -59,7 +59,7 @@ class KernelBackend:
         if not names or len(set(names)) != len(names):
             raise ConfigurationError("name one interface or more, each once", fix="ip link lists those there are.")
         self.names = names
-        self.options = options or Options()
+        self.options = self._asked = options or Options()
         self.interfaces: list[Interface] = []
         self.watchdog: Watchdog | None = None
         self._window_seconds = window_seconds
@@ -308,12 +308,15 @@ class KernelBackend:
         return {
             "netns": self.options.netns or "",
             "asked": {
-                "mode": self.options.mode,
-                "zero_copy": self.options.zero_copy,
-                "queues": self.options.queues,
-                **asdict(self.options.modes),
-                "prefilter": self.options.prefilter.sources if self.options.prefilter else None,
-                "tune": self.options.tune.asked(),
+                "mode": self._asked.mode,
+                "zero_copy": self._asked.zero_copy,
+                "queues": self._asked.queues,
+                **asdict(self._asked.modes),
+                "prefilter": self._asked.prefilter.sources if self._asked.prefilter else None,
+                "tune": self._asked.tune.asked(),
+                "metadata": self._asked.metadata,
+                "offloads": self._asked.offloads,
+                "broker": self._asked.broker,
             },
             "claims": [str(claim) for claim in self._claims],
             "watchdog_window_seconds": self._window_seconds,
@@ -338,6 +341,7 @@ class KernelBackend:
                     last_first.callback(interface.close)
                 for prefilter in self._prefilters:
                     last_first.callback(prefilter.close)
+                self._prefilters = []  # their counters go with them
 
     def forget(self) -> None:
         """In a forked child: what the parent holds is to end with the parent."""
