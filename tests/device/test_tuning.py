@@ -22,6 +22,7 @@ from xdpstack.device.sysfs import class_net
 from xdpstack.device.tuning import journal
 from xdpstack.device.tuning.journal import journals
 from xdpstack.device.tuning.knobs import knob
+from xdpstack.device.xdp import XdpProgram
 from xdpstack.errors import ConfigurationError, ModeRefused, TuningRefused
 from xdpstack.testing.namespace import Namespace
 from xdpstack.testing.veth import End, Veth
@@ -121,6 +122,23 @@ def test_refused_before_anything_is_changed(
         xdpstack.open("near0", netns=pair.near.netns.name, frames=1024, **other)
     assert state(pair.near) == BEFORE
     assert journals() == []
+
+
+def test_all_is_undone_whatever_closing_the_program_raises(veth: MakeVeth, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = veth(queues=4)
+    really = XdpProgram.close
+
+    def close(program: XdpProgram) -> None:
+        really(program)
+        raise OSError("closing failed")
+
+    stack = xdpstack.open("near0", netns=pair.near.netns.name, frames=1024, tune=xdpstack.Tuning(channels=2))
+    monkeypatch.setattr(XdpProgram, "close", close)
+    with pytest.raises(OSError, match="closing failed"):
+        stack.close()
+    assert state(pair.near)[0] == 4
+    assert journals() == []
+    assert stack._backend.interfaces[0].sockets == []
 
 
 def test_one_of_two_that_cannot(netns: MakeNetns, veth: MakeVeth) -> None:

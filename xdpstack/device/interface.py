@@ -303,19 +303,18 @@ class Interface:
     # ---- closing ----
 
     def close(self) -> int:
-        """Everything back; returns how many frames came home. Idempotent."""
-        if self.program is not None:
-            if self._watched:
-                self._watchdog.remove(self.program.deadman)
-                self._watched = False
-            self.program.close()
-            self.program = None
-        home = self.unbind()
-        if self.gone:
-            self._tuner.forget()
-        else:
-            self._place.run(self._tuner.undo)
-        return home
+        """Everything back, each thing whatever comes of the others; returns how many frames came home. Idempotent."""
+        program, self.program = self.program, None
+        home: list[int] = []
+        with ExitStack() as last_first:
+            last_first.callback(self._tuner.forget if self.gone else lambda: self._place.run(self._tuner.undo))
+            last_first.callback(lambda: home.append(self.unbind()))
+            if program is not None:
+                last_first.callback(program.close)
+                if self._watched:
+                    self._watched = False
+                    last_first.callback(self._watchdog.remove, program.deadman)
+        return sum(home)
 
     def forget(self) -> None:
         """In a forked child: let go of the descriptors, so that what the parent holds ends with the parent."""
