@@ -23,7 +23,7 @@ from xdpstack.device.tuning import journal
 from xdpstack.device.tuning.journal import journals
 from xdpstack.device.tuning.knobs import knob
 from xdpstack.device.xdp import XdpProgram
-from xdpstack.errors import ConfigurationError, ModeRefused, TuningRefused
+from xdpstack.errors import ConfigurationError, ModeRefused, ProgramAttached, TuningRefused
 from xdpstack.testing.namespace import Namespace
 from xdpstack.testing.veth import End, Veth
 
@@ -122,6 +122,23 @@ def test_refused_before_anything_is_changed(
         xdpstack.open("near0", netns=pair.near.netns.name, frames=1024, **other)
     assert state(pair.near) == BEFORE
     assert journals() == []
+
+
+def test_refused_for_another_program_before_anything_is_changed(
+    veth: MakeVeth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As attaching would say; who only sends has no program in the way."""
+    pair = few(veth(queues=4))
+    asked = {"netns": pair.near.netns.name, "frames": 1024, "tune": xdpstack.Tuning(channels=2)}
+    with Harness() as harness:
+        harness.attach(pair.near)
+        with monkeypatch.context() as patched:
+            patched.setattr("xdpstack.device.interface.Tuner.before_attach", lambda _: pytest.fail("it was tuned"))
+            with pytest.raises(ProgramAttached, match="near0 has another XDP program: program redirect_all"):
+                xdpstack.open("near0", **asked)
+        with xdpstack.open("near0", transmit_only=True, queues=[1], **asked):
+            assert state(pair.near)[0] == 2
+    assert state(pair.near)[0] == 4
 
 
 def test_all_is_undone_whatever_closing_the_program_raises(veth: MakeVeth, monkeypatch: pytest.MonkeyPatch) -> None:

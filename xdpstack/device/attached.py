@@ -8,12 +8,12 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xdpstack.errors import NoSuchInterface
+from xdpstack.errors import NoSuchInterface, ProgramAttached
 from xdpstack.native import check, ffi, lib
 
 
@@ -85,6 +85,29 @@ def attached_programs(interface: str) -> list[AttachedProgram]:
         )
         for mode, program_id in ids.items()
     ]
+
+
+def already_attached(interface: str, others: Sequence[AttachedProgram]) -> ProgramAttached:
+    """What to raise for programs that are in the way, one or more."""
+    other = others[0]
+    keyword = {"native": "xdpdrv", "generic": "xdpgeneric", "offloaded": "xdpoffload"}[other.mode]
+    return ProgramAttached(
+        f"{interface} has another XDP program: {'; '.join(map(str, others))}",
+        "An interface runs one XDP program; it is never replaced without your word.",
+        f"ip link set dev {interface} {keyword} off"
+        if other.link_id is None
+        else "End the process that holds its link, or: bpftool link detach id " + str(other.link_id),
+    )
+
+
+def refuse_others(interface: str, mode: str) -> None:
+    """Say beforehand what attaching in `mode` would. Raises ProgramAttached and NoSuchInterface.
+
+    Native and generic exclude each other, a program in the NIC is for itself: the kernel's dev_xdp_attach().
+    """
+    others = [each for each in attached_programs(interface) if (each.mode == "offloaded") == (mode == "offloaded")]
+    if others:
+        raise already_attached(interface, others)
 
 
 def link_info(link_fd: int) -> Any:

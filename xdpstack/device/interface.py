@@ -19,6 +19,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from xdpstack.device import ethtool, netdev
+from xdpstack.device.attached import refuse_others
 from xdpstack.device.backend import Device
 from xdpstack.device.broker.client import BrokerClient, BrokeredProgram
 from xdpstack.device.drivers import added_queues, native_lacks, zero_copy_lacks
@@ -93,6 +94,8 @@ class Interface:
 
     def check(self) -> None:
         """Refuse what cannot be, as far as can be known; nothing has been changed. Raises as `open`."""
+        if not self._options.transmit_only and self._broker is None:  # a broker says so when it attaches
+            refuse_others(self.name, self._options.mode)
         options, active = self._options, active_queues(self.name, self.link.index)
         mode = "transmit only" if options.transmit_only else self._expected_mode()
         there = self._tuner.check(mode, len(active))

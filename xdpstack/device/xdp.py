@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import Literal
 
 from xdpstack.device import privileges
-from xdpstack.device.attached import attached_programs, interface_index, link_info, program_ids
+from xdpstack.device.attached import already_attached, attached_programs, interface_index, link_info, program_ids
 from xdpstack.device.claim_set import Claims
 from xdpstack.device.claims import Endpoint
 from xdpstack.device.deadman import Deadman
@@ -40,7 +40,6 @@ from xdpstack.errors import (
     ModeRefused,
     MtuTooLarge,
     NoSuchInterface,
-    ProgramAttached,
     XdpstackError,
 )
 from xdpstack.native import check, ffi, lib
@@ -312,15 +311,7 @@ class XdpProgram:
         if result == -errno.ENODEV:
             raise NoSuchInterface(f"interface {self.interface!r} went away")
         if result in (-errno.EBUSY, -errno.EEXIST) and (others := attached_programs(self.interface)):
-            other = others[0]
-            keyword = {"native": "xdpdrv", "generic": "xdpgeneric", "offloaded": "xdpoffload"}[other.mode]
-            raise ProgramAttached(
-                f"{self.interface} has another XDP program: {'; '.join(map(str, others))}",
-                "An interface runs one XDP program; it is never replaced without your word.",
-                f"ip link set dev {self.interface} {keyword} off"
-                if other.link_id is None
-                else "End the process that holds its link, or: bpftool link detach id " + str(other.link_id),
-            )
+            raise already_attached(self.interface, others)
 
     def _refusal(self, result: int, refused: list[str]) -> XdpstackError:
         tried = "Tried: " + "; ".join(refused) + "."
