@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import json
 import os
 import signal
@@ -20,7 +22,7 @@ from xdpstack.device.doctor import examine
 from xdpstack.device.ethtool import channels, offloads
 from xdpstack.device.sysfs import class_net
 from xdpstack.device.tuning import journal
-from xdpstack.device.tuning.journal import journals
+from xdpstack.device.tuning.journal import Journal, journals
 from xdpstack.device.tuning.knobs import knob
 from xdpstack.device.xdp import XdpProgram
 from xdpstack.errors import ConfigurationError, ModeRefused, ProgramAttached, TuningRefused
@@ -237,6 +239,47 @@ def test_the_next_stack_undoes_after_a_kill(veth: MakeVeth) -> None:
     with xdpstack.open("near0", netns=pair.near.netns.name, frames=1024) as stack:
         assert stack.devices[0].queues == (0, 1, 2, 3)
     assert state(pair.near)[:3] == BEFORE[:3]
+
+
+def test_the_next_stack_undoes_before_it_looks_at_what_there_is(veth: MakeVeth) -> None:
+    """A queue that the dead one took away is no reason to refuse it."""
+    pair = veth(queues=4)
+    killed(pair.near)
+    with xdpstack.open("near0", netns=pair.near.netns.name, frames=1024, queues=[3]) as stack:
+        assert stack.devices[0].queues == (3,)
+
+
+def test_the_doctor_undoes_what_a_living_one_could_not(veth: MakeVeth, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = few(veth(queues=4))
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with (
+        monkeypatch.context() as patched,
+        xdpstack.open("near0", netns=pair.near.netns.name, frames=1024, tune=xdpstack.Tuning(channels=2)) as stack,
+    ):
+        patched.setattr("xdpstack.device.ethtool_set.set_channels", refuse)
+        stack.close()
+    assert state(pair.near)[0] == 2
+    findings = [each for each in examine("near0", netns=pair.near.netns.name).findings if each.subject == "tuning"]
+    assert f"process {os.getpid()} has tuned near0, and failed to put all of it back" in findings[0].what
+    done = CliRunner().invoke(doctor, ["--undo", "near0"])
+    assert (done.exit_code, done.output) == (0, "near0: channels: restored: [2, 2, 0] is [4, 4, 0] again\n")
+    assert state(pair.near)[0] == 4
+    assert journals() == []
+
+
+def test_a_nic_that_is_not_where_it_was() -> None:
+    """Moved to another namespace while its process was killed: what it had is not thrown away."""
+    owner = journal.myself(0x7FFFFFFF, "moved0", physical=True)
+    made = Journal.create(dataclasses.replace(owner, started=1))
+    made.done(made.begin("rings", [256, 256], [512, 256]), [512, 256])
+    done = CliRunner().invoke(doctor, ["--undo", "moved0"])
+    assert done.exit_code == 1
+    assert "moved0: rings: failed: the device is not in its network namespace any more" in done.output
+    assert f"it had [256, 256]: put it back by hand, and remove {made.path}" in done.output
+    assert len(journals()) == 1
 
 
 def test_the_doctor_leaves_those_alone_that_live(veth: MakeVeth) -> None:

@@ -54,6 +54,7 @@ def state(nic: FakeNic) -> list[Any]:
 
 def tuned(asked: Tuning = ASKED) -> Tuner:
     tuner = Tuner("eth7", 7, asked)
+    tuner.repair()
     assert tuner.check("native", 4) == (asked.channels or 4)
     tuner.before_attach()
     tuner.after_attach("native", asked.channels or 4)
@@ -136,12 +137,60 @@ def test_what_somebody_else_has_changed_is_left_alone(nic: FakeNic) -> None:
 
 
 def test_what_cannot_be_put_back_stays_in_the_journal(nic: FakeNic) -> None:
+    """As a leftover, though its process lives: for the doctor, and for the next stack, of the same process too."""
     tuner = tuned(Tuning(nic_rx_ring=512))
+    assert leftovers() == []
     nic.refuses[0x11] = errno.EIO
     assert [result.outcome for result in tuner.undo()] == ["failed"]
-    [left] = journals()
+    [left] = leftovers("eth7")
+    assert left.owner.alive
+    Tuner("eth7", 7, Tuning(channels=3)).check("native", 4)
     del nic.refuses[0x11]
     assert [result.outcome for result in restore(left, "eth7")] == ["restored"]
+    assert nic.rings == [256, 256]
+    assert journals() == []
+
+
+def test_the_next_stack_puts_back_what_could_not_be(nic: FakeNic) -> None:
+    tuner = tuned(Tuning(nic_rx_ring=512))
+    nic.refuses[0x11] = errno.EIO
+    tuner.undo()
+    del nic.refuses[0x11]
+    tuned(Tuning(nic_rx_ring=1024)).undo()
+    assert nic.rings == [256, 256]
+    assert journals() == []
+
+
+def test_what_was_left_is_not_undone_under_one_that_lives(nic: FakeNic) -> None:
+    first = tuned(Tuning(nic_rx_ring=512))
+    nic.refuses[0x11] = errno.EIO
+    first.undo()
+    second = tuned(Tuning(channels=2))
+    del nic.refuses[0x11]
+    Tuner("eth7", 7, Tuning()).repair()
+    assert nic.rings == [512, 256]
+    second.undo()
+    Tuner("eth7", 7, Tuning()).repair()
+    assert nic.rings == [256, 256]
+    assert journals() == []
+
+
+def test_a_journal_of_before_the_boot_is_not_gone_by(nic: FakeNic) -> None:
+    tuned(Tuning(nic_rx_ring=512))
+    [left] = journals()
+    left.path.write_text(left.path.read_text().replace(left.owner.boot, "another"))
+    Tuner("eth7", 7, Tuning()).repair()
+    assert nic.rings == [512, 256]
+
+
+def test_a_nic_that_was_moved_keeps_its_journal(nic: FakeNic) -> None:
+    """It is tuned still; for when it is back, or for who puts it back by hand."""
+    tuner = tuned(Tuning(nic_rx_ring=512))
+    tuner.forget()
+    [left] = leftovers("eth7")
+    assert left.entries[0].old == [256, 256]
+    assert tuner.undo() == []
+    Tuner("eth7", 7, Tuning()).repair()
     assert nic.rings == [256, 256]
     assert journals() == []
 
@@ -196,6 +245,18 @@ def test_a_change_that_was_not_finished(nic: FakeNic) -> None:
     assert (nic.channels, nic.rings) == ([0, 0, 4], [256, 256])
     left.path.write_text("".join(lines[:2]) + lines[3][:-1])
     assert [result.outcome for result in restore(journal.read(left.path), "eth7")] == ["as it was"]
+
+
+def test_what_was_rounded_is_put_back_though_that_was_not_noted(nic: FakeNic) -> None:
+    """Killed between the device and the journal's second line: what is there is not what was asked for."""
+    tuned(Tuning(nic_rx_ring=1001))
+    [left] = journals()
+    left.path.write_text("".join(left.path.read_text().splitlines(keepends=True)[:2]))
+    assert nic.rings == [1008, 256]
+    [result] = restore(journal.read(left.path), "eth7")
+    assert (result.outcome, result.text) == ("restored", "[1008, 256] is [256, 256] again")
+    assert nic.rings == [256, 256]
+    assert journals() == []
 
 
 def test_files_that_are_no_journals(nic: FakeNic, tmp_path: Path) -> None:

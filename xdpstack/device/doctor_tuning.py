@@ -18,17 +18,22 @@ def tuning_findings(link: Link) -> Iterator[Finding]:
         owner = journal.owner
         if (owner.netns_inode, owner.netns_cookie, owner.ifindex) != here:
             continue
-        if owner.alive:
+        if not journal.left:
             yield note("tuning", f"process {owner.pid} has tuned {link.name}, until it ends: {changes(journal)}")
         else:
             yield warning(
                 "tuning",
-                f"process {owner.pid} has tuned {link.name}, and was killed: {changes(journal)}",
+                f"process {owner.pid} has tuned {link.name}, and {how_left(journal)}: {changes(journal)}",
                 "It could not undo it.",
                 "Undo it; opening a stack on it does so too.",
                 f"xdpstack doctor --undo {link.name}",
             )
     yield note("tuning", f"can be tuned: {', '.join(possible(read_facts(link.name, link.index)))}")
+
+
+def how_left(journal: Journal) -> str:
+    """Of a journal that was left behind, why."""
+    return "failed to put all of it back" if journal.released else "was killed"
 
 
 def changes(journal: Journal) -> str:

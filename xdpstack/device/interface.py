@@ -93,9 +93,13 @@ class Interface:
     # ---- opening; inside the namespace ----
 
     def check(self) -> None:
-        """Refuse what cannot be, as far as can be known; nothing has been changed. Raises as `open`."""
+        """Refuse what cannot be, as far as can be known. Raises as `open`.
+
+        Nothing has been changed, but that what dead processes left is put back: what there is now is not theirs.
+        """
         if not self._options.transmit_only and self._broker is None:  # a broker says so when it attaches
             refuse_others(self.name, self._options.mode)
+        self._tuner.repair()
         options, active = self._options, active_queues(self.name, self.link.index)
         mode = "transmit only" if options.transmit_only else self._expected_mode()
         there = self._tuner.check(mode, len(active))

@@ -46,6 +46,7 @@ class Opened:
             raise ConfigurationError(f"mode is {mode!r}; it can be auto, native or generic")
         with contextlib.ExitStack() as undo:
             undo.callback(self.tuner.undo)
+            self.tuner.repair()
             self.tuner.before_attach()
             attached = open_attached(
                 link.name,

@@ -2,8 +2,9 @@
 
 One file per process and interface, `DIRECTORY/tuned-<namespace>-<ifindex>-<pid>.jsonl`, a line of JSON each: first who and
 what (`Owner`), then for each change what is about to be written (`knob`, `old`, `asked`), and when it was done what the
-device has now (`knob`, `granted`). Each line is on the disk (fsync) before the next step. A last line that is not whole was
-being written when the machine stopped: its change was not made.
+device has now (`knob`, `granted`). When its process could not put all of it back, the last line says so (`released`), and it
+is a leftover, as that of a dead process. Each line is on the disk (fsync) before the next step. A last line that is not
+whole was being written when the machine stopped: its change was not made.
 
 A namespace is told by its cookie, which is given once in the life of a machine, and found by its inode. Linux before 5.14
 has no cookies; there the inode alone, which may be given again, has to do.
@@ -69,6 +70,12 @@ class Journal:
     path: Path
     owner: Owner
     entries: list[Entry] = field(default_factory=list)
+    released: bool = False
+
+    @property
+    def left(self) -> bool:
+        """Whether nobody will undo it by himself: its process is dead, or has tried and not been able to."""
+        return self.released or not self.owner.alive
 
     @classmethod
     def create(cls, owner: Owner, directory: Path | None = None) -> Journal:
@@ -98,6 +105,11 @@ class Journal:
         """It was changed, and is `granted` now."""
         self._write({"knob": entry.knob, "granted": granted})
         entry.granted, entry.done = granted, True
+
+    def release(self) -> None:
+        """Its process will not try again; whoever comes may."""
+        self._write({"released": True})
+        self.released = True
 
     def remove(self) -> None:
         """All is as it was. Idempotent."""
@@ -129,7 +141,9 @@ def read(path: Path) -> Journal:
         raise ValueError(f"{path} is no journal of version {VERSION}")
     journal = Journal(path, Owner(**head))
     for line in lines[1:]:
-        if "asked" in line:
+        if "released" in line:
+            journal.released = True
+        elif "asked" in line:
             journal.entries.append(Entry(line["knob"], line["old"], line["asked"]))
         else:
             entry = next(each for each in reversed(journal.entries) if each.knob == line["knob"])

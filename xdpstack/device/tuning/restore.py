@@ -33,8 +33,8 @@ class Restored:
 def restore(journal: Journal, interface: str) -> list[Restored]:
     """Undo, the last change first, in the calling thread's network namespace.
 
-    A value is put back if it still is what was set. One that somebody else has changed since is left alone. The journal is
-    removed unless something could not be put back.
+    A value is put back if it still is what was set, or if what was granted was never noted: a driver may have rounded. One
+    that somebody else has changed since is left alone. The journal is removed unless something could not be put back.
     """
     results = [_restore(entry, interface) for entry in reversed(journal.entries)]
     if all(result.outcome != "failed" for result in results):
@@ -51,18 +51,18 @@ def _restore(entry: Entry, interface: str) -> Restored:
         now = turned.read()
         if now == entry.old:
             return said("as it was", f"is {shown(now)}, as it was before")
-        ours = entry.granted if entry.done else entry.asked
-        if now != ours:
+        if entry.done and now != entry.granted:
             return said(
                 "left alone",
-                f"is {shown(now)}: set to {shown(ours)}, and then changed by somebody else (before: {shown(entry.old)})",
+                f"is {shown(now)}: set to {shown(entry.granted)}, and then changed by somebody else "
+                f"(before: {shown(entry.old)})",
             )
         _write(turned, entry.old)
         if (after := turned.read()) != entry.old:
             return said("failed", f"is {shown(after)} although {shown(entry.old)} was written")
     except (OSError, ValueError) as error:
         return said("failed", f"cannot be put back to {shown(entry.old)}: {error}")
-    return said("restored", f"{shown(ours)} is {shown(entry.old)} again")
+    return said("restored", f"{shown(now)} is {shown(entry.old)} again")
 
 
 def _write(turned: Knob, value: Value) -> None:
@@ -89,31 +89,40 @@ def shown(value: Value) -> str:
 
 
 def leftovers(name: str | None = None) -> list[Journal]:
-    """Journals of processes that are dead: of all interfaces, or of those of that name."""
-    return [each for each in journals() if not each.owner.alive and name in (None, each.owner.name)]
+    """Journals that nobody will undo by himself (`Journal.left`): of all interfaces, or of those of that name."""
+    return [each for each in journals() if each.left and name in (None, each.owner.name)]
 
 
 def undo_leftovers(name: str | None = None) -> list[Restored]:
-    """Undo what processes that are dead have left behind, in whichever namespace it is; what came of each change."""
+    """Undo what processes have left behind, in whichever namespace it is; what came of each change."""
     return [result for journal in reversed(leftovers(name)) for result in undo(journal)]
 
 
 def undo(journal: Journal) -> list[Restored]:
-    """Undo one journal, wherever its interface is now."""
+    """Undo one journal, wherever its interface is now.
+
+    A NIC that is not found may be elsewhere, as it was tuned: its journal stays. What is virtual is gone with its settings.
+    """
     owner = journal.owner
 
     def lost(why: str) -> list[Restored]:
         journal.remove()
         return [Restored(owner.name, entry.knob, "as it was", why) for entry in reversed(journal.entries)]
 
+    def elsewhere(why: str) -> list[Restored]:
+        by_hand = f"put it back by hand, and remove {journal.path}"
+        return [
+            Restored(owner.name, entry.knob, "failed", f"{why}; it had {shown(entry.old)}: {by_hand}")
+            for entry in reversed(journal.entries)
+        ]
+
     if owner.boot != boot_id():
         return lost("the machine was booted since")
     place = find_namespace(owner.netns_inode, owner.netns_cookie)
     if place is None and owner.physical:
-        text = (
+        return elsewhere(
             "its network namespace is gone; the kernel has moved the device to the first one, under a name of its own"
         )
-        return [Restored(owner.name, entry.knob, "failed", text) for entry in reversed(journal.entries)]
     if place is None:
         return lost("the interface is gone with its network namespace")
 
@@ -124,6 +133,8 @@ def undo(journal: Journal) -> list[Restored]:
             return None
 
     results = run_in(place, there)
+    if results is None and owner.physical:
+        return elsewhere("the device is not in its network namespace any more: it was moved to another, or taken out")
     return lost("the interface is gone") if results is None else results
 
 

@@ -1,7 +1,8 @@
 """The tuning of one interface while a stack has it: checked, applied in two parts, undone.
 
+    repair()         what a process that was killed left behind is undone first
     check()          plans all of it; raises, and nothing has been changed
-    before_attach()  what a process that was killed left behind is undone first; then queues and rings
+    before_attach()  queues and rings
     after_attach()   what depends on the mode that was granted
     undo()           in reverse; what somebody else has changed since is left alone
 
@@ -11,13 +12,14 @@ All in the calling thread's network namespace.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 from typing import Any
 
 from xdpstack.device.tuning.asked import Tuning
 from xdpstack.device.tuning.facts import Facts, read_facts
-from xdpstack.device.tuning.journal import Journal, journals, myself, namespace
+from xdpstack.device.tuning.journal import Journal, boot_id, journals, myself, namespace
 from xdpstack.device.tuning.knobs import knob
 from xdpstack.device.tuning.plan import Steps, plan_after, plan_before
 from xdpstack.device.tuning.restore import Restored, restore, shown
@@ -37,6 +39,15 @@ class Tuner:
         self.tuned: dict[str, dict[str, Any]] = {}
         self.why: dict[str, str] = {}
 
+    def repair(self) -> None:
+        """Undo what was left behind, unless another has the device now, who may have changed the same."""
+        found = self._journals()
+        if any(not each.left for each in found):
+            return
+        for left in reversed(found):
+            for result in restore(left, self._name):
+                log.warning("%s: %s, left by process %d: %s", self._name, result.knob, left.owner.pid, result.text)
+
     def check(self, mode: str, active: int) -> int:
         """Whether all of it can be, as far as can be known; `mode` is the one to expect, `active` queues are there now.
 
@@ -45,7 +56,7 @@ class Tuner:
         facts = read_facts(self._name, self._ifindex)
         queues = self._tuning.channels or active
         steps = plan_before(self._tuning, facts).steps + plan_after(self._tuning, facts, mode, queues).steps
-        if steps and (others := [each for each in self._journals() if each.owner.alive]):
+        if steps and (others := [each for each in self._journals() if not each.left]):
             raise TuningRefused(
                 f"{self._name} has been tuned by process {others[0].owner.pid}",
                 "What two change, neither can undo.",
@@ -56,9 +67,6 @@ class Tuner:
 
     def before_attach(self) -> None:
         """The first part. Raises TuningRefused for what the driver refuses; then `undo` undoes what was done."""
-        for left in reversed([each for each in self._journals() if not each.owner.alive]):
-            for result in restore(left, self._name):
-                log.warning("%s: %s, left by process %d: %s", self._name, result.knob, left.owner.pid, result.text)
         self._apply(plan_before(self._tuning, self._facts()))
 
     def after_attach(self, mode: str, queues: int) -> None:
@@ -72,27 +80,37 @@ class Tuner:
         for result in results:
             if result.outcome in ("left alone", "failed"):
                 log.warning("%s: %s %s", self._name, result.knob, result.text)
+        if journal and any(result.outcome == "failed" for result in results):
+            self._release(journal)
         return results
 
     def forget(self) -> None:
-        """The interface is gone. What was changed of a virtual one is gone too; a NIC that was moved keeps it."""
-        if self._journal is not None:
-            if self._journal.owner.physical:
-                before = {entry.knob: entry.old for entry in self._journal.entries}
-                log.warning("%s is gone as it was tuned; before, it had %s", self._name, before)
-            self._journal.remove()
-            self._journal = None
+        """The interface is gone. What was changed of a virtual one is gone too; a NIC that was moved keeps it.
+
+        So does its journal: for who finds it, and for when it comes back.
+        """
+        journal, self._journal = self._journal, None
+        if journal is not None and journal.owner.physical:
+            before = {entry.knob: entry.old for entry in journal.entries}
+            log.warning("%s is gone as it was tuned; before, it had %s (%s)", self._name, before, journal.path)
+            self._release(journal)
+        elif journal is not None:
+            journal.remove()
+
+    def _release(self, journal: Journal) -> None:
+        with contextlib.suppress(OSError):  # then it is this process's until that ends
+            journal.release()
 
     def _facts(self) -> Facts:
         return read_facts(self._name, self._ifindex)
 
     def _journals(self) -> list[Journal]:
         inode, cookie = namespace()
-        mine = (inode, cookie, self._ifindex)
+        mine = (boot_id(), inode, cookie, self._ifindex)
         return [
             each
             for each in journals()
-            if (each.owner.netns_inode, each.owner.netns_cookie, each.owner.ifindex) == mine
+            if (each.owner.boot, each.owner.netns_inode, each.owner.netns_cookie, each.owner.ifindex) == mine
             and each is not self._journal
         ]
 
