@@ -5,7 +5,11 @@ It reads lines of JSON, {"do": ..., ...}, and answers each with a line: {"ok": .
 
 from __future__ import annotations
 
+import ctypes
+import importlib
 import json
+import os
+import pkgutil
 import resource
 import socket
 import subprocess
@@ -23,17 +27,30 @@ USER = 65534
 START = f"""
 import sys
 sys.path.append({str(Path(__file__).parents[2])!r})
-from tests.device.broker_client import main
+from tests.device.broker_client import become, main
+become(int(sys.argv[1]))
 main()
 """
+PR_SET_DUMPABLE = 4
+
+
+def become(user: int) -> None:
+    """From root on, an ordinary user; who may not be let into the folder that the package lies in."""
+    for module in pkgutil.walk_packages(xdpstack.__path__, "xdpstack."):
+        if not module.name.startswith(("xdpstack.testing", "xdpstack.bench", "xdpstack.__main__")):
+            importlib.import_module(module.name)
+    "localhost".encode("idna")  # what the library of sockets and threads loads when it is first used
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
+    assert ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) == 0  # its own /proc/self is its own, as after exec
 
 
 class Client:
     """The process, from the test's side."""
 
     def __init__(self, end: End, user: int = USER) -> None:
-        as_user = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--inh-caps=-all"]
-        words = ["ip", "netns", "exec", end.netns.name, *as_user, sys.executable, "-B", "-c", START]
+        words = ["ip", "netns", "exec", end.netns.name, sys.executable, "-B", "-c", START, str(user)]
         self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(self, do: str, **values: Any) -> Any:
@@ -65,6 +82,9 @@ class Client:
     def __exit__(self, *exception: object) -> None:
         if self.process.poll() is None:
             self.kill()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
 
 
 class Served:

@@ -6,7 +6,8 @@ Does: gives received packets to the worker that the hash of their flow says, or 
 Mirrors: get_rps_cpu, set_rps_cpu, enqueue_to_backlog, skb_flow_limit, process_backlog, sock_rps_record_flow.
 Reads: l3_off, l3_proto, data_off, len; the addresses and ports in the headers; hash, where the device says that it is of
     ports too.
-Writes: hash, and hints HASH (cleared where it is no longer the device's); with RFS the number of the packet in its flow (`steered` of the cold descriptor); owner HELD on the way.
+Writes: hash, and hints HASH (cleared where it is no longer the device's); with RFS the number of the packet in its
+    flow (`steered` of the cold descriptor); owner HELD on the way.
 Next:
     receive: the packet is this worker's, or is of no flow that could be told (not IP, or cut short).
 Drops:
