@@ -44,6 +44,7 @@ Cost: benchmarks/stages/bench_rps.py
 Differs from Linux:
     - A socket does not remember its queue: a flow has the same one as long as there are the same queues.
     - A worker without a queue of the device spreads over all of them (napi.tx hands over).
+    - Whole frames of the user's are of no flow: their headers are not read, and they all leave by the first queue.
     - No map by receive queue (xps_rxqs), no traffic classes.
 """
 
