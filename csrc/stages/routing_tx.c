@@ -100,6 +100,8 @@ static void output4(const struct xs_fib *fib, const struct xs_config *config, st
         uint32_t owner = device_of(fib, key->src);
         if (unlikely(!owner)) return xs_routed_drop(out, XS_REASON_IP_OUTNOROUTES);
         if (unlikely(to_all && !key->oif)) return on_link4(fib, config, key, link_of(fib, owner), 0, out);
+    } else {
+        key->src = (struct xs_addr){0}; /* 0.0.0.0 as a source is none, however it is written */
     }
     if (unlikely(key->oif)) {
         if (!bound) return xs_routed_drop(out, XS_REASON_TX_SLOW);

@@ -15,7 +15,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 
-from tests.routing.native_strategies import FAR4, FAR6, OURS, OWN4, OWN6, snapshots
+from tests.routing.native_strategies import FAR4, FAR6, NAMES, OURS, OWN4, OWN6, snapshots
 from tests.routing.test_native import host
 from tests.routing.test_native_stages import ROUTED, Walk
 from xdpstack.device.backend import Device
@@ -23,7 +23,7 @@ from xdpstack.errors import ConfigurationError
 from xdpstack.hook import HookBatch
 from xdpstack.layer import Layer, stand_in
 from xdpstack.native import lib
-from xdpstack.netlink import Hop, Route, Snapshot, packed
+from xdpstack.netlink import Hop, Link, Route, Snapshot, packed
 from xdpstack.netlink import text as in_words
 from xdpstack.routing.engine import RoutingBatch
 from xdpstack.routing.flow import Verdict
@@ -253,3 +253,17 @@ def test_a_next_hop_that_no_route_has_is_refused() -> None:
         with pytest.raises(ConfigurationError, match=r"no next hop via 10.0.0.77[\s\S]*Add a route"):
             sock.sendto(b"x", ("192.0.2.1", 80))
         assert stack.reasons() == {"HOOK_EXCEPTION": 1}
+
+
+def test_an_ipv4_source_of_zeros_is_none_however_it_is_written(senders: list[Sent]) -> None:
+    """A multipath route, and no address to choose as source: both hash the same."""
+    links = [Link(1, "lo"), *(Link(index, NAMES[index], bytes([2, 0, 0, 0, 0, index])) for index in (2, 3))]
+    route = Route.make("default", hops=(Hop(2, b"", 1, 0, 0), Hop(3, b"", 1, 0, 0)))
+    rest = {"device": lib.XS_NO_DEVICE, "mark": 0, "tos": 0, "sport": 1500, "dport": 7}
+    outcomes = []
+    for walk in senders:
+        walk.publish(Snapshot.build(links, [], [route]))
+        for source in (b"", bytes(4)):
+            outcomes.append(walk.send([{"dst": bytes([192, 0, 2, n]), "src": source, **rest} for n in range(1, 60)]))
+    assert all(outcome == outcomes[0] for outcome in outcomes)
+    assert len(outcomes[0][0]) == 59
