@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 
 from xdpstack.bench import Plan, Setting, as_json, run, subjects
-from xdpstack.bench.peers import TESTPMD, Need
+from xdpstack.bench.peers import Need
 from xdpstack.bench.subjects import USUAL
 from xdpstack.testing.wait import until
 
@@ -89,7 +88,6 @@ def test_jumbo_frames_are_measured() -> None:
 
 
 @pytest.mark.root
-@pytest.mark.skipif(not shutil.which("valgrind"), reason="make bench-peers installs valgrind")
 def test_instructions_are_counted_by_callgrind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LD_PRELOAD", raising=False)  # a sanitizer's library: valgrind runs no program that has one
     counted = replace(plan(("rx", "tx", "forward"), "rings"), instructions=True, callgrind=tmp_path)
@@ -100,7 +98,6 @@ def test_instructions_are_counted_by_callgrind(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.root
-@pytest.mark.skipif(not TESTPMD.met, reason="make bench-peers installs it")
 @pytest.mark.parametrize("queues", [1, 2])
 @pytest.mark.parametrize("name", ["testpmd-af_xdp", "testpmd-af_packet"])
 def test_testpmd_is_measured(name: str, queues: int) -> None:

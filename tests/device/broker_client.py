@@ -108,8 +108,12 @@ class Served:
     def do_capabilities(self) -> Any:
         return sorted(privileges.effective())
 
-    def do_limit(self) -> Any:
-        return resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    def do_limit(self, most: int) -> Any:
+        """Locked memory of `most` bytes, or as much less as there is; how many."""
+        _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+        hard = most if hard == resource.RLIM_INFINITY else min(hard, most)
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (hard, hard))
+        return hard
 
     def do_udp(self, address: list[Any]) -> Any:
         self.socks.append(self.opened().udp((address[0], address[1])))
