@@ -3,6 +3,7 @@
 import errno
 import sys
 import threading
+from array import array
 
 import pytest
 
@@ -188,6 +189,18 @@ def test_packed_jumbo_frames_go_over_several_buffers(stack: MemoryStack) -> None
     with stack.frames() as frames:
         assert frames.send_packed(jumbo + FRAME, (len(jumbo), len(FRAME)), "b0", times=3) == 6
         assert all_sent(stack, "b0", 6) == [jumbo, FRAME] * 3
+
+
+def test_lengths_that_change_on_the_way_are_those_that_were_checked(stack: MemoryStack) -> None:
+    lengths = array("I", [len(FRAME)] * 3)
+
+    def change(batch: xdpstack.HookBatch) -> None:
+        lengths[:] = array("I", [1500] * 3)
+
+    with stack.frames() as frames:
+        stack.hook("tc.tx", change)
+        assert frames.send_packed(FRAME * 3, lengths, "b0", times=100) == 300
+        assert all_sent(stack, "b0", 300) == [FRAME] * 300
 
 
 def test_packed_frames_pass_hooks(stack: MemoryStack) -> None:

@@ -54,11 +54,13 @@ def _raise(result: int) -> int:
 
 
 def _column(lengths: Any) -> Any:
-    """32-bit numbers for C: those of a column where they lie, others copied."""
+    """32-bit numbers for C, copied; those of a column at once."""
     with suppress(TypeError):  # no buffer
         view = memoryview(lengths)
         if view.format in ("I", "L") and view.itemsize == 4 and view.contiguous:
-            return ffi.from_buffer("uint32_t[]", view)
+            own = ffi.new("uint32_t[]", view.nbytes // 4)  # what is checked is what is read: another thread may write
+            ffi.memmove(own, view, view.nbytes)
+            return own
     return ffi.new("uint32_t[]", [int(each) for each in lengths])
 
 
@@ -226,9 +228,9 @@ class Frames:
         """Send frames that lie one behind the other in `data`, of `lengths` bytes each; all of them `times` times, in turn.
 
         For generators and replays: no object for each frame, and nothing is done in Python between them. `data` is
-        bytes-like; `lengths` a sequence of numbers, or a column of 32-bit ones as `FrameBatch.lengths`, which is not copied.
-        Neither may change until this returns. The rest is as with `send()`, and ValueError too when the lengths do not add
-        up to the data.
+        bytes-like; `lengths` a sequence of numbers, or a column of 32-bit ones as `FrameBatch.lengths`. What
+        changes in `data` before this returns may be sent so. The rest is as with `send()`, and ValueError too when the
+        lengths do not add up to the data.
         """
         self._check()
         index = self._index(device)
