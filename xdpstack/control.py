@@ -1,6 +1,7 @@
 """The control side of a stack: takes in what Linux and the workers say, and publishes tables to the workers.
 
-    netlink --> mirror --> snapshot --> publish: devices, FIB, neighbours, local addresses --> workers (C)
+    netlink --> mirror --> snapshot --> publish: devices, FIB, neighbours --> workers (C)
+                                                 local addresses --> XDP programs      (publishing.py)
     workers --> events (a neighbour is wanted) --> mirror.probe()
     Unix socket --> questions of `xdpstack show` and `xdpstack trace`
 
@@ -16,7 +17,7 @@ import os
 import selectors
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -26,6 +27,7 @@ from xdpstack.native.core import Core
 from xdpstack.netlink import Snapshot
 from xdpstack.netlink.uapi import AF_INET, AF_INET6
 from xdpstack.observe.server import Server
+from xdpstack.publishing import Publication, Publications
 from xdpstack.routing.native import device_flags
 from xdpstack.routing.tables import compile_device
 
@@ -41,7 +43,10 @@ _TICK_TRIES = 10
 
 
 class Control:
-    """Publishes, listens, answers. `events` collects what happened to the devices."""
+    """Publishes, listens, answers. `events` collects what happened to the devices.
+
+    `publishers` are further tables by name, published after the devices and before the addresses.
+    """
 
     def __init__(
         self,
@@ -49,7 +54,7 @@ class Control:
         backend: Backend,
         devices: Sequence[Device],
         mirror: MirrorLike,
-        publishers: Sequence[Callable[[Snapshot], object]],
+        publishers: Mapping[str, Callable[[Snapshot], object]],
     ) -> None:
         self.lock = threading.RLock()
         self.mirror = mirror
@@ -57,7 +62,13 @@ class Control:
         self._core = core
         self._backend = backend
         self._devices = devices
-        self._publishers = publishers
+        self.tables = Publications(
+            [
+                Publication("devices", self._publish_devices),
+                *(Publication(name, publish) for name, publish in publishers.items()),
+                Publication("addresses", backend.set_local),
+            ]
+        )
         self._down: set[int] = set()
         self._sources: list[tuple[int, Callable[[], Any]]] = []
         self._thread: threading.Thread | None = None
@@ -67,15 +78,20 @@ class Control:
     # ---- publishing ----
 
     def publish(self) -> None:
-        """Give the workers what the mirror knows; one table after the other, all of one snapshot."""
-        snapshot = self.mirror.snapshot
+        """Give the workers and programs what the mirror knows, for the first time. Raises what stood in the way."""
         with self.lock:
-            self._publish_devices(snapshot)
-            for publish in self._publishers:
-                publish(snapshot)
-            self._backend.set_local(snapshot)
-            self._watch_devices(snapshot)
+            for error in self._publish():
+                raise error
+
+    def _publish(self) -> Sequence[Exception]:
+        """Bring each table to the mirror's snapshot that is not yet; of one snapshot all. What stood in the way."""
+        snapshot = self.mirror.snapshot
+        failures = self.tables.bring_to(snapshot)
+        if failures is None:
+            return ()
+        self._watch_devices(snapshot)
         self.wake_workers()
+        return failures
 
     def _publish_devices(self, snapshot: Snapshot) -> None:
         values = ffi.new("struct xs_device_values[]", len(self._devices))
@@ -113,16 +129,23 @@ class Control:
     # ---- one round ----
 
     def step(self) -> None:
-        """Take in what has come since the last time, without blocking."""
-        with self.lock:
+        """Take in what has come since the last time, without blocking.
+
+        A table that cannot be published is tried again with the next call; `tables` knows which. Nothing that fails
+        keeps the rest from being done; what the mirror, the devices or an answer raise is raised then.
+        """
+        with self.lock, ExitStack() as steps:  # the last one first, whatever the others raise
             if self._stopping:
                 return
-            if self.mirror.process():
-                self.publish()
-            for event in self._backend.events():
-                self.note(event)
-            for _, handle in self._sources:
-                handle()
+            for _, handle in reversed(self._sources):
+                steps.callback(handle)
+            steps.callback(self._note_events)
+            steps.callback(self._publish)
+            self.mirror.process()
+
+    def _note_events(self) -> None:
+        for event in self._backend.events():
+            self.note(event)
 
     def tick(self) -> None:
         """Send what waited for something that is known now, or has waited too long, though nobody drives the workers."""

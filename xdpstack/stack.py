@@ -106,8 +106,8 @@ class Stack:
             route: Callable[[Snapshot], object] = layer.apply
             if self._engines["routing"] == NATIVE:
                 route = lambda snapshot: self._routing.publish(snapshot, numbers)  # noqa: E731  # compiles what it needs
-            publish = (route, self._neigh.publish)
-            self._control = Control(core, backend, devices, mirror, publish)
+            tables = {"routing": route, "neighbours": self._neigh.publish}
+            self._control = Control(core, backend, devices, mirror, tables)
             undo.pop_all()
             undo.callback(self.close)
             self._control.publish()
@@ -317,12 +317,13 @@ class Stack:
         return out
 
     def counters(self) -> dict[str, int]:
-        """Every counter that is not zero: of the stages, the XDP program and the AF_XDP sockets."""
+        """Every counter that is not zero: of the stages, the XDP program, the AF_XDP sockets, and control."""
         unread = self._sockets.unread_at_close
         return {
             **self._walk.counters(),
             **({"udp.unread_at_close": unread} if unread else {}),
             **self._backend.stats(),
+            **self._control.tables.counters(),
         }
 
     def reasons(self) -> dict[str, int]:
@@ -356,6 +357,7 @@ class Stack:
             "cpus": self._driving.cpus,
             "rps": self._rps.info,
             "engines": {layer: text_of(engine) for layer, engine in self._engines.items()},
+            "tables": self._control.tables.info(),
             **self._backend.info(),
         }
 

@@ -186,21 +186,28 @@ class KernelBackend:
 
     def _set_addresses(self) -> None:
         for interface in self.interfaces:
-            if interface.program is not None and self._snapshot is not None:
-                local = local_addresses(self._snapshot, interface.link.index, self._vlans)
-                interface.program.claims.set_local(local)
+            self._give_addresses(interface)
+
+    def _give_addresses(self, interface: Interface) -> None:
+        if interface.program is not None and self._snapshot is not None:
+            local = local_addresses(self._snapshot, interface.link.index, self._vlans)
+            interface.program.claims.set_local(local)
 
     # ---- following Linux ----
 
     def set_local(self, snapshot: Snapshot) -> None:
-        """Follow the interfaces (gone, down, up, another MAC or MTU), and give the programs the host's own addresses."""
-        with self._lock:
+        """Follow the interfaces (gone, down, up, another MAC or MTU), and give the programs the host's own addresses.
+
+        Raises TableFull or OSError when a program does not take them; the other interfaces are followed all the same.
+        """
+        with self._lock, contextlib.ExitStack() as steps:  # the last one first
             if self._closed:
                 return
-            for interface in self.interfaces:
-                self._follow(interface, snapshot.links.get(interface.link.index))
             self._snapshot = snapshot
-            self._set_addresses()
+            for interface in reversed(self.interfaces):
+                steps.callback(self._give_addresses, interface)
+            for interface in reversed(self.interfaces):
+                steps.callback(self._follow, interface, snapshot.links.get(interface.link.index))
 
     def _follow(self, interface: Interface, link: Link | None) -> None:
         if interface.gone:

@@ -102,6 +102,7 @@ class Neigh:
             if lib.xs_stack_update_neighbour(self._core.pointer, values) == -errno.ENOSPC:
                 self._replace(wanted)
                 break
+            self._published[key] = after  # one by one: the rest may fail
         self._published = wanted
         self._neighbours = snapshot.neighbours
 

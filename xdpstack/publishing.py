@@ -1,0 +1,82 @@
+"""Publishing: each of the tables that are made from what Linux says of the host, and whether it is up to date.
+
+    snapshot ----> devices, routing, neighbours (for the workers), addresses (for the XDP programs)
+
+A table is made and published whole, or not at all. One that cannot be (no memory, more than fits) keeps none of the
+others from it: the table before serves on, the failure is counted and logged, and the table is tried again in every
+round of control until it is what the last snapshot says.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from xdpstack.errors import XdpstackError
+from xdpstack.netlink import Snapshot
+
+log = logging.getLogger("xdpstack")
+
+
+class Publication:
+    """One table: its name, what publishes it, and what has come of that.
+
+    `publish` gets a snapshot; when it returns, the workers (or programs) go by it. What it raises says why they do not.
+    """
+
+    def __init__(self, name: str, publish: Callable[[Snapshot], object]) -> None:
+        self.name = name
+        self.published = 0
+        self.failed = 0
+        #: Why it is not what the last snapshot says; empty when it is.
+        self.stale = ""
+        self._publish = publish
+        self._of: Snapshot | None = None
+
+    def is_of(self, snapshot: Snapshot) -> bool:
+        """Whether it is what `snapshot` says."""
+        return self._of is snapshot
+
+    def bring_to(self, snapshot: Snapshot) -> Exception | None:
+        """Make it what `snapshot` says. What stood in the way, counted, and logged when it is something new."""
+        try:
+            self._publish(snapshot)
+        except Exception as error:
+            self.failed += 1
+            why = f"{type(error).__name__}: {error}"
+            if why != self.stale:
+                defect = not isinstance(error, (OSError, MemoryError, OverflowError, XdpstackError))
+                log.error("%s not published, the table before serves on: %s", self.name, why, exc_info=defect)
+            self.stale = why
+            return error
+        if self.stale:
+            log.warning("%s published again", self.name)
+        self._of, self.stale = snapshot, ""
+        self.published += 1
+        return None
+
+
+class Publications:
+    """All tables of a stack, in the order in which they are published."""
+
+    def __init__(self, tables: Sequence[Publication]) -> None:
+        self._tables = tuple(tables)
+
+    def bring_to(self, snapshot: Snapshot) -> list[Exception] | None:
+        """Make each table that is not yet what `snapshot` says so. What stood in the way of some; None: all were."""
+        late = [table for table in self._tables if not table.is_of(snapshot)]
+        if not late:
+            return None
+        return [error for table in late if (error := table.bring_to(snapshot)) is not None]
+
+    def counters(self) -> dict[str, int]:
+        """`control.<table>_not_published`: how often each could not be published."""
+        return {f"control.{table.name}_not_published": table.failed for table in self._tables if table.failed}
+
+    def info(self) -> dict[str, Any]:
+        """By table: how often it was published, how often it could not be, and why it is stale if it is."""
+        return {
+            table.name: {"published": table.published, "failed": table.failed, "stale": table.stale}
+            for table in self._tables
+        }
