@@ -20,10 +20,10 @@ struct xs_xsk *xs_queue_of(const struct xs_worker *w, uint32_t device) {
     return NULL;
 }
 
-int xs_sendable(const struct xs_mem *mem, bool multi, uint64_t bytes) {
+int xs_sendable(const struct xs_mem *mem, uint32_t frags_max, uint64_t bytes) {
     if (bytes < XS_ETH_BYTES) return -EINVAL;
     uint32_t frame = (1u << mem->frame_shift) - HEADROOM;
-    return bytes <= (multi ? XS_FRAGS_MAX * frame : frame) ? 0 : -EMSGSIZE;
+    return bytes <= frags_max * frame ? 0 : -EMSGSIZE;
 }
 
 /* What does not fit into the first frame. */
@@ -90,11 +90,11 @@ static struct xs_worker *enter_sender(struct xs_stack *s, uint32_t device) {
 int xs_packed_check(struct xs_stack *s, uint32_t device, const struct xs_packed *packed, uint64_t bytes) {
     struct xs_worker *w = enter_sender(s, device);
     if (!w) return -ENETDOWN;
-    bool multi = xs_queue_of(w, device)->multi;
+    uint32_t frags_max = xs_queue_of(w, device)->frags_max;
     xs_worker_leave(w);
     uint64_t total = 0;
     for (uint32_t i = 0; i < packed->n; i++) {
-        int rc = xs_sendable(&s->mem, multi, packed->lengths[i]);
+        int rc = xs_sendable(&s->mem, frags_max, packed->lengths[i]);
         if (rc) return rc;
         total += packed->lengths[i];
     }

@@ -9,7 +9,7 @@ import pytest
 
 import xdpstack
 from xdpstack.errors import ClosedError, ConfigurationError
-from xdpstack.testing import MemoryStack, memory_stack
+from xdpstack.testing import MemoryDevice, MemoryStack, memory_stack
 from xdpstack.testing.wait import until
 
 CLAIM = xdpstack.PrefixClaim("10.9.0.0/16")
@@ -108,6 +108,18 @@ def test_bad_frames_and_devices_are_refused(stack: MemoryStack) -> None:
             frames.send([FRAME], device="c0")
     with pytest.raises(ClosedError):
         frames.send([FRAME], device="a0")
+
+
+def test_a_frame_over_more_frames_than_a_zero_copy_queue_sends_is_refused() -> None:
+    with memory_stack(MemoryDevice("a0", mtu=9000, zc_max_segs=2)) as stack, stack.frames() as frames:
+        fits = FRAME[:14] + bytes(2 * (2048 - 128) - 14)
+        assert frames.send([fits, fits]) == 2
+        for send in (lambda: frames.send([fits + b"x"]), lambda: frames.send_packed(fits + b"x", [len(fits) + 1])):
+            with pytest.raises(OSError, match="too long"):
+                send()
+        stack.step()
+        assert stack.sent("a0") == [fits, fits]
+        assert stack.reasons() == {}
 
 
 def test_a_full_queue_drops_with_the_kernels_reason(stack: MemoryStack) -> None:

@@ -140,6 +140,8 @@ static int make(struct xs_stack *stack, const struct xs_fake_options *o, struct 
     x->queue = (uint8_t)o->queue;
     x->zero_copy = o->zero_copy;
     x->multi = o->multi;
+    x->frags_max = xs_xsk_frags_max(x, o->zc_max_segs);
+    f->zc_max_segs = x->zero_copy ? o->zc_max_segs : 0;
     x->headroom = XS_FAKE_HEADROOM + o->headroom;
     x->fill_target = o->fill_target;
     x->rx_head = x->rx_tail = XS_NO_FRAME;

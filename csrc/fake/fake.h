@@ -67,6 +67,7 @@ struct xs_fake {
     size_t open_at;                  /* where the record of a packet whose end is not read yet starts */
     uint64_t memory_bytes;           /* of the UMEM: valid addresses are below */
     uint32_t chunk_bytes;
+    uint32_t zc_max_segs; /* descriptors of a packet, in zero-copy; 0 = as many as an skb has */
 };
 
 /* rx.c */

@@ -44,6 +44,14 @@ static void drop_packet(struct xs_fake *f) {
     f->values.tx_dropped++;
 }
 
+/* xskq_cons_read_desc_batch(): in zero-copy the descriptors of a packet that has more of them than the driver sends are gone, and
+ * their frames with them; what is left of it is taken for a packet of its own. */
+static void lose_packet(struct xs_fake *f) {
+    f->npending -= f->open_pending;
+    f->values.lost += f->open_pending;
+    drop_packet(f);
+}
+
 int xs_fake_transmit(struct xs_fake *f, uint32_t budget) {
     const struct xdp_desc *slots = f->tx.slots;
     const uint8_t *memory = f->stack->mem.data;
@@ -68,6 +76,8 @@ int xs_fake_transmit(struct xs_fake *f, uint32_t budget) {
         xs_ring_release(&f->tx, 1);
         if (!(d.options & XS_UAPI_XDP_PKT_CONTD))
             end_packet(f);
+        else if (f->open_pending == f->zc_max_segs)
+            lose_packet(f);
         else if (f->open_pending == XS_FAKE_FRAGS_MAX)
             drop_packet(f);
     }

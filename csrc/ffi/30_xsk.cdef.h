@@ -30,6 +30,8 @@ struct xs_xsk_options {
     int32_t share;
     uint32_t
         tx_metadata; /* 1: frames to send may have metadata before them (Linux 6.11); also of one that shares */
+    uint32_t
+        zc_max_segs; /* frames of a packet that the driver sends in zero-copy mode; 0 = it does not say */
     int32_t made; /* an AF_XDP socket that somebody else has made, taken over in any case; 0: one is made */
     /* What follows is granted or not, and no reason to fail: xs_xsk_read() says. */
     uint32_t
@@ -75,6 +77,7 @@ struct xs_xsk_values {
     uint32_t device;    /* the stack's device index */
     uint32_t zero_copy; /* granted */
     uint32_t multi;     /* takes packets of several frames */
+    uint32_t frags_max; /* frames of a packet that it sends, at most */
     uint32_t
         always_kick;    /* told of every batch: it was bound without XDP_USE_NEED_WAKEUP, or is busy polled */
     uint32_t tx_budget; /* packets that one system call sends at most, in copy mode */

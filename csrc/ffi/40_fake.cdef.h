@@ -12,6 +12,8 @@ struct xs_fake_options {
     uint32_t headroom;    /* bytes asked for beyond the kernel's own 256 */
     uint8_t multi;        /* bound with XDP_USE_SG: frames larger than a chunk arrive in several */
     uint8_t zero_copy;    /* what is reported as granted; the fake copies either way */
+    uint8_t
+        zc_max_segs; /* in zero-copy: descriptors of a packet that the driver sends; 0 = it does not say */
 };
 
 /* What goes wrong. All zero, but for the first two: a sound kernel in copy mode. May be changed at any time. */

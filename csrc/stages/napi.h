@@ -16,7 +16,6 @@
 #define XS_NO_WORKER 255u
 #define XS_TX_BACKLOG \
     1024u                /* packets that wait for room in a TX ring, per queue: the length of a pfifo qdisc */
-#define XS_FRAGS_MAX 18u /* frames of a packet: MAX_SKB_FRAGS + 1 */
 
 enum { XS_NAPI_RX_RECEIVE };
 enum xs_napi_rx_counter { XS_NAPI_RX_BYTES, XS_NAPI_RX_TRUNCATED, XS_NAPI_RX_PLAIN, XS_NAPI_RX_COUNTERS };

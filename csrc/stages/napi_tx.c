@@ -36,18 +36,21 @@ void xs_napi_complete(struct xs_napi *self, uint32_t port) {
     x->transmitting -= n - bad;
 }
 
-/* Frames of a packet, or 0 if the socket cannot send it: the kernel would skip such a descriptor without ever giving the
- * frame back. What a descriptor has to be: xp_aligned_validate_desc, xsk_build_skb. */
-static inline uint32_t frames_of(const struct xs_mem *mem, const struct xs_xsk *x, uint32_t frame) {
+/* Frames of a packet; 0 if the socket cannot send it, and in `why` for which reason: the kernel would skip such a descriptor
+ * without ever giving the frame back. What a descriptor has to be: xp_aligned_validate_desc, xsk_build_skb; how many there may
+ * be: xs_xsk_frags_max(). */
+static inline uint32_t frames_of(const struct xs_mem *mem, const struct xs_xsk *x, uint32_t frame,
+                                 enum xs_reason *why) {
     uint32_t chunk = 1u << mem->frame_shift, n = 0;
     do {
         const struct xs_pkt *p = &mem->pkt[frame];
+        *why = p->len ? XS_REASON_PKT_TOO_BIG : XS_REASON_PKT_TOO_SMALL;
         if (!p->len || (uint32_t)p->data_off + p->len > chunk) return 0;
         n++;
         frame = p->frag;
     } while (unlikely(frame != XS_NO_FRAME));
-    if (unlikely(n > 1) && (!x->multi || n > XS_FRAGS_MAX || n > x->tx.size)) return 0;
-    return n;
+    *why = XS_REASON_TX_TOO_MANY_FRAGS;
+    return likely(n == 1) || (n <= x->frags_max && n <= x->tx.size) ? n : 0;
 }
 
 /* All `need` frames of one packet onto the TX ring; false when they do not fit. Published by submit(). */
@@ -142,9 +145,10 @@ static uint32_t put_run(struct xs_napi *self, struct xs_batch *b, uint32_t i, ui
 /* Any packet: put, kept to wait, or dropped. Returns whether it was put. */
 static bool put_one(struct xs_napi *self, struct xs_batch *b, uint32_t i, uint32_t at) {
     struct xs_port *port = &self->port[at];
-    uint32_t frame = b->frame[i], need = frames_of(b->mem, port->xsk, frame);
+    enum xs_reason why;
+    uint32_t frame = b->frame[i], need = frames_of(b->mem, port->xsk, frame, &why);
     if (!need) {
-        xs_drop(b, i, xs_pkt(b, i)->len ? XS_REASON_PKT_TOO_BIG : XS_REASON_PKT_TOO_SMALL);
+        xs_drop(b, i, why);
         return false;
     }
     b->next[i] = XS_KEPT;
@@ -229,11 +233,12 @@ static void drain_backlog(struct xs_napi *self, uint32_t at, struct xs_batch *b)
     while (port->backlog_n) {
         uint32_t frame = port->backlog[port->backlog_head];
         uint32_t pkt_len = self->mem->pkt[frame].pkt_len;
+        enum xs_reason why; /* none: it was asked before it came to wait */
         if (port->xsk->dead) {
             int i = xs_release(b, frame, XS_DROP);
             if (i < 0) return;
             b->reason[i] = XS_REASON_DEVICE_GONE;
-        } else if (put_or_make_room(self, at, frame, frames_of(self->mem, port->xsk, frame))) {
+        } else if (put_or_make_room(self, at, frame, frames_of(self->mem, port->xsk, frame, &why))) {
             b->ledger->sent++;
             b->count[XS_NAPI_TX_BYTES] += pkt_len;
         } else {

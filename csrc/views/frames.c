@@ -31,7 +31,7 @@ static int transmit(struct socket_view *v, struct xs_worker *w, const Py_buffer 
 }
 
 static bool sound(const struct xs_mem *mem, const struct xs_xsk *x, const Py_buffer *data) {
-    int rc = xs_sendable(mem, x->multi, (uint64_t)data->len);
+    int rc = xs_sendable(mem, x->frags_max, (uint64_t)data->len);
     if (rc == -EINVAL)
         PyErr_Format(PyExc_ValueError, "a frame of %zd bytes has no Ethernet header", data->len);
     else if (rc) {

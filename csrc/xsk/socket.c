@@ -188,6 +188,7 @@ static int bind_queue(struct xs_xsk *x, const struct xs_xsk_options *o) {
     if (getsockopt(x->fd, SOL_XDP, XDP_OPTIONS, &granted, &bytes)) return -errno;
     x->zero_copy = granted.flags & XDP_OPTIONS_ZEROCOPY ? 1 : 0;
     x->multi = o->bind_flags & XS_UAPI_XDP_USE_SG ? 1 : 0;
+    x->frags_max = xs_xsk_frags_max(x, o->zc_max_segs);
     return 0;
 }
 
@@ -255,6 +256,7 @@ void xs_xsk_read(struct xs_xsk *x, struct xs_xsk_values *out) {
         .device = x->device,
         .zero_copy = x->zero_copy,
         .multi = x->multi,
+        .frags_max = x->frags_max,
         .always_kick = x->always_kick,
         .tx_budget = x->tx_budget,
         .tx_budget_error = x->tx_budget_error,

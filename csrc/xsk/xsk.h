@@ -20,6 +20,8 @@
 #include "base/uapi.h"
 #include "ffi/30_xsk.cdef.h"
 
+#define XS_FRAGS_MAX 18u /* frames of a packet: MAX_SKB_FRAGS + 1 */
+
 struct xs_xsk_ops {
     /* Both return 0 or a negative errno. -EAGAIN, -EBUSY, -ENOBUFS: later. -ENETDOWN: the device is down, or resets.
      * -ENXIO, -ENODEV: the queue is not ours any more. */
@@ -38,6 +40,7 @@ struct xs_xsk {
     uint8_t queue;
     uint8_t zero_copy; /* granted */
     uint8_t multi;     /* bound with XDP_USE_SG: packets of several frames come, and may be sent */
+    uint8_t frags_max; /* frames of a packet to send: 1 without `multi`; in zero-copy what the driver takes */
     uint8_t
         always_kick;   /* need_wakeup does not say when: bound without it, or nobody else polls the driver */
     uint8_t busy_poll; /* granted: whoever polls an empty RX ring has the driver polled, by a system call */
@@ -65,5 +68,12 @@ struct xs_xsk {
         size_t bytes;
     } map[4]; /* the rings' mappings: rx, tx, fill, completion */
 };
+
+/* How many frames a packet to send may have. Of a longer one in zero-copy the kernel takes the descriptors off the ring and sends
+ * none of them, and gives none of their frames back: xskq_cons_read_desc_batch(). */
+static inline uint8_t xs_xsk_frags_max(const struct xs_xsk *x, uint32_t zc_max_segs) {
+    if (!x->multi) return 1;
+    return x->zero_copy && zc_max_segs && zc_max_segs < XS_FRAGS_MAX ? (uint8_t)zc_max_segs : XS_FRAGS_MAX;
+}
 
 #endif

@@ -10,6 +10,7 @@ import pytest
 
 from tests.device.harness import EXPERIMENTAL, Harness, frame
 from xdpstack.device.claims import EthertypeClaim
+from xdpstack.device.prefilter import Prefilter, PrefilterProgram
 from xdpstack.errors import ForkedError
 from xdpstack.native import lib
 from xdpstack.native.core import Core
@@ -58,6 +59,7 @@ def test_the_parent_goes_on(veth: MakeVeth, peer: MakePeer) -> None:
     raw = peer(pair.far)
     with Harness() as harness:
         backend = harness.open(pair.near)
+        backend._prefilters.append(PrefilterProgram.load("near0", Prefilter(["192.0.2.1"]), offload=False))
         backend.claim(EthertypeClaim(EXPERIMENTAL))
         link_fd = backend.interfaces[0].program.link_fd if backend.interfaces[0].program else -1
         socket_fd = backend.interfaces[0].sockets[0].fileno()
@@ -71,6 +73,7 @@ def test_the_parent_goes_on(veth: MakeVeth, peer: MakePeer) -> None:
             with pytest.raises(ForkedError):
                 _ = program.deadman.deadline_ns
             backend.close()
+            assert backend._prefilters == [], "their maps are freed"
             watchdog = backend.watchdog
             assert watchdog is not None
             watchdog.stop()

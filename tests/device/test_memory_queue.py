@@ -55,6 +55,19 @@ def test_jumbo_frames_take_several_chunks(size: int) -> None:
         assert walk.sent("a0") == [frame(7, max(size, 2))[:size]]
 
 
+@pytest.mark.parametrize("segments", [2, 3, 17])
+def test_in_zero_copy_no_more_frames_of_a_packet_are_sent_than_the_driver_takes(segments: int) -> None:
+    """The kernel would throw the packet away and never give its frames back: xskq_cons_read_desc_batch()."""
+    with echo(TestDevice("a0", zc_max_segs=segments)) as walk:
+        fits, longer = frame(1, segments * CHUNK), frame(2, segments * CHUNK + 1)
+        assert walk.inject("a0", fits, longer, fits) == 3
+        walk.step()
+        assert walk.sent("a0") == [fits, fits]
+        assert walk.drops() == {"TX_TOO_MANY_FRAGS": 1}
+        assert walk.queues["a0"][0].values()["lost"] == 0
+        assert walk.core.frame_counts()["transmitting"] == 0
+
+
 def test_a_socket_without_sg_takes_no_jumbo() -> None:
     with echo(TestDevice("a0", multi_buffer=False)) as walk:
         queue = walk.queues["a0"][0]

@@ -11,6 +11,7 @@ NEW, OLD = (6, 18), (6, 1)
 BASIC = XdpFeature.BASIC | XdpFeature.REDIRECT
 COPY = NetdevFeatures(BASIC, 0)
 ZERO_COPY = NetdevFeatures(BASIC | XdpFeature.XSK_ZEROCOPY, 1)
+ZERO_COPY_TWO = NetdevFeatures(BASIC | XdpFeature.XSK_ZEROCOPY | XdpFeature.RX_SG, 2)
 ZERO_COPY_SEGMENTS = NetdevFeatures(BASIC | XdpFeature.XSK_ZEROCOPY | XdpFeature.RX_SG, 8)
 WAKE = XDP_USE_NEED_WAKEUP
 
@@ -24,6 +25,8 @@ WAKE = XDP_USE_NEED_WAKEUP
         ("generic", None, ZERO_COPY, 1500, WAKE | XDP_COPY, "Generic mode"),
         ("native", None, ZERO_COPY, 9000, WAKE | XDP_USE_SG | XDP_COPY, "in one frame only, and the MTU 9000"),
         ("native", None, ZERO_COPY_SEGMENTS, 9000, WAKE | XDP_USE_SG, ""),
+        ("native", None, ZERO_COPY_TWO, 3566, WAKE | XDP_USE_SG, ""),
+        ("native", None, ZERO_COPY_TWO, 3567, WAKE | XDP_USE_SG | XDP_COPY, "in 2 frames at most, and the MTU 3567"),
         ("native", False, ZERO_COPY, 1500, WAKE | XDP_COPY, ""),
         ("native", True, ZERO_COPY, 1500, WAKE | XDP_ZEROCOPY, ""),
         ("native", True, None, 1500, WAKE | XDP_ZEROCOPY, ""),
@@ -37,6 +40,7 @@ def test_flags(
     assert made.flags == flags
     assert why in made.why.get("zero_copy", "")
     assert bool(made.why) == bool(why)
+    assert made.zc_max_segs == (features.zc_max_segs if features and not flags & XDP_COPY else 0)
 
 
 @pytest.mark.parametrize(

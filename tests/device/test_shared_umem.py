@@ -76,6 +76,6 @@ def test_devices_of_several_modes(netns: MakeNetns, veth: MakeVeth, peer: MakePe
                 assert receiver.receive() == sent
         left.send(frame(large.far, large.near, bytes(8000)))
         harness.handle(1, across)
-        assert harness.drops(harness.tx) == {"PKT_TOO_BIG": 1}
+        assert harness.drops(harness.tx) == {"TX_TOO_MANY_FRAGS": 1}
         until(lambda: harness.poll() == 0 and harness.core.frame_counts()["transmitting"] == 0)
         assert lib.xs_worker_parked(harness.worker) == 0

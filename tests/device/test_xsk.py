@@ -167,7 +167,7 @@ def test_a_packet_that_the_socket_cannot_send_is_dropped_here(veth: MakeVeth, pe
 
         raw.send(frame(pair.far, pair.near, bytes(5000)))
         harness.handle(1, elsewhere)
-        assert harness.drops(harness.tx) == {"PKT_TOO_BIG": 1}
+        assert harness.drops(harness.tx) == {"TX_TOO_MANY_FRAGS": 1}
         raw.send(frame(pair.far, pair.near, bytes(60)))
 
         def empty(packet: bytes, number: int) -> int:
@@ -175,7 +175,7 @@ def test_a_packet_that_the_socket_cannot_send_is_dropped_here(veth: MakeVeth, pe
             return 0
 
         harness.handle(1, empty)
-        assert harness.drops(harness.tx) == {"PKT_TOO_BIG": 1, "PKT_TOO_SMALL": 1}
+        assert harness.drops(harness.tx) == {"TX_TOO_MANY_FRAGS": 1, "PKT_TOO_SMALL": 1}
         assert plain.statistics()["tx_invalid_descs"] == 0
 
 

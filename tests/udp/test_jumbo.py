@@ -109,7 +109,7 @@ def test_a_chain_longer_than_the_ring_is_refused() -> None:
         with pytest.raises(OSError, match="too long"):
             sock.sendto(bytes(8000), THEIRS)
         assert sock.sendto(bytes(4 * ROOM - 100), THEIRS)
-        assert stack.reasons() == {"PKT_TOO_BIG": 1}
+        assert stack.reasons() == {"TX_TOO_MANY_FRAGS": 1}
 
 
 def test_too_few_frames_for_a_chain_is_later(stack: MemoryStack) -> None:

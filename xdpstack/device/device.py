@@ -360,6 +360,7 @@ class KernelBackend:
             interface.forget()
         for prefilter in self._prefilters:
             prefilter.close()
+        self._prefilters = []
 
 
 def find_link(snapshot: Snapshot, name: str) -> Link:

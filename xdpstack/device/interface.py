@@ -251,7 +251,13 @@ class Interface:
     def _open_socket(self, queue: int, flags: int) -> Xsk:
         try:
             return self._umem.open(
-                self.link.index, queue, self._rings, flags, self._busy_seconds, modes=self._options.modes
+                self.link.index,
+                queue,
+                self._rings,
+                flags,
+                self._busy_seconds,
+                self._options.modes,
+                self._plan.zc_max_segs,
             )
         except BindFailed as failed:
             zero_copy = bool(self._options.zero_copy) or self._granted_zero_copy

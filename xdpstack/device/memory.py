@@ -34,7 +34,8 @@ class MemoryDevice:
     """What a memory device is like. Without a `mac` the first is 02:00:00:00:00:01, and so on.
 
     `multi_buffer`: frames larger than a chunk arrive in several, as after a bind with XDP_USE_SG. `partial_checksums`: it
-    may hand over frames whose checksum was left to hardware, as veth does.
+    may hand over frames whose checksum was left to hardware, as veth does. `zc_max_segs`: in zero-copy mode, of a driver
+    that sends packets over so many frames; 0: in copy mode.
     """
 
     name: str
@@ -44,6 +45,7 @@ class MemoryDevice:
     multi_buffer: bool = True
     partial_checksums: bool = False
     headroom: int = 0
+    zc_max_segs: int = 0
     rings: Rings = field(default_factory=Rings)
 
 
@@ -87,7 +89,9 @@ class MemoryBackend:
             for index, spec in enumerate(self.specs):
                 for queue in range(spec.queues):
                     worker = core.workers[queue % len(core.workers)]
-                    made = MemoryQueue(core, queue, spec.rings, spec.multi_buffer, spec.headroom, share)
+                    made = MemoryQueue(
+                        core, queue, spec.rings, spec.multi_buffer, spec.headroom, share, spec.zc_max_segs
+                    )
                     check(lib.xs_worker_attach(worker, made.pointer, index), f"attach {spec.name}")
                     self.queues[spec.name].append(made)
                     self._attached.append((worker, index))

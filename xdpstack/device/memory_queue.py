@@ -46,7 +46,8 @@ class MemoryQueue:
     """The socket of one queue. Ends with `destroy()`, after its stack has detached it or is closed.
 
     `headroom` bytes are left before a received frame, beyond the kernel's 256; `fill_target` frames are kept with the
-    kernel to receive into, as many as the fill ring has slots for 0.
+    kernel to receive into, as many as the fill ring has slots for 0. `zc_max_segs`: as a zero-copy queue whose driver sends
+    packets of so many frames, 0: as one in copy mode.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class MemoryQueue:
         multi_buffer: bool,
         headroom: int = 0,
         fill_target: int = 0,
+        zc_max_segs: int = 0,
     ) -> None:
         options = ffi.new(
             "struct xs_fake_options *",
@@ -70,6 +72,8 @@ class MemoryQueue:
                 "queue": queue,
                 "headroom": headroom,
                 "multi": multi_buffer,
+                "zero_copy": zc_max_segs > 0,
+                "zc_max_segs": zc_max_segs,
             },
         )
         out = ffi.new("struct xs_xsk **")

@@ -37,10 +37,14 @@ ZERO_COPY_STEPS = {"igb": 1024}
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`flags` for bind(2); `why` says of each thing that was asked for and is not granted, the reason."""
+    """`flags` for bind(2); `why` says of each thing that was asked for and is not granted, the reason.
+
+    `zc_max_segs`: if the kernel grants zero-copy, so many frames of a packet are sent; 0: it does not say.
+    """
 
     flags: int
     why: dict[str, str] = field(default_factory=dict)
+    zc_max_segs: int = 0
 
 
 def largest_mtu(frame_bytes: int) -> int:
@@ -75,6 +79,7 @@ def plan(
             f"ip link set {name} mtu {largest_mtu(frame_bytes)}"
             + (f", or frame_bytes=4096 (MTU {largest_mtu(4096)})" if frame_bytes < 4096 else ""),
         )
+    segments = features.zc_max_segs if features else 0
     obstacle = zero_copy_obstacle(name, mode, features, several, mtu, frame_bytes, driver, added)
     flags = (XDP_USE_NEED_WAKEUP if need_wakeup else 0) | (XDP_USE_SG if several else 0)
     if zero_copy is False:
@@ -86,8 +91,10 @@ def plan(
                 obstacle,
                 "Leave zero_copy out: copy mode works, and info() says what was granted.",
             )
-        return Plan(flags | XDP_ZEROCOPY)
-    return Plan(flags | XDP_COPY, {"zero_copy": obstacle}) if obstacle else Plan(flags)
+        return Plan(flags | XDP_ZEROCOPY, zc_max_segs=segments)
+    if obstacle:
+        return Plan(flags | XDP_COPY, {"zero_copy": obstacle})
+    return Plan(flags, zc_max_segs=segments)
 
 
 def zero_copy_obstacle(
@@ -125,6 +132,12 @@ def zero_copy_obstacle(
         return (
             f"The driver of {name} takes zero-copy packets in one frame only, and the MTU {mtu} needs several: "
             f"with frames of {frame_bytes} bytes the largest is {largest_mtu(frame_bytes)}."
+        )
+    if several and mtu + FRAMING_BYTES > features.zc_max_segs * (frame_bytes - HEADROOM_BYTES):
+        largest = features.zc_max_segs * (frame_bytes - HEADROOM_BYTES) - FRAMING_BYTES
+        return (
+            f"The driver of {name} takes zero-copy packets in {features.zc_max_segs} frames at most, and the MTU {mtu} "
+            f"needs more: with frames of {frame_bytes} bytes the largest is {largest}."
         )
     return ""
 

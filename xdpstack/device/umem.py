@@ -58,17 +58,18 @@ class Umem:
         flags: int,
         busy_seconds: float = BUSY_SECONDS,
         modes: SocketModes | None = None,
+        zc_max_segs: int = 0,
     ) -> Xsk:
         """A socket bound to the queue, in the network namespace of the calling thread. Raises BindFailed.
 
         `flags` are XDP_COPY, XDP_ZEROCOPY (neither: the kernel chooses), XDP_USE_NEED_WAKEUP and XDP_USE_SG. `modes`: how
-        it is to be driven (modes.py).
+        it is to be driven (modes.py). `zc_max_segs`: frames of a packet that the driver sends in zero-copy mode, or 0.
         """
         deadline = time.monotonic() + busy_seconds
         pause = FIRST_PAUSE
         while True:
             try:
-                return self._try(ifindex, queue, rings, flags, modes)
+                return self._try(ifindex, queue, rings, flags, modes, zc_max_segs)
             except BindFailed as failed:
                 if failed.step == lib.XS_XSK_MEMORY and failed.errno == errno.ENOBUFS and raise_memory_limit():
                     continue
@@ -77,12 +78,12 @@ class Umem:
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
-    def _try(self, ifindex: int, queue: int, rings: Rings, flags: int, modes: SocketModes | None) -> Xsk:
+    def _try(self, ifindex: int, queue: int, rings: Rings, flags: int, modes: SocketModes | None, segments: int) -> Xsk:
         share = self._sharable(ifindex, flags)
         pointer = ffi.cast("void *", lib.xs_stack_umem(self._core.pointer))
         size, each, metadata = self.size, self._core.frame_bytes, self.tx_metadata
         made = self._broker.socket(socket.if_indextoname(ifindex), queue) if self._broker else 0
-        xsk = open_xsk(pointer, size, each, ifindex, queue, rings, flags, share, modes, metadata, made)
+        xsk = open_xsk(pointer, size, each, ifindex, queue, rings, flags, share, modes, metadata, made, segments)
         self.registrations += share < 0
         self.sockets.append(xsk)
         return xsk

@@ -118,7 +118,8 @@ STEPS = {
 class Xsk:
     """An open socket. Owned by who opened it; a worker that it is attached to uses it until it is detached.
 
-    `flags` are the bind flags that it (or the socket whose memory it shares) was bound with.
+    `flags` are the bind flags that it (or the socket whose memory it shares) was bound with. A packet that it sends has at
+    most `frags_max` frames.
     """
 
     def __init__(self, pointer: Any, ifindex: int, queue: int, rings: Rings, flags: int) -> None:
@@ -130,6 +131,7 @@ class Xsk:
         values = self._values()
         self.zero_copy = bool(values.zero_copy)
         self.multi_buffer = bool(values.multi)
+        self.frags_max = int(values.frags_max)
 
     def _values(self) -> Any:
         values = ffi.new("struct xs_xsk_values *")
@@ -187,13 +189,14 @@ def open_xsk(
     modes: SocketModes | None = None,
     tx_metadata: bool = False,
     made: int = 0,
+    zc_max_segs: int = 0,
 ) -> Xsk:
     """One attempt, in the network namespace of the calling thread; raises BindFailed.
 
     `share` is the descriptor of a socket with the same `flags` whose registration of the memory is shared; -1 registers
     it. `tx_metadata`: frames to send may have metadata before them. What `modes` asks for is granted or not, which
     Xsk.modes() says. `made` is the descriptor of an AF_XDP socket to set up, from here on ours in any
-    case; 0: one is made.
+    case; 0: one is made. `zc_max_segs`: frames of a packet that the driver sends in zero-copy mode, 0 where it does not say.
     """
     modes = modes or SocketModes()
     busy = modes.busy_poll
@@ -213,6 +216,7 @@ def open_xsk(
             "bind_flags": flags,
             "share": share,
             "tx_metadata": tx_metadata,
+            "zc_max_segs": zc_max_segs,
             "made": made,
             "tx_budget": modes.budget(rings.tx),
             "busy_poll_us": busy.microseconds if busy else 0,

@@ -48,6 +48,7 @@ class TestDevice:
     ttl: int = 64
     hop_limit: int = 64
     multi_buffer: bool = True
+    zc_max_segs: int = 0
     rings: Rings = SMALL_RINGS
 
 
@@ -128,7 +129,7 @@ class MemoryWalk:
         queues = self.queues[device.name] = []
         for queue in range(device.queues):
             worker = self.core.workers[queue % len(self.core.workers)]
-            made = MemoryQueue(self.core, queue, device.rings, device.multi_buffer)
+            made = MemoryQueue(self.core, queue, device.rings, device.multi_buffer, zc_max_segs=device.zc_max_segs)
             queues.append(made)
             check(lib.xs_worker_attach(worker, made.pointer, index), f"attach {device.name}")
 
