@@ -37,7 +37,6 @@ struct xs_worker {
     _Atomic(uint32_t) wanted;        /* threads that wait until they may drive: xs_worker_give_way() */
     _Atomic(int) threaded, stopping; /* a thread of its own drives it, which is to end: worker_thread.c */
     _Atomic(int) asleep;             /* that thread is, or is about to be */
-    _Atomic(int) full;               /* no room for what others want sent by it: it waits for its devices */
     pthread_t thread;
     _Atomic(uint64_t) polls; /* finished polls; the watchdog looks at it */
     struct xs_stack *stack;
@@ -94,7 +93,5 @@ void xs_worker_hand_over(struct xs_worker *w);
 uint32_t xs_worker_take_over(struct xs_worker *w, uint32_t budget, uint64_t now);
 /* Whether there is any. Any thread may ask. */
 bool xs_worker_is_waited_for(const struct xs_worker *w);
-/* The same, but for what it could not send either if it polled now: the timer says when to try again. */
-bool xs_worker_has_to_poll(const struct xs_worker *w);
 
 #endif

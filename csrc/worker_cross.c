@@ -34,17 +34,14 @@ static uint32_t take(struct xs_worker *w, struct xs_crossing *from, uint32_t nod
     return total;
 }
 
-/* process_backlog(); and what is to be sent, which waits until there is room: the ring that it waits in is what its sender looks
- * at. */
+/* process_backlog(); and what is to be sent. That is taken in any case: what cannot be sent yet waits at its own port, and is not
+ * in the way of what is for others. */
 uint32_t xs_worker_take_over(struct xs_worker *w, uint32_t budget, uint64_t now) {
-    uint32_t total = take(w, &w->backlog, w->steered_entry, budget, now), room = xs_napi_take_room(&w->napi);
-    atomic_store_explicit(&w->full, !room, memory_order_relaxed);
-    return total + take(w, &w->sending, w->napi_tx, room < budget ? room : budget, now);
-}
-
-bool xs_worker_has_to_poll(const struct xs_worker *w) {
-    return xs_crossing_waits(&w->backlog) ||
-           (xs_crossing_waits(&w->sending) && !atomic_load_explicit(&w->full, memory_order_relaxed));
+    uint32_t total = take(w, &w->backlog, w->steered_entry, budget, now);
+    w->napi.taking_over = true;
+    total += take(w, &w->sending, w->napi_tx, budget, now);
+    w->napi.taking_over = false;
+    return total;
 }
 
 bool xs_worker_is_waited_for(const struct xs_worker *w) {

@@ -67,11 +67,8 @@ static int detach_port(struct xs_worker *w, uint32_t at) {
     if (x->queue < XS_QUEUES_MAX)
         atomic_store_explicit(&w->stack->owners.worker[x->device][x->queue], XS_NO_WORKER,
                               memory_order_relaxed);
-    for (; port->backlog_n; port->backlog_n--) { /* what waited for room can go nowhere now */
-        uint32_t frame = port->backlog[port->backlog_head];
-        port->backlog_head = (port->backlog_head + 1) % XS_TX_BACKLOG;
-        xs_walk_drop(&w->walk, tx_node(&w->walk), frame, XS_REASON_DEVICE_GONE);
-    }
+    while (port->backlog_n) /* what waited for room can go nowhere now */
+        xs_walk_drop(&w->walk, tx_node(&w->walk), xs_napi_pop_backlog(&w->napi, at), XS_REASON_DEVICE_GONE);
     x->ops->close(x);
     int home = take_home(w, x);
     x->filled = x->transmitting = x->unkicked = 0;

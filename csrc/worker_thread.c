@@ -43,7 +43,7 @@ static void await_python(struct xs_worker *w) {
 static void sleep_until_work(struct xs_worker *w) {
     atomic_store_explicit(&w->asleep, 1, memory_order_relaxed);
     atomic_thread_fence(memory_order_seq_cst);
-    if (!xs_worker_has_to_poll(w)) xs_worker_wait(w, XS_TICK_MS);
+    if (!xs_worker_is_waited_for(w)) xs_worker_wait(w, XS_TICK_MS);
     atomic_store_explicit(&w->asleep, 0, memory_order_relaxed);
 }
 

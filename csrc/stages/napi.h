@@ -15,7 +15,7 @@
 #define XS_NO_PORT 255u
 #define XS_NO_WORKER 255u
 #define XS_TX_BACKLOG \
-    1024u                /* packets that wait for room in a TX ring, per queue: the length of a pfifo qdisc */
+    1024u /* packets that wait for room in a TX ring, per queue: the length of a pfifo qdisc */
 
 enum { XS_NAPI_RX_RECEIVE };
 enum xs_napi_rx_counter { XS_NAPI_RX_BYTES, XS_NAPI_RX_TRUNCATED, XS_NAPI_RX_PLAIN, XS_NAPI_RX_COUNTERS };
@@ -31,11 +31,15 @@ struct xs_port {
     struct xs_xsk *xsk; /* NULL: the place is free */
     uint32_t backlog_head, backlog_n;
     uint32_t backlog[XS_TX_BACKLOG]; /* FIFO of packets, owner HELD */
+    /* Packets of other workers that came when the backlog was full: linked by `seg`, oldest first. Then those for this device
+     * are told, so that there are no more of them than were on their way. Empty while the backlog has room. */
+    uint32_t late_head, late_tail;
 };
 
 /* Which worker has which queue of which device; written while queues come and go, read by all. */
 struct xs_queue_owners {
     _Atomic(uint8_t) worker[XS_DEVICES_MAX][XS_QUEUES_MAX]; /* or XS_NO_WORKER */
+    _Atomic(uint64_t) full[XS_DEVICES_MAX]; /* bit per worker: it takes no more of others for this device */
 };
 
 /* When frames were sent that somebody wants to know of: the worker writes, one reader takes. */
@@ -50,10 +54,11 @@ struct xs_napi {
     const struct xs_mem *mem;
     struct xs_pool *pool;
     const struct xs_tables *tables;
-    const struct xs_queue_owners *owners;
+    struct xs_queue_owners *owners;
     struct xs_crossing *crossing;       /* to whom has a queue of a device that we have none of */
     uint32_t nports;                    /* ports[0..nports) may have a queue */
     uint32_t next_port;                 /* round robin of polls */
+    bool taking_over;                   /* what is walked was handed over by another worker */
     struct xs_sent_stamps *sent_stamps; /* NULL: nobody asked */
     bool hints; /* the stack asked for what devices say of frames: csrc/stages/napi_hints.c */
     /* What napi.rx counts of the batch that was polled last, when all of it was read while it was polled */
@@ -100,8 +105,10 @@ void xs_queue_owners_init(struct xs_queue_owners *self);
 void xs_napi_hand_over(struct xs_napi *self, struct xs_batch *b, uint32_t i);
 /* How many that would be possible for. */
 uint32_t xs_napi_hand_over_room(const struct xs_napi *self, uint32_t device, uint32_t queue);
-/* How many packets may be taken over from others, so that none is dropped for want of room in a TX ring. */
-uint32_t xs_napi_take_room(struct xs_napi *self);
+/* The packet was handed over, and the backlog of the port is full: it waits behind it. */
+void xs_napi_keep_late(struct xs_napi *self, uint32_t port, uint32_t frame);
+/* Takes the packet off the backlog of a port that has waited longest, and those that came late move up. */
+uint32_t xs_napi_pop_backlog(struct xs_napi *self, uint32_t port);
 
 void xs_napi_rx(struct xs_napi *self, struct xs_batch *b); /* parses Ethernet and VLAN into the descriptor */
 void xs_napi_tx(struct xs_napi *self, struct xs_batch *b);

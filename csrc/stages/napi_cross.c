@@ -4,6 +4,7 @@
 void xs_queue_owners_init(struct xs_queue_owners *self) {
     for (uint32_t d = 0; d < XS_DEVICES_MAX; d++)
         for (uint32_t q = 0; q < XS_QUEUES_MAX; q++) atomic_init(&self->worker[d][q], XS_NO_WORKER);
+    for (uint32_t d = 0; d < XS_DEVICES_MAX; d++) atomic_init(&self->full[d], 0);
 }
 
 /* Whose the queue is; for one that nobody has, whose the first one of the device is. */
@@ -16,12 +17,17 @@ static uint32_t owner_of(const struct xs_queue_owners *self, uint32_t device, ui
     return owner;
 }
 
+static bool is_full(const struct xs_queue_owners *self, uint32_t device, uint32_t worker) {
+    return atomic_load_explicit(&self->full[device], memory_order_relaxed) >> worker & 1;
+}
+
 void xs_napi_hand_over(struct xs_napi *self, struct xs_batch *b, uint32_t i) {
     const struct xs_pkt *p = xs_pkt(b, i);
     uint32_t owner = owner_of(self->owners, p->device, p->queue);
     if (owner == XS_NO_WORKER || owner == self->crossing->worker)
         return xs_drop(b, i, XS_REASON_DEVICE_GONE); /* it has just gone */
-    if (!xs_crossing_push(self->crossing, b->mem, owner, b->frame[i]))
+    if (is_full(self->owners, p->device, owner) ||
+        !xs_crossing_push(self->crossing, b->mem, owner, b->frame[i]))
         return xs_drop(b, i, XS_REASON_QDISC_DROP);
     b->next[i] = XS_KEPT;
     b->count[XS_NAPI_TX_HANDED_OVER]++;
@@ -30,15 +36,43 @@ void xs_napi_hand_over(struct xs_napi *self, struct xs_batch *b, uint32_t i) {
 uint32_t xs_napi_hand_over_room(const struct xs_napi *self, uint32_t device, uint32_t queue) {
     uint32_t owner = owner_of(self->owners, device, queue);
     if (owner == XS_NO_WORKER || owner == self->crossing->worker) return 0;
-    return xs_crossing_room(self->crossing, owner);
+    return is_full(self->owners, device, owner) ? 0 : xs_crossing_room(self->crossing, owner);
 }
 
-uint32_t xs_napi_take_room(struct xs_napi *self) {
-    uint32_t least = XS_TX_BACKLOG;
-    for (uint32_t port = 0; port < self->nports; port++) {
-        struct xs_port *at = &self->port[port];
-        if (!at->xsk || at->xsk->dead || !at->backlog_n) continue;
-        if (XS_TX_BACKLOG - at->backlog_n < least) least = XS_TX_BACKLOG - at->backlog_n;
+/* Tells those who hand over whether to go on, for the device of a port. */
+static void tell_whether_full(const struct xs_napi *self, uint32_t device) {
+    uint64_t bit = 1ull << self->crossing->worker;
+    bool full = false;
+    for (uint32_t at = 0; at < self->nports; at++) {
+        const struct xs_port *port = &self->port[at];
+        full |= port->xsk && port->xsk->device == device && port->late_head != XS_NO_FRAME;
     }
-    return least;
+    if (full)
+        atomic_fetch_or_explicit(&self->owners->full[device], bit, memory_order_relaxed);
+    else
+        atomic_fetch_and_explicit(&self->owners->full[device], ~bit, memory_order_relaxed);
+}
+
+void xs_napi_keep_late(struct xs_napi *self, uint32_t at, uint32_t frame) {
+    struct xs_port *port = &self->port[at];
+    bool first = port->late_head == XS_NO_FRAME;
+    if (first)
+        port->late_head = frame;
+    else
+        self->mem->pkt[port->late_tail].seg = frame;
+    port->late_tail = frame;
+    if (first) tell_whether_full(self, port->xsk->device);
+}
+
+uint32_t xs_napi_pop_backlog(struct xs_napi *self, uint32_t at) {
+    struct xs_port *port = &self->port[at];
+    uint32_t popped = port->backlog[port->backlog_head], late = port->late_head;
+    port->backlog_head = (port->backlog_head + 1) % XS_TX_BACKLOG;
+    port->backlog_n--;
+    if (late == XS_NO_FRAME) return popped;
+    port->backlog[(port->backlog_head + port->backlog_n++) % XS_TX_BACKLOG] = late;
+    port->late_head = self->mem->pkt[late].seg;
+    self->mem->pkt[late].seg = XS_NO_FRAME;
+    if (port->late_head == XS_NO_FRAME) tell_whether_full(self, port->xsk->device);
+    return popped;
 }

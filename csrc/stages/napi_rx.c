@@ -42,6 +42,7 @@ int xs_napi_attach(struct xs_napi *self, struct xs_xsk *x, uint32_t device) {
     x->rx_head = XS_NO_FRAME;
     if (!x->fill_target || x->fill_target > x->fill.size) x->fill_target = x->fill.size;
     self->port[port].backlog_head = self->port[port].backlog_n = 0;
+    self->port[port].late_head = XS_NO_FRAME;
     self->port[port].xsk = x;
     if (self->nports == port) self->nports++;
     choose_tx_ports(self, device);

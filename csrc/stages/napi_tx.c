@@ -153,12 +153,15 @@ static bool put_one(struct xs_napi *self, struct xs_batch *b, uint32_t i, uint32
     }
     b->next[i] = XS_KEPT;
     if (!port->backlog_n && put_or_make_room(self, at, frame, need)) return true;
-    if (port->backlog_n == XS_TX_BACKLOG) {
+    if (port->backlog_n == XS_TX_BACKLOG && !self->taking_over) {
         xs_drop(b, i, XS_REASON_QDISC_DROP);
         return false;
     }
-    port->backlog[(port->backlog_head + port->backlog_n++) % XS_TX_BACKLOG] = frame; /* in order */
     xs_own(b->mem, frame, XS_HELD);
+    if (likely(port->backlog_n < XS_TX_BACKLOG)) /* in order */
+        port->backlog[(port->backlog_head + port->backlog_n++) % XS_TX_BACKLOG] = frame;
+    else
+        xs_napi_keep_late(self, at, frame);
     b->count[XS_NAPI_TX_BACKLOGGED]++;
     return false;
 }
@@ -244,8 +247,7 @@ static void drain_backlog(struct xs_napi *self, uint32_t at, struct xs_batch *b)
         } else {
             break;
         }
-        port->backlog_head = (port->backlog_head + 1) % XS_TX_BACKLOG;
-        port->backlog_n--;
+        xs_napi_pop_backlog(self, at);
     }
     submit(port->xsk);
 }

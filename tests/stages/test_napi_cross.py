@@ -75,6 +75,75 @@ def test_a_sender_waits_while_the_queue_is_full() -> None:
         assert got == list(range(sent))
 
 
+def two_devices(workers: int = 3) -> MemoryStack:
+    """Worker 0 has the only queue of each."""
+    rings = Rings(rx=128, tx=128, fill=128, completion=128)
+    return memory_stack(
+        MemoryDevice("a0", rings=rings),
+        MemoryDevice("b0", rings=rings),
+        addresses={"a0": ["10.0.0.1/24"], "b0": ["10.1.0.1/24"]},
+        neighbours=["10.0.0.2 dev a0 lladdr 02:00:00:00:00:99", "10.1.0.2 dev b0 lladdr 02:00:00:00:00:98"],
+        workers=workers,
+        frames=FRAMES,
+    )
+
+
+def test_a_full_queue_of_one_device_holds_up_no_other() -> None:
+    """Two workers fill a0, which is down, until they are told; what they send by b0 meanwhile leaves at once, in order."""
+    with two_devices() as stack:
+        stack.udp(("10.0.0.1", 7)).close()
+        to_a = [stack.udp(("10.0.0.1", port)) for port in (8, 9)]
+        to_b = [stack.udp(("10.1.0.1", port)) for port in (10, 11, 12)]
+        for sock in (*to_a, *to_b):
+            sock.setblocking(False)
+        stack.faults("a0", down=1)
+        sent = {sock.getsockname()[1]: 0 for sock in to_a}
+        got: dict[int, list[int]] = {}
+        for n in range(100):
+            for sock in to_a:
+                port = sock.getsockname()[1]
+                with suppress(BlockingIOError):
+                    sent[port] += sock.send_batch([i.to_bytes(4) for i in range(sent[port], sent[port] + 50)], PEER)
+            for sock in to_b:
+                assert sock.sendto(n.to_bytes(4), ("10.1.0.2", 5)) == 4
+            stack.step(order=[1, 2, 0])
+            for frame in stack.sent("b0"):
+                got.setdefault(Ether(frame)[UDP].sport, []).extend(numbers([frame]))
+        assert got == {port: list(range(100)) for port in (10, 11, 12)}
+        assert stack.reasons() == {}
+        assert 1024 + 128 <= sum(sent.values()) <= 1024 + 128 + 2 * 128, (
+            "what was on its way when it was full, and no more"
+        )
+        check_open(stack._core)
+        stack.faults("a0", down=0)
+        after: dict[int, list[int]] = {}
+        for _ in range(100):
+            stack.step()
+            for frame in stack.sent("a0"):
+                after.setdefault(Ether(frame)[UDP].sport, []).extend(numbers([frame]))
+        assert after == {port: list(range(number)) for port, number in sent.items()}
+        assert to_a[0].sendto(b"more", PEER) == 4, "there is room again"
+
+
+def test_what_waits_behind_a_full_backlog_goes_with_its_device() -> None:
+    with two_devices(workers=2) as stack:
+        stack.udp(("10.0.0.1", 7)).close()
+        sock = stack.udp(("10.0.0.1", 8))
+        stack.faults("a0", down=1)
+        assert sock.send_batch([b"x"] * 1000, PEER) == 1000
+        stack.step()
+        assert sock.send_batch([b"x"] * 1000, PEER) == 1000
+        stack.step()
+        assert stack.frames_by_owner()["held"] == 2000 - 128
+        check_open(stack._core)
+        stack.backend.remove("a0")
+        stack.step(2)
+        stack.backend.close()
+        stack.step(2)
+        assert stack.reasons() == {"DEVICE_GONE": 2000 - 128}
+        check_open(stack._core)
+
+
 def test_when_the_device_goes_what_is_on_the_way_is_dropped() -> None:
     with opened(workers=2) as stack:
         stack.udp(("10.0.0.1", 7))

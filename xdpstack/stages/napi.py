@@ -42,14 +42,16 @@ Writes: owner, owner_device, queue (the one it leaves by); csum, and the checksu
 Next: nothing follows.
 Drops:
     DEVICE_GONE: the device has no queue here, or went away, also while the packet waited.
-    QDISC_DROP: 1,024 packets wait already, here or on their way to the worker that has the queue.
+    QDISC_DROP: 1,024 packets wait already, here or on their way to the worker that has the queue; or he has said that
+        more than that wait with him.
     TX_TOO_MANY_FRAGS: over several frames where the socket takes one (bound without XDP_USE_SG); over more than 18, or, in
         zero-copy, than the driver sends (zc-max-segs); or over more than its TX ring has slots.
     PKT_TOO_BIG: a frame of it ends behind its chunk.
     PKT_TOO_SMALL: a frame without bytes. The kernel would skip its descriptor and never give the frame back.
 Holds: packets for which the TX ring has no room, 1,024 per queue, in order; sent at the next poll, or dropped with
     DEVICE_GONE when the queue is detached. On the way to another worker 1,024 more, from each to each: it takes them at its
-    next poll, if it has room for them.
+    next poll. What its backlog has no room for waits behind it, and its device is marked as full for all other workers: so
+    those are no more than were on their way.
 State: the offloads that the stack asked for; its rings; which worker has which queue, written as queues come and go.
 Cost: benchmarks/stages/bench_napi.py
 Differs from Linux:
