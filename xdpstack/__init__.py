@@ -28,6 +28,7 @@ if typing.TYPE_CHECKING:
     from xdpstack.device.modes import BusyPoll
     from xdpstack.device.prefilter import Prefilter
     from xdpstack.device.tuning.asked import Tuning
+    from xdpstack.dropping import drop_privileges
     from xdpstack.errors import (
         AddressInUse,
         AddressNotAvailable,
@@ -95,6 +96,7 @@ __all__ = [
     "VerifierError",
     "XdpstackError",
     "XdpstackOSError",
+    "drop_privileges",
     "get_include",
     "load_stage",
     "open",
@@ -116,6 +118,7 @@ _HOMES = {
     "SocketClaim": "xdpstack.device.claims",
     "Stack": "xdpstack.stack",
     "Tuning": "xdpstack.device.tuning.asked",
+    "drop_privileges": "xdpstack.dropping",
     "get_include": "xdpstack.hook",
     "load_stage": "xdpstack.hook",
     "open": "xdpstack.stack",

@@ -1,4 +1,4 @@
-"""A process of an ordinary user, without any capability, that opens a stack by a broker. Arguments: JSON; answers in JSON.
+"""A process that opens a stack as another user than the test: by a broker, by a pin, or as root that gives up to be root.
 
 It reads lines of JSON, {"do": ..., ...}, and answers each with a line: {"ok": ...} or {"error": ...}.
 """
@@ -14,12 +14,15 @@ import resource
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import xdpstack
 from xdpstack.device import privileges
 from xdpstack.device.broker.wire import claim_from_json
+from xdpstack.device.device import KernelBackend
+from xdpstack.observe import server
 from xdpstack.stack import Stack
 from xdpstack.testing.veth import End
 
@@ -40,6 +43,8 @@ def become(user: int) -> None:
         if not module.name.startswith(("xdpstack.testing", "xdpstack.bench", "xdpstack.__main__")):
             importlib.import_module(module.name)
     "localhost".encode("idna")  # what the library of sockets and threads loads when it is first used
+    if user == 0:
+        return
     os.setgroups([])
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)
@@ -108,6 +113,32 @@ class Served:
     def do_capabilities(self) -> Any:
         return sorted(privileges.effective())
 
+    def do_drop(self, **who: Any) -> Any:
+        xdpstack.drop_privileges(**who)
+
+    def do_threads(self) -> Any:
+        """Of each thread its name, its four user numbers, its four group numbers, and the capabilities it can use."""
+        found = []
+        for task in Path("/proc/self/task").iterdir():
+            lines = dict(line.split(":", 1) for line in (task / "status").read_text().splitlines())
+            held = {lines[name].strip() for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")}
+            found.append([lines["Name"].strip(), lines["Uid"].split(), lines["Gid"].split(), sorted(held)])
+        return found
+
+    def do_deadline(self) -> Any:
+        """How far away the dead-man deadline is, in ns."""
+        backend = self.opened()._backend
+        assert isinstance(backend, KernelBackend)
+        program = backend.interfaces[0].program
+        assert program is not None
+        return program.deadman.deadline_ns - time.monotonic_ns()
+
+    def do_send(self, to: list[Any], payload: str) -> Any:
+        return self.socks[-1].sendto(payload.encode(), tuple(to))
+
+    def do_observed(self) -> Any:
+        return [str(each.path) for each in server.servers()]
+
     def do_limit(self, most: int) -> Any:
         """Locked memory of `most` bytes, or as much less as there is; how many."""
         _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
@@ -115,8 +146,8 @@ class Served:
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (hard, hard))
         return hard
 
-    def do_udp(self, address: list[Any]) -> Any:
-        self.socks.append(self.opened().udp((address[0], address[1])))
+    def do_udp(self, address: list[Any], **options: Any) -> Any:
+        self.socks.append(self.opened().udp((address[0], address[1]), **options))
         return self.socks[-1].getsockname()
 
     def do_echo(self, count: int) -> Any:

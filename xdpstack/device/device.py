@@ -19,7 +19,7 @@ import threading
 import time
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from xdpstack.device import privileges
@@ -67,6 +67,8 @@ class KernelBackend:
         self._umem: Umem | None = None
         self.devices: tuple[Device, ...] = ()
         self._place = HeldNamespace(None)
+        self._mirror: Mirror | None = None
+        self.privileged = True
         self._broker: BrokerClient | None = None
         self._broker_gone = False
         self._events: list[DeviceEvent] = []
@@ -90,7 +92,7 @@ class KernelBackend:
             self.options = replace(self.options, tune=Tuning(merging="keep"), broker=None)
         elif lacking := set(CAPABILITIES) - privileges.effective():
             raise privileges.missing(f"open {', '.join(self.names)}", lacking)
-        mirror = BrokeredMirror(self._broker) if self._broker else Mirror(self.options.netns)
+        self._mirror = mirror = BrokeredMirror(self._broker) if self._broker else Mirror(self.options.netns)
         with contextlib.ExitStack() as undo:
             undo.callback(mirror.close)
             undo.callback(self.close)
@@ -127,6 +129,16 @@ class KernelBackend:
         for prefilter in self._prefilters:
             prefilter.attach()
         return [interface.device() for interface in self.interfaces]
+
+    def live_without_privileges(self) -> None:
+        """From now on do without: a thread stays in the namespace, neighbours are provoked, nothing is bound anew.
+
+        Idempotent; a broker's client does without already. Raises NamespaceError.
+        """
+        with self._lock:
+            self._place.settle()
+            if self._mirror is not None and self._broker is None:
+                self.privileged = self._mirror.privileged = False
 
     # ---- claims ----
 
@@ -270,16 +282,16 @@ class KernelBackend:
     def _look(self, interface: Interface) -> None:
         """Without waiting for a queue that is taken: it is looked at again soon."""
         if not interface.sockets:
-            if interface.gone or not interface.link.is_up:
+            if interface.gone or not interface.link.is_up or not self.privileged:
                 return
             with contextlib.suppress(XdpstackError):
                 self._bind_again(interface, 0)
                 self._note(interface, "bound", f"queues {', '.join(map(str, interface.queues))}")
             return
         stalled = "; ".join(interface.stalled())
-        if stalled and not all(xsk.zero_copy for xsk in interface.sockets):
+        if stalled and not (self.privileged and all(xsk.zero_copy for xsk in interface.sockets)):
             self._note(interface, "queue-error", stalled)
-        elif reason := stalled or interface.other_queues():
+        elif self.privileged and (reason := stalled or interface.other_queues()):
             home = interface.unbind()
             self._note(interface, "queue-error" if stalled else "queues", f"{reason}; {home} frames came home")
             try:
@@ -314,17 +326,7 @@ class KernelBackend:
         """What was asked of the interfaces together, and what the watchdog and the frames' registrations are."""
         return {
             "netns": self.options.netns or "",
-            "asked": {
-                "mode": self._asked.mode,
-                "zero_copy": self._asked.zero_copy,
-                "queues": self._asked.queues,
-                **asdict(self._asked.modes),
-                "prefilter": self._asked.prefilter.sources if self._asked.prefilter else None,
-                "tune": self._asked.tune.asked(),
-                "metadata": self._asked.metadata,
-                "offloads": self._asked.offloads,
-                "broker": self._asked.broker,
-            },
+            "asked": self._asked.as_info(),
             "claims": [str(claim) for claim in self._claims],
             "watchdog_window_seconds": self._window_seconds,
             "registrations": self._umem.registrations if self._umem else 0,
@@ -361,6 +363,11 @@ class KernelBackend:
         for prefilter in self._prefilters:
             prefilter.close()
         self._prefilters = []
+
+
+def open_backends() -> list[KernelBackend]:
+    """Those of this process that hold interfaces."""
+    return [each for each in _open_backends if not each._closed]
 
 
 def find_link(snapshot: Snapshot, name: str) -> Link:

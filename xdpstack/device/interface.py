@@ -388,6 +388,11 @@ class Interface:
             tuned=dict(self._tuner.tuned),
         )
 
+    @property
+    def tuned(self) -> list[str]:
+        """What closing it will have to put back, by name."""
+        return self._tuner.changed
+
     def stats(self) -> dict[str, int]:
         """`<name>.<queue>.<counter>` since the stack was opened: the kernel's XDP_STATISTICS, and our own."""
         total = dict(self._past)

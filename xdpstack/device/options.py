@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from xdpstack.device.modes import SocketModes
 from xdpstack.device.offloads import Offload
@@ -56,3 +57,17 @@ class Options:
                 "It serves its own namespace, and tunes as it sees fit.",
                 "Be in that namespace; leave the others out.",
             )
+
+    def as_info(self) -> dict[str, Any]:
+        """What stack.info() says was asked of the devices."""
+        return {
+            "mode": self.mode,
+            "zero_copy": self.zero_copy,
+            "queues": self.queues,
+            **asdict(self.modes),
+            "prefilter": self.prefilter.sources if self.prefilter else None,
+            "tune": self.tune.asked(),
+            "metadata": self.metadata,
+            "offloads": self.offloads,
+            "broker": self.broker,
+        }

@@ -8,7 +8,15 @@ from pathlib import Path
 from xdpstack.errors import PrivilegeError
 
 #: linux/capability.h
-CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13, "CAP_IPC_LOCK": 14, "CAP_SYS_ADMIN": 21, "CAP_BPF": 39}
+CAPABILITIES = {
+    "CAP_SETGID": 6,
+    "CAP_SETUID": 7,
+    "CAP_NET_ADMIN": 12,
+    "CAP_NET_RAW": 13,
+    "CAP_IPC_LOCK": 14,
+    "CAP_SYS_ADMIN": 21,
+    "CAP_BPF": 39,
+}
 #: What CAP_SYS_ADMIN stands in for, as it did before they were split off it.
 INCLUDED_IN_SYS_ADMIN = {"CAP_BPF"}
 

@@ -35,6 +35,7 @@ from xdpstack.netlink.channel import Channel, OverrunError
 from xdpstack.netlink.multicast import read_groups
 from xdpstack.netlink.namespace import HeldNamespace
 from xdpstack.netlink.neighbour import Neighbour
+from xdpstack.netlink.provoke import provoke
 from xdpstack.netlink.route import Route
 from xdpstack.netlink.snapshot import Snapshot
 from xdpstack.netlink.state import (
@@ -150,6 +151,8 @@ class Mirror:
         self._sysctls_until = math.inf
         self._groups: frozenset[tuple[int, bytes]] = frozenset()
         self._probed: dict[tuple[int, bytes], float] = {}
+        self.privileged = True
+        """Whether the kernel can be asked for neighbours (CAP_NET_ADMIN); else it is provoked (provoke.py)."""
 
     def start(self) -> Snapshot:
         """Open, subscribe, dump everything, and return the first snapshot (generation 1). Once per mirror.
@@ -230,7 +233,10 @@ class Mirror:
         channel = self._opened()
         self.counters.probe_failures += channel.probe_failures()
         try:
-            channel.probe(AF_INET if len(key[1]) == 4 else AF_INET6, *key)
+            if self.privileged:
+                channel.probe(AF_INET if len(key[1]) == 4 else AF_INET6, *key)
+            else:
+                provoke(self.place, *key)
         except OSError:
             self.counters.probe_failures += 1
             return False

@@ -6,9 +6,11 @@ the function opened (sockets, files) stays bound to that namespace and may be us
 
 import ctypes
 import os
+import queue
 import threading
 from collections.abc import Callable
-from typing import Final, Self, TypeVar
+from concurrent.futures import Future
+from typing import Any, Final, Self, TypeVar
 
 from xdpstack.errors import ClosedError, NamespaceError
 
@@ -33,6 +35,16 @@ class HeldNamespace:
     def __init__(self, netns: str | None) -> None:
         self.netns = netns
         self._descriptor = -1 if netns is None else _open(netns)
+        self._resident: _Resident | None = None
+
+    def settle(self) -> None:
+        """Have a thread live there from now on, which runs what is to be run there, one thing after the other.
+
+        So it can still be visited when the process has no right to enter it any more. Nothing to do for None, and
+        idempotent. NamespaceError: no right to enter it.
+        """
+        if self.netns is not None and self._resident is None:
+            self._resident = _Resident(self._descriptor, self.netns)
 
     def run(self, function: Callable[[], Result]) -> Result:
         """What `function()` returns when it runs there, in a thread of its own; for None in the caller's thread.
@@ -43,6 +55,8 @@ class HeldNamespace:
             return function()
         if self._descriptor < 0:
             raise ClosedError(f"the network namespace {self.netns!r} is not held any more")
+        if self._resident is not None:
+            return self._resident.run(function)
         name, outcome, failure = self.netns, list[Result](), list[BaseException]()
 
         def visit() -> None:
@@ -61,6 +75,9 @@ class HeldNamespace:
 
     def close(self) -> None:
         """Let go of it. Idempotent."""
+        if self._resident is not None:
+            resident, self._resident = self._resident, None
+            resident.end()
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -70,6 +87,43 @@ class HeldNamespace:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+class _Resident:
+    """A thread that lives in a namespace, and does there what others ask for. Raises NamespaceError."""
+
+    def __init__(self, descriptor: int, netns: str) -> None:
+        self._asked: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._live, name=f"xdpstack-netns-{netns}", daemon=True)
+        self._thread.start()
+        try:
+            self.run(lambda: _move(descriptor, netns))
+        except BaseException:
+            self.end()
+            raise
+
+    def run(self, function: Callable[[], Result]) -> Result:
+        """What `function()` returns there; what it raises is raised here."""
+        if threading.current_thread() is self._thread:
+            return function()
+        answer: Future[Result] = Future()
+        self._asked.put((function, answer))
+        return answer.result()
+
+    def _live(self) -> None:
+        while (asked := self._asked.get()) is not None:
+            function, answer = asked
+            try:
+                answer.set_result(function())
+            except BaseException as error:  # handed to who asked
+                answer.set_exception(error)
+            del asked, function, answer
+
+    def end(self) -> None:
+        """It ends when it has done what it was asked for; in a forked child there is none."""
+        self._asked.put(None)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
 
 
 def run_in(netns: str | None, function: Callable[[], Result]) -> Result:

@@ -2,7 +2,7 @@
 
 One request a connection: a line of JSON in (`{"ask": "counters"}`), a line of JSON out (`{"ok": …}` or `{"error": …}`). The
 socket is `DIRECTORY/<pid>-<number>.sock`, readable by its owner alone, and goes with the stack; a stale one (its process was
-killed) is removed by whoever finds it.
+killed) is removed by whoever finds it. That of a process that has become another user's is in `DIRECTORY/<user's number>`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import socket
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ TIMEOUT = 5.0
 _LINE = 4096
 
 _number = itertools.count()
+_open: weakref.WeakSet[Server] = weakref.WeakSet()
 
 
 class Server:
@@ -48,6 +50,16 @@ class Server:
             self.path.chmod(0o600)
             self._socket.listen(8)
             undo.pop_all()
+        _open.add(self)
+
+    def hand_over(self, uid: int, gid: int) -> None:
+        """Where it answers is to be that user's, who can then remove it: in a directory of his. Raises OSError."""
+        folder = self.path.parent / str(uid)
+        self.path.parent.chmod(self.path.parent.stat().st_mode | 0o111)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        os.chown(folder, uid, gid, follow_symlinks=False)
+        os.chown(self.path, uid, gid, follow_symlinks=False)
+        self.path = self.path.rename(folder / self.path.name)
 
     def fileno(self) -> int:
         """Readable when somebody asks."""
@@ -78,22 +90,28 @@ class Server:
 
     def close(self) -> None:
         """Stop answering and remove the socket."""
+        _open.discard(self)
         self._socket.close()
         with contextlib.suppress(FileNotFoundError):
             self.path.unlink()
 
 
+def servers() -> list[Server]:
+    """Those of this process."""
+    return [each for each in _open if each.path.name.startswith(f"{os.getpid()}-")]
+
+
 def running(directory: Path = DIRECTORY) -> list[Path]:
     """The sockets of running stacks, oldest first. Stale ones are removed; others, as a broker's, are not looked at."""
     found = []
-    for path in sorted(directory.glob("[0-9]*-*.sock"), key=lambda p: p.stat().st_mtime) if directory.is_dir() else []:
-        pid = int(path.name.partition("-")[0])
-        if Path(f"/proc/{pid}").exists():
-            found.append(path)
-        else:
-            with contextlib.suppress(OSError):
+    for path in (*directory.glob("[0-9]*-*.sock"), *directory.glob("[0-9]*/[0-9]*-*.sock")):
+        with contextlib.suppress(OSError, ValueError):  # gone meanwhile; or not ours
+            pid = int(path.name.partition("-")[0])
+            if Path(f"/proc/{pid}").exists():
+                found.append((path.stat().st_mtime, path))
+            else:
                 path.unlink()
-    return found
+    return [path for _, path in sorted(found)]
 
 
 def ask(path: Path, question: str, timeout: float = TIMEOUT, **arguments: Any) -> Any:

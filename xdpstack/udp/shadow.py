@@ -14,7 +14,7 @@ import struct
 from collections.abc import Sequence
 from contextlib import suppress
 
-from xdpstack.errors import AddressInUse, AddressNotAvailable
+from xdpstack.errors import AddressInUse, AddressNotAvailable, PrivilegeError
 from xdpstack.native import check, ffi, lib
 from xdpstack.udp.address import Address
 from xdpstack.udp.bpf import Instruction
@@ -78,6 +78,13 @@ def _bind(host: Host, shadow: socket.socket, address: Address) -> None:
             ) from None
         if error.errno == errno.EADDRNOTAVAIL:
             raise not_available(host, address) from None
+        if error.errno == errno.EACCES:
+            raise PrivilegeError(
+                f"port {address[1]} is not for ordinary users",
+                "A kernel socket reserves it; below net.ipv4.ip_unprivileged_port_start that wants CAP_NET_BIND_SERVICE.",
+                "Open the socket before privileges are dropped, or reserve=False, or lower that switch.",
+                error.errno,
+            ) from None
         raise
 
 

@@ -84,6 +84,11 @@ class Tuner:
             self._release(journal)
         return results
 
+    @property
+    def changed(self) -> list[str]:
+        """What `undo` would put back, by name."""
+        return [entry.knob for entry in self._journal.entries] if self._journal is not None else []
+
     def forget(self) -> None:
         """The interface is gone. What was changed of a virtual one is gone too; a NIC that was moved keeps it.
 
