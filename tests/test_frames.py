@@ -8,6 +8,7 @@ from array import array
 import pytest
 
 import xdpstack
+from xdpstack.device.claims import ForwardClaim
 from xdpstack.errors import ClosedError, ConfigurationError
 from xdpstack.testing import MemoryDevice, MemoryStack, memory_stack
 from xdpstack.testing.wait import until
@@ -44,6 +45,15 @@ def test_frames_of_others_walk_on(stack: MemoryStack) -> None:
             frames.recv_batch()
         assert stack.counters()["ip.rx.packets"] == 1
         assert stack.counters().get("taps.rx.taken", 0) == 0
+
+
+def test_what_nothing_forwards_is_not_lifted(stack: MemoryStack) -> None:
+    assert not hasattr(xdpstack, "ForwardClaim")
+    with pytest.raises(ConfigurationError, match="does not route between its devices"):
+        stack.frames(ForwardClaim())
+    with pytest.raises(ConfigurationError, match="redirect"):
+        stack.redirect(ForwardClaim(), "b0")
+    assert stack.backend.claims == {}
 
 
 def test_the_stage_is_only_there_while_frames_are_read(stack: MemoryStack) -> None:

@@ -6,7 +6,8 @@ import socket
 from typing import TYPE_CHECKING
 
 from xdpstack.device.backend import Device
-from xdpstack.device.claims import Claim
+from xdpstack.device.claims import Claim, ForwardClaim
+from xdpstack.errors import ConfigurationError
 from xdpstack.native.core import Core
 from xdpstack.netlink import Snapshot
 from xdpstack.netlink.uapi import RTN_BROADCAST
@@ -61,7 +62,15 @@ class StackHost:
         self._stack._driving.run_parked()
 
     def claim(self, claim: Claim) -> tuple[int, ...]:
-        """Lift what `claim` names; when this returns the program has it. Its ids, by device."""
+        """Lift what `claim` names; when this returns the program has it. Its ids, by device.
+
+        ConfigurationError for a ForwardClaim: nothing forwards yet, and what it lifts would be lost.
+        """
+        if isinstance(claim, ForwardClaim):
+            raise ConfigurationError(
+                "packets of other hosts cannot be claimed to be forwarded: a stack does not route between its devices yet",
+                fix="Frames go from device to device, as they are, by stack.redirect().",
+            )
         return self._backend.claim(claim)
 
     def unclaim(self, claim: Claim) -> None:

@@ -148,7 +148,8 @@ class EthertypeClaim:
 class ForwardClaim:
     """Every packet to the own MAC but to none of the host's addresses, whose route may be lifted.
 
-    The routes are given apart, by `Claims.set_forwardable`.
+    For a stack that forwards, which there is not yet: the program knows the claim, no stack takes it (StackHost.claim).
+    The routes are given apart, by `Claims.set_forwardable`, which tests alone call so far.
     """
 
     vlan: int | None = None

@@ -17,7 +17,8 @@ Drops: nothing. A frame that is not lifted is the kernel's, as if the program we
     (bpf/xdpstack_layout.cdef.h) says why it was not, and each cause is counted.
 Holds: nothing.
 State: the maps of the program, one set for each device: claims and what they leave alone (by xdpstack/device/claim_set.py),
-    the mirrored local addresses and routes (by the stack), the deadline (by the watchdog), the sockets of the queues.
+    the mirrored local addresses (by the stack), the deadline (by the watchdog), the sockets of the queues. The map of routes
+    that forwarding may lift to (Claims.set_forwardable) is empty until a stack forwards.
 Cost: benchmarks/stages/bench_xdp.py
 Differs from Linux:
     - Linux hands a frame to every socket that fits; the first claim that covers a frame takes it.
