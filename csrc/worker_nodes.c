@@ -90,18 +90,29 @@ const char *xs_stage_counter(uint32_t i, uint32_t counter) {
     return i < ROWS && counter < 16 ? rows[i].def->counters[counter] : NULL;
 }
 
-static const char *const reason_name[] = {
-#define XS_REASON(name, error, text) #name,
+/* A number that is given twice, or too large, does not compile. */
+#define XS_REASON(name, number, error, text) \
+    _Static_assert(number < XS_REASONS, #name ": the numbers of drop reasons have no gaps");
+#include "reasons.def"
+#undef XS_REASON
+struct numbers_given {
+#define XS_REASON(name, number, error, text) char number_##number;
 #include "reasons.def"
 #undef XS_REASON
 };
-static const char *const reason_text[] = {
-#define XS_REASON(name, error, text) text,
+
+static const char *const reason_name[XS_REASONS] = {
+#define XS_REASON(name, number, error, text) [number] = #name,
 #include "reasons.def"
 #undef XS_REASON
 };
-static const int reason_error[] = {
-#define XS_REASON(name, error, text) error,
+static const char *const reason_text[XS_REASONS] = {
+#define XS_REASON(name, number, error, text) [number] = text,
+#include "reasons.def"
+#undef XS_REASON
+};
+static const int reason_error[XS_REASONS] = {
+#define XS_REASON(name, number, error, text) [number] = error,
 #include "reasons.def"
 #undef XS_REASON
 };

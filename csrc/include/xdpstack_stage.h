@@ -30,7 +30,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define XS_STAGE_ABI 2u   /* bumped when a structure of this header changes */
+#define XS_STAGE_ABI 2u   /* bumped when a structure of this header changes, or the number of a drop reason */
 #define XS_BATCH_CAP 256u /* packets in a batch, emitted ones included */
 #define XS_WEIGHT 64u     /* packets taken from a ring, or from a caller, per batch: leaves room to emit */
 #define XS_NO_FRAME UINT32_MAX
@@ -204,12 +204,17 @@ struct xs_batch {
 #define XS_DROP 255u
 #define XS_KEPT 254u
 
-/* Drop reasons: enum xs_reason { XS_REASON_NOT_SPECIFIED, XS_REASON_NO_SOCKET, ... } */
+/* Drop reasons: enum xs_reason { XS_REASON_NOT_SPECIFIED = 0, XS_REASON_NO_SOCKET = 1, ... }; XS_REASONS is how many. */
 enum xs_reason {
-#define XS_REASON(name, error, text) XS_REASON_##name,
+#define XS_REASON(name, number, error, text) XS_REASON_##name = number,
 #include "reasons.def"
 #undef XS_REASON
-    XS_REASONS
+};
+enum {
+    XS_REASONS = 0
+#define XS_REASON(name, number, error, text) +1
+#include "reasons.def"
+#undef XS_REASON
 };
 
 typedef void xs_stage_fn(void *self, struct xs_batch *b);
