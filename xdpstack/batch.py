@@ -27,6 +27,8 @@ class Batch:
     - `source_ports`, `source_scopes`: host order; the scope is the interface index of a link-local source, else 0;
     - `lengths`: of the payloads, in bytes;
     - `stamps_ns`: when it came, CLOCK_REALTIME, for sockets with SO_TIMESTAMPNS; else 0;
+    - `drops`: how many datagrams the socket had refused before it (`UdpSocket.stats()`), for sockets with SO_RXQ_OVFL, as
+      recvmsg(2) tells it; else 0. It wraps at 2**32;
     - `device_stamps_ns`, `hashes`, `hash_types`: what the device says, of a stack opened with `metadata=`; 0 is none. The
       clock is the device's own (its PTP hardware clock), unlike that of `stamps_ns`; types are enum xdp_rss_hash_type;
     - `vlan_tcis`: priority and VLAN of the outermost tag, or -1 for untagged ones;
@@ -71,6 +73,11 @@ class Batch:
     def stamps_ns(self) -> memoryview:
         """Arrival, in ns since 1970: n times uint64; 0 where not asked for."""
         return self._column("stamps_ns")
+
+    @property
+    def drops(self) -> memoryview:
+        """What the socket had refused when the datagram was queued (SO_RXQ_OVFL): n times uint32; 0 where not asked for."""
+        return self._column("drops")
 
     @property
     def device_stamps_ns(self) -> memoryview:

@@ -12,6 +12,7 @@
 #define XS_SOCKET_V6ONLY 16      /* IPV6_V6ONLY: IPv4 cannot be sent to */
 #define XS_SOCKET_FILTER 64      /* a filter is attached */
 #define XS_SOCKET_CLOSED 32      /* whoever waits for it is to wait no more */
+#define XS_SOCKET_RXQ_OVFL 128   /* SO_RXQ_OVFL: note how many datagrams had been refused when one came */
 
 struct xs_stack;
 struct xs_socket;
@@ -64,10 +65,15 @@ struct xs_socket_sending {
 struct xs_socket_sending *xs_socket_sending(struct xs_socket *socket);
 
 struct xs_socket_stats {
-    uint64_t datagrams; /* ever queued */
-    uint64_t drops;     /* refused: the receive buffer was full */
-    uint64_t rmem;      /* bytes of the receive buffer in use */
-    uint32_t queued;    /* datagrams that wait for the reader */
+    uint64_t datagrams;    /* ever queued */
+    uint64_t drops;        /* refused, in all (sk_drops); of these: */
+    uint64_t drops_rcvbuf; /* the receive buffer was full: SOCKET_RCVBUFF */
+    uint64_t drops_memory; /* sockets had all frames of a worker that they may have: PROTO_MEM */
+    uint64_t drops_filter; /* the socket's filter refused it: SOCKET_FILTER */
+    uint64_t
+        drops_kernel; /* by the kernel socket, for any reason; as of the last datagram that came that way */
+    uint64_t rmem;    /* bytes of the receive buffer in use */
+    uint32_t queued;  /* datagrams that wait for the reader */
     uint32_t rcvbuf;
     uint64_t errors_lost; /* ICMP errors that found the list full */
 };

@@ -145,9 +145,11 @@ struct xs_meta {
     uint16_t vlan_proto; /* 0x8100 or 0x88a8, host order */
     uint16_t gso_size;   /* bytes per segment */
     uint8_t gso_type;
-    uint8_t ttl;         /* transmit: 0 = the default of the device */
-    uint16_t trace;      /* slot of the trace, with XS_PKT_TRACE */
-    uint32_t scratch[3]; /* of the stage that holds or runs. QUEUED: [0] = ifindex of a link-local peer */
+    uint8_t ttl;    /* transmit: 0 = the default of the device */
+    uint16_t trace; /* slot of the trace, with XS_PKT_TRACE */
+    uint32_t scratch
+        [3]; /* of the stage that holds or runs. QUEUED: [0] = ifindex of a link-local peer, [1] = what the
+                          * socket had refused by then, of sockets that want to know (SO_RXQ_OVFL) */
 };
 
 /* Where the frames of a stack are. One per stack; constant while it is open. */

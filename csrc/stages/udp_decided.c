@@ -13,7 +13,7 @@ static void deliver(struct xs_udp *self, struct xs_batch *b, uint32_t i, const s
                     const struct xs_socket_table *t, uint32_t ulen) {
     struct xs_socket *s = open_socket(t, d->socket);
     if (!s) return xs_drop(b, i, XS_REASON_NO_SOCKET);
-    if (d->bytes == XS_DELIVERY_REFUSED) return xs_drop(b, i, XS_REASON_SOCKET_FILTER);
+    if (d->bytes == XS_DELIVERY_REFUSED) return refuse(self, b, i, s);
     xs_pkt(b, i)->payload_len = (uint16_t)d->bytes;
     xs_udp_deliver_filtered(self, b, i, s, ulen);
 }

@@ -1,5 +1,5 @@
 /* One received datagram while udp.rx looks at it: where its headers are, what they say, which sockets would take it.
- * Internal to udp_rx.c and udp_many.c. */
+ * Internal to udp_rx.c, udp_many.c and udp_decided.c. */
 #ifndef XS_STAGES_UDP_LOOK_H
 #define XS_STAGES_UDP_LOOK_H
 
@@ -41,6 +41,12 @@ static inline uint32_t flags_of(const struct xs_socket *s) {
 /* No checksum at all: over IPv4 the sender may (RFC 768), over IPv6 only the socket can allow it (RFC 6935). */
 static inline bool refuses(uint32_t socket_flags, const struct look *k) {
     return k->ipv6 && !xs_udp_csum(k->uh) && !(socket_flags & XS_SOCKET_NO_CHECK6_RX);
+}
+
+/* The socket's filter does not want it. */
+static inline void refuse(struct xs_udp *self, struct xs_batch *b, uint32_t i, struct xs_socket *s) {
+    s->feed[self->inbox->worker].drops_filter++;
+    xs_drop(b, i, XS_REASON_SOCKET_FILTER);
 }
 
 static inline void destination(const struct look *k, uint64_t *high, uint64_t *low) {

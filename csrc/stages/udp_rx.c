@@ -98,12 +98,21 @@ static __attribute__((noinline)) bool filtered(struct xs_udp *self, const struct
     return true;
 }
 
+/* What a socket has asked to have noted with each datagram: when it came, and what was refused before it
+ * (sock_skb_set_dropcount()). The reader sees it with the next flush. */
+static __attribute__((noinline)) void mark(struct xs_udp *self, const struct xs_batch *b, uint32_t i,
+                                           const struct xs_socket *s, uint32_t flags) {
+    struct xs_meta *m = xs_meta(b, i);
+    if (flags & XS_SOCKET_STAMP) m->stamp_ns = b->now_ns + self->stamp_offset_ns;
+    if (flags & XS_SOCKET_RXQ_OVFL) m->scratch[1] = xs_socket_drops(s);
+}
+
 static inline __attribute__((always_inline)) void deliver(struct xs_udp *self, struct xs_batch *b,
                                                           const struct look *k, struct xs_socket *s,
                                                           uint32_t flags, struct sums *sums) {
     if (k->ipv6) note_scope(self, b, k);
     if (unlikely(flags & XS_SOCKET_FILTER) && !filtered(self, b, k->i, s)) {
-        xs_drop(b, k->i, XS_REASON_SOCKET_FILTER);
+        refuse(self, b, k->i, s);
         return;
     }
     uint16_t why = xs_inbox_put(self->inbox, s, b->frame[k->i], xs_truesize(k->ulen, k->ipv6));
@@ -111,7 +120,7 @@ static inline __attribute__((always_inline)) void deliver(struct xs_udp *self, s
         xs_drop(b, k->i, why);
         return;
     }
-    if (unlikely(flags & XS_SOCKET_STAMP)) xs_meta(b, k->i)->stamp_ns = b->now_ns + self->stamp_offset_ns;
+    if (unlikely(flags & XS_SOCKET_MARKS)) mark(self, b, k->i, s, flags);
     sums->delivered++;
     sums->bytes += k->ulen - XS_UDP_BYTES;
 }
@@ -168,7 +177,7 @@ static __attribute__((noinline)) void deliver_to_one(struct xs_udp *self, struct
         return;
     }
     deliver(self, b, &k, s, flags, sums);
-    if (!only || flags & (XS_SOCKET_FILTER | XS_SOCKET_STAMP)) return;
+    if (!only || flags & (XS_SOCKET_FILTER | XS_SOCKET_MARKS)) return;
     search->slot = slot;
     xs_inbox_begin(self->inbox, s, &search->run);
 }

@@ -62,8 +62,8 @@ static uint16_t address_of(const struct sockaddr_storage *a, uint8_t *to, uint32
     return ntohs(a4->sin_port);
 }
 
-/* What the kernel tells beside the payload: where it was sent to, and when it came. */
-static void take_control(struct msghdr *h, struct xs_meta *m) {
+/* What the kernel tells beside the payload: where it was sent to, when it came, and how many it had refused before. */
+static void take_control(struct msghdr *h, struct xs_meta *m, struct xs_socket *s) {
     for (struct cmsghdr *c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR(h, c)) {
         if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO) {
             xs_addr_map(m->dst, (const void *)&((struct in_pktinfo *)CMSG_DATA(c))->ipi_addr);
@@ -73,6 +73,10 @@ static void take_control(struct msghdr *h, struct xs_meta *m) {
             struct timespec t;
             memcpy(&t, CMSG_DATA(c), sizeof t);
             m->stamp_ns = xs_timespec_ns(t);
+        } else if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SO_RXQ_OVFL) {
+            uint32_t drops;
+            memcpy(&drops, CMSG_DATA(c), sizeof drops);
+            atomic_store_explicit(&s->drops_kernel, drops, memory_order_relaxed);
         }
     }
 }
@@ -162,7 +166,8 @@ static bool read_one(struct xs_udp *self, struct xs_batch *b, struct xs_socket *
     p->dport = s->port;
     p->device = XS_NO_DEVICE;
     if (!xs_addr_is_mapped(m->src)) p->flags |= XS_PKT_IPV6;
-    take_control(&h, m);
+    take_control(&h, m, s);
+    m->scratch[1] = xs_socket_drops(s);
     queue_slow(self, b, s, frame[0]);
     return true;
 }

@@ -48,7 +48,7 @@ static inline uint16_t xs_inbox_put(struct xs_inbox *self, struct xs_socket *s, 
     else if (unlikely(!xs_spsc_push(xs_feed_ring(f), frame)))
         why = XS_REASON_SOCKET_RCVBUFF;
     if (unlikely(why)) {
-        f->drops++;
+        *(why == XS_REASON_PROTO_MEM ? &f->drops_memory : &f->drops_rcvbuf) += 1;
         return why;
     }
     struct xs_pkt *p = &self->mem->pkt[frame];

@@ -178,9 +178,20 @@ void xs_socket_stats(struct xs_socket *s, struct xs_socket_stats *out) {
     };
     for (uint32_t i = 0; i < s->nfeeds; i++) {
         out->datagrams += s->feed[i].datagrams;
-        out->drops += s->feed[i].drops;
+        out->drops_rcvbuf += s->feed[i].drops_rcvbuf;
+        out->drops_memory += s->feed[i].drops_memory;
+        out->drops_filter += s->feed[i].drops_filter;
         out->queued += xs_spsc_len(xs_feed_ring(&s->feed[i]));
     }
+    out->drops_kernel = atomic_load_explicit(&s->drops_kernel, memory_order_relaxed);
+    out->drops = out->drops_rcvbuf + out->drops_memory + out->drops_filter + out->drops_kernel;
+}
+
+uint32_t xs_socket_drops(const struct xs_socket *s) {
+    uint64_t sum = atomic_load_explicit(&s->drops_kernel, memory_order_relaxed);
+    for (uint32_t i = 0; i < s->nfeeds; i++)
+        sum += s->feed[i].drops_rcvbuf + s->feed[i].drops_memory + s->feed[i].drops_filter;
+    return (uint32_t)sum;
 }
 
 int xs_socket_take_error(struct xs_socket *s) {

@@ -32,6 +32,9 @@ struct xs_socket_error_ring {
     struct xs_socket_error slot[XS_SOCKET_ERRORS];
 };
 
+/* Flags by which each datagram is marked when it is queued. */
+#define XS_SOCKET_MARKS (XS_SOCKET_STAMP | XS_SOCKET_RXQ_OVFL)
+
 /* What one worker feeds into one socket. Written by that worker; the reader takes from `ring`, and bystanders (who waits, who
  * asks for statistics) look how much it holds. */
 struct xs_feed {
@@ -41,7 +44,8 @@ struct xs_feed {
     struct xs_feed *next_dirty; /* chain of the feeds that this poll pushed to */
     uint64_t charged;           /* truesize of all that was ever queued, in bytes */
     uint64_t charged_end;       /* how far that may go, when the reader was last asked; 0 = ask */
-    uint64_t datagrams, drops;  /* queued; refused for want of room */
+    uint64_t datagrams;         /* ever queued */
+    uint64_t drops_rcvbuf, drops_memory, drops_filter; /* refused: struct xs_socket_stats */
     bool dirty;
     alignas(64) _Atomic(uint64_t) charged_seen; /* `charged`, as of the last flush, for everyone else */
     /* Rings that were too small, by log2 of their slots: a bystander may still look at one. Each has at least twice the slots
@@ -64,6 +68,7 @@ struct xs_socket {
     _Atomic(uint32_t) rcvbuf; /* bytes, as the kernel's sk_rcvbuf: what was asked for, doubled */
     _Atomic(const struct xs_filter *) filter; /* SO_ATTACH_FILTER, or NULL; with XS_SOCKET_FILTER */
     int shadow_fd;                            /* kernel socket that backs this one, or -1 */
+    _Atomic(uint32_t) drops_kernel;           /* what that has refused, as it has said last */
     _Atomic(int) event_fd;                    /* wakes the reader; -1: closed */
     struct xs_feed *feed;                     /* [nfeeds] */
 
@@ -204,6 +209,9 @@ bool xs_socket_arm(struct xs_socket *s);
 
 /* Wakes the reader if it has asked for it. Call after what it is to see has been published. */
 void xs_socket_wake(struct xs_socket *s);
+
+/* sk_drops: all that was refused so far, as far as the one who asks knows; it wraps. */
+uint32_t xs_socket_drops(const struct xs_socket *s);
 
 /* Bytes of the receive buffer in use, as seen by anyone but the feeding workers. */
 uint64_t xs_socket_rmem(const struct xs_socket *s);

@@ -14,7 +14,7 @@ static struct batch *new_batch(struct socket_view *v, uint32_t n) {
     struct batch *b = PyObject_New(struct batch, views_batch_type);
     if (!b) return NULL;
     /* one block, widest first, so that every column is aligned */
-    uint8_t *block = malloc((size_t)n * (2 * 8 + 16 + 16 + 7 * 4 + 2 + 1 + 1 + 1) + 1);
+    uint8_t *block = malloc((size_t)n * (2 * 8 + 16 + 16 + 8 * 4 + 2 + 1 + 1 + 1) + 1);
     b->stamp = (uint64_t *)block;
     b->device_stamp = b->stamp + n;
     b->source = block + 2 * 8 * (size_t)n;
@@ -23,7 +23,8 @@ static struct batch *new_batch(struct socket_view *v, uint32_t n) {
     b->views = b->frame + n;
     b->length = b->views + n;
     b->scope = b->length + n;
-    b->hash = b->scope + n;
+    b->drops = b->scope + n;
+    b->hash = b->drops + n;
     b->hash_type = b->hash + n;
     b->vlan = (int32_t *)(b->hash_type + n);
     b->port = (uint16_t *)(b->vlan + n);
@@ -34,7 +35,7 @@ static struct batch *new_batch(struct socket_view *v, uint32_t n) {
     b->n = b->nviews = 0;
     b->released = b->all_home = b->described = b->viewed = 0;
     b->family = v->socket->family;
-    b->stamped = (xs_socket_flags(v->socket) & XS_SOCKET_STAMP) != 0;
+    b->marks = (uint8_t)(xs_socket_flags(v->socket) & XS_SOCKET_MARKS);
     b->stack = v->stack;
     b->forks = v->forks;
     b->keep = v->keep;
@@ -63,7 +64,8 @@ void views_describe(struct batch *b) {
         const struct xs_pkt *p = &mem->pkt[frame];
         b->length[i] = p->payload_len;
         b->slow[i] = (p->flags & XS_PKT_SLOW) != 0;
-        b->stamp[i] = b->stamped ? mem->meta[frame].stamp_ns : 0;
+        b->stamp[i] = b->marks & XS_SOCKET_STAMP ? mem->meta[frame].stamp_ns : 0;
+        b->drops[i] = b->marks & XS_SOCKET_RXQ_OVFL ? mem->meta[frame].scratch[1] : 0;
         b->device[i] = p->device;
         describe_hints(b, i, p, &mem->meta[frame]);
         if (b->family) {
@@ -252,6 +254,7 @@ COLUMN(destination, "B", 1, 16)
 COLUMN(port, "H", 2, 1)
 COLUMN(scope, "I", 4, 1)
 COLUMN(length, "I", 4, 1)
+COLUMN(drops, "I", 4, 1)
 COLUMN(stamp, "Q", 8, 1)
 COLUMN(device_stamp, "Q", 8, 1)
 COLUMN(hash, "I", 4, 1)
@@ -284,6 +287,7 @@ static PyGetSetDef properties[] = {
     {"source_scopes", column_scope, NULL, NULL, NULL},
     {"lengths", column_length, NULL, NULL, NULL},
     {"stamps_ns", column_stamp, NULL, NULL, NULL},
+    {"drops", column_drops, NULL, NULL, NULL},
     {"slow", column_slow, NULL, NULL, NULL},
     {"devices", column_device, NULL, NULL, NULL},
     {"device_stamps_ns", column_device_stamp, NULL, NULL, NULL},

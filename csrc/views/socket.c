@@ -74,6 +74,29 @@ static PyObject *socket_set_rcvbuf(PyObject *self, PyObject *number) {
     Py_RETURN_NONE;
 }
 
+/* From now on each datagram that is queued gets the marks that these flags ask for (XS_SOCKET_MARKS). What is on the queue has
+ * none of them: its frames may still say what they were used for before. */
+static PyObject *socket_mark(PyObject *self, PyObject *number) {
+    struct socket_view *v = (struct socket_view *)self;
+    struct xs_socket *s = views_socket(v);
+    unsigned long flags = s ? PyLong_AsUnsignedLong(number) : 0;
+    if (PyErr_Occurred()) return NULL;
+    for (uint32_t i = 0; i < s->nfeeds; i++) {
+        struct xs_worker *w = v->stack->worker[i];
+        if (!views_enter(v, w)) return NULL;
+        xs_socket_set_flags(s, (uint32_t)flags & XS_SOCKET_MARKS, 0);
+        struct xs_spsc *ring = xs_feed_ring(&s->feed[i]);
+        uint32_t at = atomic_load_explicit(&ring->consumer, memory_order_relaxed);
+        for (; at != ring->prod; at++) {
+            struct xs_meta *m = &v->stack->mem.meta[ring->slot[at & ring->mask]];
+            if (flags & XS_SOCKET_STAMP) m->stamp_ns = 0;
+            if (flags & XS_SOCKET_RXQ_OVFL) m->scratch[1] = 0;
+        }
+        xs_worker_leave(w);
+    }
+    Py_RETURN_NONE;
+}
+
 static PyObject *socket_slow_sent(PyObject *self, void *unused) {
     return PyLong_FromUnsignedLongLong(((struct socket_view *)self)->slow);
 }
@@ -120,6 +143,7 @@ static PyMethodDef methods[] = {
     {"drain", views_drain, METH_NOARGS, NULL},
     {"close", socket_close, METH_NOARGS, NULL},
     {"set_rcvbuf", socket_set_rcvbuf, METH_O, NULL},
+    {"mark", socket_mark, METH_O, NULL},
     {0},
 };
 

@@ -53,7 +53,7 @@ struct batch {
     uint8_t released;
     uint8_t all_home;  /* no frame is lent any more */
     uint8_t described; /* the columns are filled */
-    uint8_t stamped;   /* the frames have time stamps */
+    uint8_t marks;     /* XS_SOCKET_STAMP, XS_SOCKET_RXQ_OVFL: the frames have time stamps, counts of drops */
     uint8_t viewed;    /* there was a Payload: `views` counts */
     uint32_t nviews;   /* live Payloads, of all */
     uint32_t n;
@@ -65,7 +65,7 @@ struct batch {
     int32_t *vlan;   /* TCI of the outermost tag, or -1 */
     uint8_t *source; /* [n][16] */
     uint8_t *destination;
-    uint32_t *length, *scope;
+    uint32_t *length, *scope, *drops;
     uint16_t *port;
     uint8_t *slow, *device;
     uint8_t *partial;      /* of whole frames: the checksum was left to hardware */

@@ -29,6 +29,7 @@ class Socket:
     def drain(self) -> int: ...
     def close(self) -> None: ...
     def set_rcvbuf(self, size: int, /) -> None: ...
+    def mark(self, flags: int, /) -> None: ...
 
 @final
 class Batch:
@@ -38,6 +39,7 @@ class Batch:
     source_scopes: memoryview
     lengths: memoryview
     stamps_ns: memoryview
+    drops: memoryview
     device_stamps_ns: memoryview
     hashes: memoryview
     hash_types: memoryview

@@ -16,6 +16,7 @@ from xdpstack.udp.options import (
     PMTUDISC_DONT,
     PMTUDISC_WANT,
     SO_RCVBUFFORCE,
+    SO_RXQ_OVFL,
     SO_SNDBUFFORCE,
     SO_TIMESTAMPNS,
     UDP_NO_CHECK6_RX,
@@ -43,10 +44,13 @@ FIELDS = {
 #: Options that are a flag.
 FLAGS = {
     (SOL, SO_TIMESTAMPNS): lib.XS_SOCKET_STAMP,
+    (SOL, SO_RXQ_OVFL): lib.XS_SOCKET_RXQ_OVFL,
     (IP, IP_RECVERR): lib.XS_SOCKET_RECVERR,
     (IP6, IPV6_RECVERR): lib.XS_SOCKET_RECVERR,
     (socket.IPPROTO_UDP, UDP_NO_CHECK6_RX): lib.XS_SOCKET_NO_CHECK6_RX,
 }
+#: Flags by which each datagram is marked as it is queued (XS_SOCKET_MARKS).
+MARKS = (lib.XS_SOCKET_STAMP, lib.XS_SOCKET_RXQ_OVFL)
 #: IPV6_DEFAULT_HOPLIMIT
 HOP_LIMIT = 64
 RECEIVE_BUFFER = {(SOL, socket.SO_RCVBUF), (SOL, SO_RCVBUFFORCE)}
@@ -63,6 +67,8 @@ def apply(one: Endpoint, level: int, name: int, value: int) -> bool:
         native.set_sending(one.pointer, **{FIELDS[key]: value})
     elif key in MULTICAST_DEVICE:
         native.set_sending(one.pointer, kernel_multicast=1)
+    elif key in FLAGS and FLAGS[key] in MARKS and value:
+        one.view.mark(FLAGS[key])
     elif key in FLAGS:
         lib.xs_socket_set_flags(one.pointer, *((FLAGS[key], 0) if value else (0, FLAGS[key])))
         if FLAGS[key] == lib.XS_SOCKET_NO_CHECK6_RX:

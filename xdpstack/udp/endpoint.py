@@ -35,7 +35,8 @@ class Endpoint:
         """What the C socket counts: see UdpSocket.stats()."""
         out = ffi.new("struct xs_socket_stats *")
         lib.xs_socket_stats(self.pointer, out)
-        names = ("datagrams", "drops", "rmem", "rcvbuf", "queued", "errors_lost")
+        drops = ("drops", "drops_rcvbuf", "drops_memory", "drops_filter", "drops_kernel")
+        names = ("datagrams", *drops, "rmem", "rcvbuf", "queued", "errors_lost")
         return {name: int(getattr(out, name)) for name in names}
 
     def end(self) -> int:

@@ -11,7 +11,8 @@ Mirrors: udp_rcv, udpv6_rcv, __udp4_lib_lookup, __udp6_lib_lookup, compute_score
 Reads: data_off, len, pkt_len, l3_off, l4_off, device, frag, csum, flags IPV6, VLAN, ROUTED_BROADCAST and ROUTED_MULTICAST;
     vlan_tci of the cold descriptor with flag VLAN.
 Writes: csum, sport, dport, payload_off, payload_len, socket, owner QUEUED, owner_device (the feeding worker),
-    truesize (the bytes charged, in the place of nexthop); stamp_ns of the cold descriptor for sockets that want it.
+    truesize (the bytes charged, in the place of nexthop); stamp_ns and scratch[1] of the cold descriptor for sockets that
+    want them (SO_TIMESTAMPNS, SO_RXQ_OVFL).
 Next:
 Drops:
     PKT_TOO_SMALL: shorter than a UDP header, or than the length in it; a length below 8 (0 over IPv6 means all there is).

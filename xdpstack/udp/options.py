@@ -15,7 +15,7 @@ from typing import Any
 
 from xdpstack.udp.semantics import receive_buffer, send_buffer
 
-SO_RCVBUFFORCE, SO_SNDBUFFORCE, SO_TIMESTAMPNS = 33, 32, 35
+SO_RCVBUFFORCE, SO_SNDBUFFORCE, SO_TIMESTAMPNS, SO_RXQ_OVFL = 33, 32, 35, 40
 IP_MTU_DISCOVER, IP_RECVERR = 10, 11
 IPV6_MTU_DISCOVER, IPV6_RECVERR = 23, 25
 UDP_NO_CHECK6_RX = 102
@@ -65,6 +65,7 @@ OPTIONS: Mapping[tuple[int, int], Option] = {
     (socket.SOL_SOCKET, socket.SO_MARK): Option("SO_MARK", 0, 2**32 - 1),
     (socket.SOL_SOCKET, socket.SO_PRIORITY): Option("SO_PRIORITY", 0, 6),
     (socket.SOL_SOCKET, SO_TIMESTAMPNS): Option("SO_TIMESTAMPNS", 0, 1),
+    (socket.SOL_SOCKET, SO_RXQ_OVFL): Option("SO_RXQ_OVFL", 0, 1),
     (socket.IPPROTO_IP, socket.IP_TOS): Option("IP_TOS", 0, 255),
     (socket.IPPROTO_IP, socket.IP_TTL): Option("IP_TTL", -1, 255, _ttl),
     (socket.IPPROTO_IP, socket.IP_MULTICAST_TTL): Option("IP_MULTICAST_TTL", -1, 255, _or(1)),
@@ -91,7 +92,7 @@ OF_KERNEL: Mapping[tuple[int, int], str] = {
     (socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP): "IPV6_MULTICAST_LOOP",
 }
 #: The worker needs these of every shadow, whatever the user says.
-OURS = {(socket.IPPROTO_IP, IP_RECVERR), (socket.IPPROTO_IPV6, IPV6_RECVERR)}
+OURS = {(socket.IPPROTO_IP, IP_RECVERR), (socket.IPPROTO_IPV6, IPV6_RECVERR), (socket.SOL_SOCKET, SO_RXQ_OVFL)}
 #: Settled when the socket is made: the keyword of stack.udp() that says so.
 AT_OPEN = {
     (socket.SOL_SOCKET, socket.SO_REUSEADDR): "reuse_address",

@@ -23,7 +23,7 @@ from xdpstack.udp.semantics import Family
 
 IP_PKTINFO, IP_RECVERR = 8, 11
 IPV6_RECVERR, IPV6_RECVPKTINFO = 25, 49
-SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
+SO_ATTACH_FILTER, SO_DETACH_FILTER, SO_RXQ_OVFL = 26, 27, 40
 
 
 def create(
@@ -53,6 +53,7 @@ def create(
         # an IPv6 socket that carries IPv4 has these too
         shadow.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
         shadow.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, family == 4)
+        shadow.setsockopt(socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
         if device is not None:
             shadow.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
         if reuse_address:

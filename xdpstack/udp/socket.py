@@ -315,7 +315,13 @@ class UdpSocket:
                 self._errors.append(SocketError.of(value, self._endpoint.bound.family))
 
     def stats(self) -> dict[str, int]:
-        """`datagrams` queued so far, `drops` for want of room, `rmem` and `rcvbuf` in bytes, `queued` now, `slow_sent`."""
+        """`datagrams` queued so far, `queued` now, `rmem` and `rcvbuf` in bytes, `slow_sent`, `errors_lost`, and `drops`.
+
+        `drops` are the datagrams that were refused, as sk_drops counts them: `drops_rcvbuf` for want of room in the
+        receive buffer (SOCKET_RCVBUFF: read faster, or SO_RCVBUF), `drops_memory` because sockets have all frames of a
+        worker that they may have (PROTO_MEM: close batches sooner, or `open(frames=...)`), `drops_filter` by the
+        filter, `drops_kernel` by the kernel socket, as of the last datagram that came by it.
+        """
         return {**self._endpoint.stats(), "slow_sent": self._view.slow_sent}
 
     def fileno(self) -> int:
