@@ -67,18 +67,27 @@ def compiles(command: list[str], text: str) -> bool:
         return subprocess.run(command, input=text, text=True, capture_output=True).returncode == 0
 
 
-def compile_bpf(out: Path) -> None:
-    """Compile bpf/*.bpf.c into `out`, with BTF so that libbpf can size maps and name fields."""
+def compile_bpf(out: Path, notes: Path) -> None:
+    """Compile bpf/*.bpf.c into `out`, with BTF so that libbpf can size maps and name fields.
+
+    What is newer than all of bpf/, and was made by the same command of the same clang, stays: that is noted in `notes`.
+    """
     out.mkdir(parents=True, exist_ok=True)
+    notes.mkdir(parents=True, exist_ok=True)
     newest = max((path.stat().st_mtime for path in (ROOT / "bpf").glob("*")), default=0)
+    clang = subprocess.run([*BPF_CLANG, "--version"], capture_output=True, text=True, check=True).stdout
     for source in sorted((ROOT / "bpf").glob("*.bpf.c")):
         target = out / source.name.replace(".bpf.c", ".bpf.o")
-        if target.exists() and target.stat().st_mtime > newest:
-            continue
         command = [*BPF_CLANG, "-O2", "-g", "-Wall", "-Werror", *BPF_FLAGS, f"-D__TARGET_ARCH_{BPF_ARCH}"]
         command += ["-I", str(ROOT / "bpf"), "-c", str(source), "-o", str(target)]
+        made_by = notes / f"{target.resolve().as_posix().strip('/').replace('/', '-')}.command"
+        made = f"{shlex.join(command)}\n{clang}"
+        if target.exists() and target.stat().st_mtime > newest and made_by.exists() and made_by.read_text() == made:
+            continue
+        made_by.unlink(missing_ok=True)
         log.info(shlex.join(command))
         subprocess.run(command, check=True)
+        made_by.write_text(made)
 
 
 def ship_headers(out: Path) -> None:
@@ -138,7 +147,7 @@ class BuildExt(build_ext):
     def run(self) -> None:
         require_tools()
         package = (ROOT if self.inplace else Path(self.build_lib)) / "xdpstack"
-        compile_bpf(package / "device/bpf")
+        compile_bpf(package / "device/bpf", Path(self.build_temp))
         ship_headers(package / "include")
         super().run()
 

@@ -13,7 +13,13 @@ import os
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from xdpstack.native import _native as _native
+from xdpstack.native import machine
+
+machine.check_cpu()
+try:
+    from xdpstack.native import _native as _native
+except ImportError as error:
+    raise machine.explained(error) from error
 
 ffi: Any = _native.ffi
 lib: Any = _native.lib
