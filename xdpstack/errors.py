@@ -115,6 +115,12 @@ class BrokerError(XdpstackOSError):
     NUMBER = _errno.ECONNRESET
 
 
+class PinError(XdpstackOSError):
+    """There is no pinned program, it is of another release, or another process uses it."""
+
+    NUMBER = _errno.ENOENT
+
+
 class OutOfMemory(XdpstackOSError, MemoryError):
     """The UMEM, a ring or a table could not be allocated or pinned."""
 

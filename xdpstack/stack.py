@@ -456,6 +456,7 @@ def open(  # noqa: A001  # the word that users expect, as in socket.open or tarf
     cpus: Sequence[int] = (),
     tune: Tuning | None = None,
     broker: str | None = None,
+    pinned: str | None = None,
 ) -> Stack:
     """Open a stack over network interfaces, in the caller's network namespace or in `netns`.
 
@@ -475,11 +476,12 @@ def open(  # noqa: A001  # the word that users expect, as in socket.open or tarf
     while the stack is open; None is `Tuning()`; see docs/tuning.md. `need_wakeup`, `busy_poll` (True, or a BusyPoll)
     and `tx_budget`: how the AF_XDP sockets are driven; `prefilter`: frames that the NIC itself is to drop; see
     docs/modes.md. `broker`: the socket of `xdpstack broker`, which attaches the program and makes the sockets for
-    a process without privileges; see docs/broker.md.
+    a process without privileges; see docs/broker.md. `pinned`: the directory of a program that `xdpstack pin` has
+    attached, for a process with CAP_NET_RAW alone; see docs/without-root.md.
 
     Raises PrivilegeError, NamespaceError, NoSuchInterface, InterfaceDown, ProgramAttached, QueueTaken, ModeRefused,
-    TuningRefused, BrokerError, MtuTooLarge, OutOfMemory, TooManyOpenFiles or ConfigurationError; then nothing is left
-    behind.
+    TuningRefused, BrokerError, PinError, MtuTooLarge, OutOfMemory, TooManyOpenFiles or ConfigurationError; then nothing
+    is left behind.
     """
     hints, asked = checked_hints(metadata), checked_offloads(offloads)
     modes = SocketModes(need_wakeup, BusyPoll.asked(busy_poll), tx_budget)
@@ -497,6 +499,7 @@ def open(  # noqa: A001  # the word that users expect, as in socket.open or tarf
         prefilter,
         asked,
         broker,
+        pinned,
     )
     backend = KernelBackend(*interfaces, options=options, window_seconds=deadman_seconds)
     with naming_what_ran_out(f"open {', '.join(interfaces)}"):

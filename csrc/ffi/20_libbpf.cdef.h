@@ -37,6 +37,8 @@ int bpf_map_get_next_key(int fd, const void *key, void *next_key);
 int bpf_map_update_batch(int fd, const void *keys, const void *values, uint32_t *count,
                          const struct bpf_map_batch_opts *opts);
 
+int bpf_obj_pin(int fd, const char *pathname);
+int bpf_obj_get(const char *pathname);
 int bpf_link_detach(int link_fd);
 int bpf_prog_get_fd_by_id(uint32_t id);
 int bpf_link_get_fd_by_id(uint32_t id);
@@ -79,6 +81,15 @@ struct xs_bpf_program_info {
     char name[16];
 };
 int xs_bpf_program_info(int program_fd, struct xs_bpf_program_info *out);
+
+struct xs_bpf_map_info {
+    uint32_t key_bytes;
+    uint32_t value_bytes;
+    uint32_t max_entries;
+};
+int xs_bpf_map_info(int map_fd, struct xs_bpf_map_info *out);
+/* An array map of one element: its file descriptor. */
+int xs_bpf_create_array(const char *name, uint32_t value_bytes);
 
 #define XS_BPF_LINK_XDP 6
 struct xs_bpf_link_info {

@@ -97,6 +97,24 @@ int xs_bpf_program_info(int program_fd, struct xs_bpf_program_info *out) {
     return 0;
 }
 
+int xs_bpf_map_info(int map_fd, struct xs_bpf_map_info *out) {
+    struct bpf_map_info info = {0};
+    uint32_t bytes = sizeof(info);
+    int error = bpf_obj_get_info_by_fd(map_fd, &info, &bytes);
+
+    if (error) return error;
+    *out = (struct xs_bpf_map_info){
+        .key_bytes = info.key_size,
+        .value_bytes = info.value_size,
+        .max_entries = info.max_entries,
+    };
+    return 0;
+}
+
+int xs_bpf_create_array(const char *name, uint32_t value_bytes) {
+    return bpf_map_create(BPF_MAP_TYPE_ARRAY, name, sizeof(uint32_t), value_bytes, 1, NULL);
+}
+
 int xs_bpf_link_info(int link_fd, struct xs_bpf_link_info *out) {
     struct bpf_link_info info = {0};
     uint32_t bytes = sizeof(info);

@@ -12,9 +12,11 @@ import os
 import pkgutil
 import resource
 import socket
+import struct
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,31 +33,38 @@ START = f"""
 import sys
 sys.path.append({str(Path(__file__).parents[2])!r})
 from tests.device.broker_client import become, main
-become(int(sys.argv[1]))
+become(int(sys.argv[1]), *map(int, sys.argv[2:]))
 main()
 """
-PR_SET_DUMPABLE = 4
+PR_SET_DUMPABLE, PR_SET_KEEPCAPS = 4, 8
+LINUX_CAPABILITY_VERSION_3 = 0x20080522
 
 
-def become(user: int) -> None:
-    """From root on, an ordinary user; who may not be let into the folder that the package lies in."""
+def become(user: int, *keeps: int) -> None:
+    """From root on, an ordinary user, with these capabilities; who may not be let into the folder of the package."""
     for module in pkgutil.walk_packages(xdpstack.__path__, "xdpstack."):
         if not module.name.startswith(("xdpstack.testing", "xdpstack.bench", "xdpstack.__main__")):
             importlib.import_module(module.name)
     "localhost".encode("idna")  # what the library of sockets and threads loads when it is first used
     if user == 0:
         return
+    libc = ctypes.CDLL(None)
+    assert libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) == 0
     os.setgroups([])
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)
-    assert ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) == 0  # its own /proc/self is its own, as after exec
+    mask = sum(1 << each for each in keeps)
+    data = struct.pack("=6I", mask, mask, 0, 0, 0, 0)  # effective, permitted, inheritable: of 32 capabilities, twice
+    assert libc.capset(struct.pack("=Ii", LINUX_CAPABILITY_VERSION_3, 0), data) == 0
+    assert libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) == 0  # its own /proc/self is its own, as after exec
 
 
 class Client:
     """The process, from the test's side."""
 
-    def __init__(self, end: End, user: int = USER) -> None:
-        words = ["ip", "netns", "exec", end.netns.name, sys.executable, "-B", "-c", START, str(user)]
+    def __init__(self, end: End, user: int = USER, keeps: Sequence[int] = ()) -> None:
+        numbers = map(str, (user, *keeps))
+        words = ["ip", "netns", "exec", end.netns.name, sys.executable, "-B", "-c", START, *numbers]
         self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(self, do: str, **values: Any) -> Any:
@@ -135,6 +144,9 @@ class Served:
 
     def do_send(self, to: list[Any], payload: str) -> Any:
         return self.socks[-1].sendto(payload.encode(), tuple(to))
+
+    def do_unlink(self, path: str) -> Any:
+        Path(path).unlink()
 
     def do_observed(self) -> Any:
         return [str(each.path) for each in server.servers()]

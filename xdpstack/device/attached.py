@@ -90,13 +90,17 @@ def attached_programs(interface: str) -> list[AttachedProgram]:
 def already_attached(interface: str, others: Sequence[AttachedProgram]) -> ProgramAttached:
     """What to raise for programs that are in the way, one or more."""
     other = others[0]
+    pinned = other.link_id is not None and not other.holders
     keyword = {"native": "xdpdrv", "generic": "xdpgeneric", "offloaded": "xdpoffload"}[other.mode]
     return ProgramAttached(
         f"{interface} has another XDP program: {'; '.join(map(str, others))}",
         "An interface runs one XDP program; it is never replaced without your word.",
         f"ip link set dev {interface} {keyword} off"
         if other.link_id is None
-        else "End the process that holds its link, or: bpftool link detach id " + str(other.link_id),
+        else (
+            "It is pinned: xdpstack unpin, if xdpstack pin did it" if pinned else "End the process that holds its link"
+        )
+        + f"; or: bpftool link detach id {other.link_id}",
     )
 
 

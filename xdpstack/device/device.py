@@ -90,9 +90,14 @@ class KernelBackend:
         if self.options.broker is not None:
             self._broker = BrokerClient(self.options.broker)
             self.options = replace(self.options, tune=Tuning(merging="keep"), broker=None)
-        elif lacking := set(CAPABILITIES) - privileges.effective():
+        elif lacking := set(CAPABILITIES[:1] if self.options.pinned else CAPABILITIES) - privileges.effective():
             raise privileges.missing(f"open {', '.join(self.names)}", lacking)
+        elif self.options.pinned is not None:
+            if len(self.names) > 1:
+                raise ConfigurationError("a pinned program is one interface's", fix="Name that alone.")
+            self.options = replace(self.options, tune=Tuning(merging="keep"))
         self._mirror = mirror = BrokeredMirror(self._broker) if self._broker else Mirror(self.options.netns)
+        mirror.privileged = "CAP_NET_ADMIN" in privileges.effective()
         with contextlib.ExitStack() as undo:
             undo.callback(mirror.close)
             undo.callback(self.close)

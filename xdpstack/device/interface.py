@@ -19,11 +19,10 @@ from contextlib import ExitStack
 from typing import Any
 
 from xdpstack.device import ethtool, netdev
-from xdpstack.device.attached import refuse_others
+from xdpstack.device.attaching import Program, attach, check_others
 from xdpstack.device.backend import Device
-from xdpstack.device.broker.client import BrokerClient, BrokeredProgram
+from xdpstack.device.broker.client import BrokerClient
 from xdpstack.device.drivers import added_queues, native_lacks, zero_copy_lacks
-from xdpstack.device.hints import open_attached
 from xdpstack.device.holders import holders
 from xdpstack.device.kernel import kernel_version
 from xdpstack.device.modes import granted, interrupts_go_on
@@ -36,7 +35,7 @@ from xdpstack.device.queues import active_queues
 from xdpstack.device.tuning.tuner import Tuner
 from xdpstack.device.umem import BUSY_SECONDS, Umem
 from xdpstack.device.watchdog import Watchdog
-from xdpstack.device.xdp import OPTIONS, Granted, Mode, XdpProgram
+from xdpstack.device.xdp import OPTIONS, Granted, Mode
 from xdpstack.device.xsk import COUNTERS, XDP_COPY, BindFailed, Rings, Xsk, explain
 from xdpstack.errors import ModeRefused, QueueTaken
 from xdpstack.native import check, lib
@@ -66,7 +65,7 @@ class Interface:
         self.name = link.name
         self.queues: tuple[int, ...] = ()
         self.sockets: list[Xsk] = []
-        self.program: XdpProgram | BrokeredProgram | None = None
+        self.program: Program | None = None
         self.gone = False
         self._place = place
         self._broker = broker
@@ -97,8 +96,7 @@ class Interface:
 
         Nothing has been changed, but that what dead processes left is put back: what there is now is not theirs.
         """
-        if not self._options.transmit_only and self._broker is None:  # a broker says so when it attaches
-            refuse_others(self.name, self._options.mode)
+        check_others(self.name, self._options, self._broker)
         self._tuner.repair()
         options, active = self._options, active_queues(self.name, self.link.index)
         mode = "transmit only" if options.transmit_only else self._expected_mode()
@@ -136,14 +134,9 @@ class Interface:
             undo.pop_all()
 
     def _attach(self, mode: Mode) -> None:
-        if self._broker is not None:
-            self.program = mine = self._broker.attach(self.name, mode, self._options.metadata)
-            self._granted, self._no_hints = mine.granted, mine.why
-            self._tuner.why |= mine.tuning
-            return
-        features = netdev.features(self.link.index)
-        attached = open_attached(self.name, self.link.rx_queues, mode, self._options.metadata, features)
+        attached = attach(self.link, mode, self._options, self._broker)
         self.program, self._granted, self._no_hints = attached.program, attached.granted, attached.why
+        self._tuner.why |= attached.tuning
 
     def _choose_mode(self) -> Mode:
         """Generic instead of native, which was not demanded, where the driver would take the program in vain.

@@ -182,6 +182,29 @@ class BpfMap:
         return value
 
 
+class PinnedMap(BpfMap):
+    """A map by a descriptor of it, which is the caller's."""
+
+    def __init__(self, name: str, descriptor: int) -> None:
+        info = ffi.new("struct xs_bpf_map_info *")
+        check(lib.xs_bpf_map_info(descriptor, info), name)
+        self.name = name
+        self.key_bytes = info.key_bytes
+        self.value_bytes = info.value_bytes
+        self._fd = descriptor
+        self._max_entries = int(info.max_entries)
+
+    @property
+    def fd(self) -> int:
+        """The descriptor."""
+        return self._fd
+
+    @property
+    def max_entries(self) -> int:
+        """How many entries there is room for."""
+        return self._max_entries
+
+
 def _no_memory(name: str, said: str) -> OutOfMemory:
     cause = said or "libbpf could not allocate its own copy of it."
     return OutOfMemory(f"no memory for the BPF object {name}", cause, "Free memory, or make its tables smaller.")

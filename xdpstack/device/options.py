@@ -24,7 +24,7 @@ class Options:
     of the device while it is open. `metadata`: what the device is to say of the frames that it receives.
     `modes`: how the sockets are driven. `prefilter`: what the NIC itself is to drop. `offloads`: what the
     devices are to do with the frames to send. `broker`: the socket of a
-    broker that attaches programs and makes sockets for us.
+    broker that attaches programs and makes sockets for us. `pinned`: the directory of a program that is attached already.
     """
 
     netns: str | None = None
@@ -40,6 +40,7 @@ class Options:
     prefilter: Prefilter | None = None
     offloads: tuple[Offload, ...] = ()
     broker: str | None = None
+    pinned: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("rx_ring", "tx_ring"):
@@ -57,6 +58,19 @@ class Options:
                 "It serves its own namespace, and tunes as it sees fit.",
                 "Be in that namespace; leave the others out.",
             )
+        if self.pinned is not None and (
+            self.netns is not None
+            or self.transmit_only
+            or self.prefilter
+            or self.metadata
+            or self.tune not in (Tuning(), Tuning(merging="keep"))
+            or self.broker is not None
+        ):
+            raise ConfigurationError(
+                "netns, transmit_only, prefilter, metadata, tune and broker do not go with a pinned program",
+                "It is attached already, and who uses it may have no privilege but for AF_XDP sockets.",
+                "Be in its namespace; leave the others out.",
+            )
 
     def as_info(self) -> dict[str, Any]:
         """What stack.info() says was asked of the devices."""
@@ -70,4 +84,5 @@ class Options:
             "metadata": self.metadata,
             "offloads": self.offloads,
             "broker": self.broker,
+            "pinned": self.pinned,
         }

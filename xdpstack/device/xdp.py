@@ -178,7 +178,7 @@ class XdpProgram:
                 deadman = Deadman(program.maps["xs_deadman"].fd)
                 undo.callback(deadman.close)
                 kept = ssh_endpoints() if ssh is None else ssh
-                claims = Claims(_MapWriter(program.maps), hardware_address(interface), kept)
+                claims = Claims(MapWriter(program.maps), hardware_address(interface), kept)
                 undo.pop_all()
                 return cls(interface, mode, metadata, claims, deadman, tuple(hints), program, twins, refused)
         raise AssertionError("the last choice returns or raises")
@@ -222,6 +222,17 @@ class XdpProgram:
         return self._link_fd
 
     @property
+    def maps(self) -> Mapping[str, BpfMap]:
+        """Its maps by name; they belong to this object."""
+        self._check_open()
+        return self._object.maps
+
+    def leave_attached(self) -> None:
+        """The link is pinned: `close` is not to detach it."""
+        link_fd, self._link_fd = self._link_fd, -1
+        os.close(link_fd)
+
+    @property
     def deadman_fd(self) -> int:
         """The descriptor of the map with the deadline, for a process that is to put it off; it belongs to this object."""
         self._check_open()
@@ -240,10 +251,7 @@ class XdpProgram:
     def counters(self) -> XdpCounters:
         """Since the program was loaded."""
         self._check_open()
-        layout = struct.Struct(f"={lib.XS_XDP_CAUSES + 2}Q")
-        by_cpu = [layout.unpack(value) for value in self._object.maps["xs_counters"].lookup_per_cpu(_ZERO)]
-        frames = {cause: sum(cpu[cause] for cpu in by_cpu) for cause in Cause}
-        return XdpCounters(frames, max(cpu[-2] for cpu in by_cpu), max(cpu[-1] for cpu in by_cpu))
+        return read_counters(self._object.maps["xs_counters"])
 
     def test_run(self, frame: bytes, *, queue: int = 0, repeat: int = 1) -> TestRun:
         """Run the program on a frame of at least 14 bytes. It is counted, and goes nowhere.
@@ -329,16 +337,26 @@ class XdpProgram:
         )
 
 
-class _MapWriter:
+def read_counters(table: BpfMap) -> XdpCounters:
+    """What xs_counters has."""
+    layout = struct.Struct(f"={lib.XS_XDP_CAUSES + 2}Q")
+    by_cpu = [layout.unpack(value) for value in table.lookup_per_cpu(_ZERO)]
+    frames = {cause: sum(cpu[cause] for cpu in by_cpu) for cause in Cause}
+    return XdpCounters(frames, max(cpu[-2] for cpu in by_cpu), max(cpu[-1] for cpu in by_cpu))
+
+
+class MapWriter:
     """Writes entries of claims into the maps of a loaded program."""
 
     def __init__(self, maps: Mapping[str, BpfMap]) -> None:
         self._maps = maps
 
     def update(self, table: str, entries: Mapping[bytes, bytes]) -> None:
+        """As TableWriter.update."""
         self._maps[table].update(entries)
 
     def delete(self, table: str, keys: Collection[bytes]) -> None:
+        """As TableWriter.delete."""
         if table in ("xs_ports", "xs_device"):  # arrays: what is zero is not there
             self._maps[table].update(dict.fromkeys(keys, bytes(self._maps[table].value_bytes)))
         else:

@@ -1,0 +1,47 @@
+"""Which program an interface of a stack gets, and from where: its own, a broker's, or one that is pinned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from xdpstack.device import netdev
+from xdpstack.device.attached import refuse_others
+from xdpstack.device.broker.client import BrokerClient, BrokeredProgram
+from xdpstack.device.hints import open_attached
+from xdpstack.device.options import Options
+from xdpstack.device.pinned import PinnedProgram
+from xdpstack.device.xdp import Granted, Mode, XdpProgram
+from xdpstack.netlink import Link
+
+#: What an interface has: these do the same.
+Program = XdpProgram | BrokeredProgram | PinnedProgram
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A program that is attached. `why` says of metadata why it was not granted, `tuning` the same of a broker's tuning."""
+
+    program: Program
+    granted: Granted
+    why: str = ""
+    tuning: Mapping[str, str] = field(default_factory=dict)
+
+
+def check_others(name: str, options: Options, broker: BrokerClient | None) -> None:
+    """Refuse an interface with another program, as far as that is ours to say. Raises ProgramAttached, NoSuchInterface."""
+    if not options.transmit_only and not options.pinned and broker is None:  # a broker says so when it attaches
+        refuse_others(name, options.mode)
+
+
+def attach(link: Link, mode: Mode, options: Options, broker: BrokerClient | None) -> Attachment:
+    """In the calling thread's namespace. Raises what XdpProgram, a broker and PinnedProgram raise."""
+    if broker is not None:
+        mine = broker.attach(link.name, mode, options.metadata)
+        return Attachment(mine, mine.granted, mine.why, mine.tuning)
+    if options.pinned is not None:
+        pinned = PinnedProgram(Path(options.pinned), link.name, options.mode)
+        return Attachment(pinned, pinned.granted)
+    attached = open_attached(link.name, link.rx_queues, mode, options.metadata, netdev.features(link.index))
+    return Attachment(attached.program, attached.granted, attached.why)
