@@ -41,7 +41,7 @@ QEMU ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-unit test-asan test-leaks test-nic fuzz soak bench bench-peers lint format wheel clean
+.PHONY: help demo test test-unit test-asan test-leaks test-nic fuzz soak bench bench-instructions bench-peers lint format wheel clean
 .PHONY: lint-python lint-types lint-imports lint-c
 .PHONY: packages-python packages-build packages-network packages-peers packages-fuzz
 
@@ -112,6 +112,12 @@ soak: packages-network $(VENV)/.built $(SUITE) ## open and close a stack SOAK_RO
 
 bench: packages-network $(VENV)/.built $(VENV)/.requires-bench ## compare with a plain ring loop, DPDK, kernel sockets, scapy (needs root)
 	@$(AS_ROOT) $(IN_VENV)/python -m xdpstack bench $(ARGS)
+
+# In a guest of the NIC lab whose clock counts instructions. The results are in build/instructions.json.
+bench-instructions: packages-network $(VENV)/.built $(SUITE) ## count kernel and user instructions a packet, in an emulated machine
+	@$(AS_OWNER) $(IN_VENV)/python -m tools.nic_lab instructions --seconds 3600 --keep build -- \
+		$(IN_VENV)/python -m xdpstack bench --instruction-clock --json /nic-lab/instructions.json \
+		$(or $(ARGS),tx forward rx echo --only rings --only xdpstack --seconds 0.5 --settle 0.2)
 
 bench-peers: packages-peers $(VENV)/.requires-bench ## install what the benchmark compares with: DPDK, scapy, valgrind (needs root)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from xdpstack.bench import Plan, Setting, as_json, run, subjects
+from xdpstack.bench import BenchError, Plan, Setting, as_json, run, subjects
 from xdpstack.bench.peers import Need
 from xdpstack.bench.subjects import USUAL
 from xdpstack.testing.wait import until
@@ -95,6 +95,35 @@ def test_instructions_are_counted_by_callgrind(tmp_path: Path, monkeypatch: pyte
     assert report.failed == {}
     assert all(0 < found["user_instructions_per_packet"] < 1000 for (found,) in report.figures.values())
     assert {path.name for path in tmp_path.iterdir()} == {f"callgrind.{case}.rings" for case in counted.cases}
+
+
+@pytest.mark.root
+def test_an_instruction_clock_is_demanded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What counts time, or instructions of several CPUs, is refused before anything is measured."""
+    counted = replace(plan(("rx",), "rings"), instruction_clock=True)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    with pytest.raises(BenchError, match="one CPU is needed"):
+        run(counted)
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    monkeypatch.setattr("xdpstack.bench.instruction_clock.LEAST", 1000.0)
+    with pytest.raises(BenchError, match="ns for an instruction, not one"):
+        run(counted)
+
+
+@pytest.mark.root
+def test_by_an_instruction_clock_nothing_else_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock that counts time: what is shown is that packets and the subject's CPU time are of the same window."""
+    monkeypatch.setattr("xdpstack.bench.instruction_clock.require", lambda _: 1.0)
+    cases = ("rx", "tx", "forward", "echo")
+    report = run(replace(plan((*cases, "latency"), "rings", "xdpstack"), instruction_clock=True))
+    assert {(key.case, why.split(":")[0]) for key, why in report.failed.items()} == {
+        ("latency", "latency is about time")
+    }
+    assert {(key.case, key.subject) for key in report.figures} == {(c, s) for c in cases for s in ("rings", "xdpstack")}
+    for (found,) in report.figures.values():
+        assert 0 < found["instructions_per_packet"] < 100_000
+        assert not {"pps", "offered_pps", "cpu_ns_per_packet"} & set(found)
+    assert report.environment["ns_per_instruction"] == 1.0
 
 
 @pytest.mark.root

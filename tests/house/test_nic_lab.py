@@ -58,7 +58,7 @@ def test_the_table_has_a_row_for_each_model_and_the_reasons() -> None:
 
 
 def test_every_model_is_expected_and_documented() -> None:
-    assert set(MODELS) == set(EXPECTED)
+    assert {name for name, model in MODELS.items() if model.device} == set(EXPECTED)
     documented = text("docs/drivers.md")
     assert [name for name in MODELS if f"| {name} " not in documented] == []
 

@@ -4,6 +4,8 @@
     python -m tools.nic_lab igb vmxnet3                  these
     python -m tools.nic_lab igb --pytest -k granted      with arguments for pytest
     python -m tools.nic_lab igb -- COMMAND...            a command, as root, with nic0 and nic1 of that model
+    python -m tools.nic_lab instructions --keep . -- COMMAND...
+                                                         one where the clock counts instructions (docs/bench.md)
 
 Exit status 0: all that ran succeeded.
 """
@@ -15,6 +17,8 @@ import json
 import signal
 import sys
 import time
+from collections.abc import Mapping
+from pathlib import Path
 
 from tools.nic_lab import machine
 from tools.nic_lab.models import DEFAULT, MODELS
@@ -31,12 +35,15 @@ def main(words: list[str]) -> int:
     parser.add_argument("--kernel", default=KERNEL, help="version of the guest's kernel (%(default)s)")
     parser.add_argument("--qemu", default=QEMU, help="version of QEMU (%(default)s)")
     parser.add_argument("--seconds", type=float, default=900.0, help="limit for each guest (%(default)s)")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep there what a command leaves in /nic-lab")
     parser.add_argument("--fetch", action="store_true", help="only fetch what is missing")
     parser.add_argument("--verbose", action="store_true", help="show the guest's kernel log")
     parser.add_argument("--pytest", nargs=argparse.REMAINDER, default=[], help="what follows is for pytest")
     options = parser.parse_args(words[: words.index("--")] if "--" in words else words)
     if unknown := set(options.models) - set(MODELS):
         parser.error(f"no model {', '.join(sorted(unknown))}; there are {', '.join(MODELS)}")
+    if not command and (without := [name for name in options.models if not MODELS[name].device]):
+        parser.error(f"{', '.join(without)} has no NIC to be tested: give it a command, after --")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the guest ends with us
     cache = Cache(options.qemu, options.kernel)
     try:
@@ -59,6 +66,8 @@ def main(words: list[str]) -> int:
             )
             if outcome.status != 0:
                 failed.append(model.name)
+            if options.keep:
+                keep(outcome.files, options.keep)
             if "granted.json" in outcome.files:
                 rows.append(json.loads(outcome.files["granted.json"]))
     except LabError as error:
@@ -69,6 +78,14 @@ def main(words: list[str]) -> int:
     if failed:
         print(f"nic-lab: FAILED on {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def keep(files: Mapping[str, bytes], folder: Path) -> None:
+    """What is not the lab's own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        if name not in machine.OWN_FILES:
+            (folder / name).write_bytes(data)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,8 @@ MEMORY_MIB = 2048
 ENVIRONMENT = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "HOME", "LANG", "PYTEST_DISABLE_PLUGIN_AUTOLOAD")
 #: What is mounted at /nic-lab in the guest, for whoever runs there.
 MOUNTED = "/nic-lab"
+#: What the lab itself puts there.
+OWN_FILES = ("guest.py", "settings.json", "status", "kernel.log", "qemu.log")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,25 +92,14 @@ def qemu(cache: Cache, model: Model, exchange: Path, log: Path, verbose: bool) -
     """QEMU's command line."""
     libraries = cache.qemu / "usr/lib/x86_64-linux-gnu"
     share = cache.qemu / "usr/share"
-    # A CPU that is emulated on a busy host measures its time stamp counter wrong, and the guest's clock then runs many times
-    # too fast: it has to ask a device for the time.
-    clock = "clocksource=hpet tsc=unstable"
+    cpus, clock = instruction_clock() if model.instruction_clock else wall_clock()
     kernel_words = f"console=ttyS0 panic=-1 mitigations=off apparmor=0 audit=0 random.trust_cpu=on {clock}"
     words: list[object] = [
         *(libraries / "ld-linux-x86-64.so.2", "--library-path", libraries, cache.qemu / "usr/bin/qemu-system-x86_64"),
         *("-L", share / "qemu", "-L", share / "seabios"),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
         *("-M", "q35,usb=off,sata=off,smbus=off,vmport=off"),
-        *(
-            "-accel",
-            os.environ.get("XDPSTACK_NIC_ACCEL") or "tcg,thread=multi",
-            "-cpu",
-            "max",
-            "-smp",
-            CPUS,
-            "-m",
-            MEMORY_MIB,
-        ),
+        *(*cpus, "-m", MEMORY_MIB),
         *("-kernel", cache.vmlinuz, "-initrd", initramfs.make(cache, model.driver, sys.executable)),
         *("-append", f"{kernel_words} {'loglevel=7' if verbose else 'quiet'}"),
         *("-chardev", f"file,id=log,path={log}", "-serial", "chardev:log"),
@@ -117,13 +108,35 @@ def qemu(cache: Cache, model: Model, exchange: Path, log: Path, verbose: bool) -
         *folder("root", Path("/"), ",readonly=on,multidevs=remap"),
         *folder("exchange", exchange, ""),
     ]
-    for i, mac in enumerate(MACS):
+    for i, mac in enumerate(MACS if model.device else ()):
         wire = f"hubport,hubid=1,id=n{i}"
         if model.pairs > 1:  # only a tap has several queues
             wire = f"tap,id=n{i},ifname=tap{i},script=no,downscript=no,queues={model.pairs}"
         words += ["-netdev", wire, "-device", f"pcie-root-port,id=port{i},chassis={i + 1},slot={i + 1}"]
         words += ["-device", f"{model.device},bus=port{i},netdev=n{i},mac={mac}"]
     return [str(word) for word in words]
+
+
+def wall_clock() -> tuple[list[object], str]:
+    """The CPUs as fast as they go; words for QEMU and for the kernel.
+
+    A CPU that is emulated on a busy host measures its time stamp counter wrong, and the guest's clock then runs many
+    times too fast: it has to ask a device for the time.
+    """
+    accelerator = os.environ.get("XDPSTACK_NIC_ACCEL") or "tcg,thread=multi"
+    return ["-accel", accelerator, "-cpu", "max", "-smp", CPUS], "clocksource=hpet tsc=unstable"
+
+
+def instruction_clock() -> tuple[list[object], str]:
+    """One CPU, whose time stamp counter is the number of instructions that it has executed; words for QEMU and the kernel.
+
+    While it idles the clock goes on with the time. Copying is done by instructions that copy a word or a register, not by
+    one that copies all and is counted for each byte (erms, fsrm). `noirqtime`: what interrupts and softirqs take is
+    the thread's that they come in, as for a hardware counter.
+    """
+    cpu = "max,-erms,-fsrm,-fzrm,-fsrs,-fsrc"
+    words: list[object] = ["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=on", "-cpu", cpu, "-smp", 1]
+    return words, "clocksource=tsc tsc=reliable tsc=noirqtime tsc_early_khz=1000000"
 
 
 def folder(tag: str, path: Path, options: str) -> list[str]:

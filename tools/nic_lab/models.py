@@ -1,4 +1,4 @@
-"""The NICs of the lab: what QEMU calls them, which driver runs them, and what has to be set to have all they can do."""
+"""The lab's guests: what QEMU calls their NICs, which driver runs them, and what has to be set to have all they can do."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from dataclasses import dataclass
 class Model:
     """One NIC. `device` is QEMU's name with its options, `driver` the kernel module.
 
-    `pairs` are the queue pairs that the device offers, None one only; `used` those that are in use before a program is
-    attached.
+    `pairs` are the queue pairs that the device offers; `used` those that are in use before a program is attached. No
+    `device`: the guest has no NIC, and no tests of its own. `instruction_clock`: its clock counts the instructions of its
+    one CPU.
     """
 
     name: str
@@ -18,6 +19,7 @@ class Model:
     device: str
     pairs: int = 1
     used: int = 1
+    instruction_clock: bool = False
 
 
 #: How many CPUs the guest has, and so how many queues a NIC needs for one each.
@@ -43,6 +45,7 @@ MODELS = {
         _virtio("virtio-net-spare", 2 * CPUS, CPUS),
         Model("vmxnet3", "vmxnet3", "vmxnet3"),
         Model("e1000e", "e1000e", "e1000e"),
+        Model("instructions", "veth", "", instruction_clock=True),
     )
 }
 

@@ -14,7 +14,7 @@ import json
 import tempfile
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -195,10 +195,20 @@ class _Path:
         return int.from_bytes(self._path.read_bytes()[:8], "little")
 
 
-def measure(case: str, subject: Subject, wire: Wire, setting: Setting, programs: Path) -> Round:
-    """One round. `programs` is where the peers were compiled to. BenchError when nothing can be measured."""
+def measure(
+    case: str,
+    subject: Subject,
+    wire: Wire,
+    setting: Setting,
+    programs: Path,
+    how: Callable[[Bench], Round] | None = None,
+) -> Round:
+    """One round. `programs` is where the peers were compiled to. BenchError when nothing can be measured.
+
+    `how`: other than as is usual for the case.
+    """
     with _bench(case, subject, wire, setting, programs) as bench:
-        found = {"latency": _latency, "rfc2544": _search}.get(case, _flood)(bench)
+        found = (how or {"latency": _latency, "rfc2544": _search}.get(case, _flood))(bench)
         found.versions = bench.versions
         count = bench.spot.count
         bench.stack.close()  # a stack notes what it was granted when it ends
@@ -218,7 +228,7 @@ def _flood(bench: Bench) -> Round:
     """Packets per second, and what each cost; what the generator offered meanwhile, if it is ours."""
     pid, counts = started(bench)
     bench.generate(bench.seen if bench.case == "echo" else None)
-    _settle(counts, bench.setting)
+    settle(counts, bench.setting)
     with counting(pid) as counted:
         before, sent_before, began = int(counts), int(bench.sent), time.monotonic()
         packets = _window(counts, before, bench.setting.seconds)
@@ -246,7 +256,7 @@ def started(bench: Bench) -> tuple[int, SupportsInt]:
     return pid, counts if bench.case == "rx" else bench.seen
 
 
-def _settle(counts: SupportsInt, setting: Setting) -> None:
+def settle(counts: SupportsInt, setting: Setting) -> None:
     """Until the first packet has come, and then a while. BenchError when none comes."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not int(counts):
@@ -286,7 +296,7 @@ def _latency(bench: Bench) -> Round:
     words = [str(bench.programs / "udp_client"), bench.target, str(PORT), str(bench.spot.payload_bytes)]
     words += [str(bench.seen.path), str(lost.path), str(samples)]
     bench.stack.enter_context(running(far.netns, bench.setting.far_cpus[0], words))
-    _settle(bench.seen, bench.setting)
+    settle(bench.seen, bench.setting)
     with counting(pid) as counted:
         first, lost_before, began = int(bench.seen), int(lost), time.monotonic()
         last, took = first + _window(bench.seen, first, bench.setting.seconds), time.monotonic() - began

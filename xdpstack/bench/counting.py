@@ -34,7 +34,7 @@ def _open(tid: int, flags: int) -> int:
     return fd
 
 
-def _cpu_ns(pid: int) -> int:
+def cpu_ns(pid: int) -> int:
     """CPU time of all threads so far, from schedstat (nanoseconds on the processor). BenchError: there are none."""
     total, threads = 0, 0
     with suppress(FileNotFoundError):
@@ -54,11 +54,11 @@ def counting(pid: int) -> Iterator[Counted]:
     for task in Path(f"/proc/{pid}/task").iterdir():
         for kind, flags in enumerate((_EXCLUDE_KERNEL, _EXCLUDE_USER)):
             counted.fds[kind].append(_open(int(task.name), flags))
-    before = _cpu_ns(pid)
+    before = cpu_ns(pid)
     try:
         yield counted
     finally:
-        counted.cpu_ns = _cpu_ns(pid) - before
+        counted.cpu_ns = cpu_ns(pid) - before
         totals: list[int | None] = []
         for fds in counted.fds:
             totals.append(sum(struct.unpack("Q", os.read(fd, 8))[0] for fd in fds) if min(fds) >= 0 else None)

@@ -28,6 +28,7 @@ METRICS = {
     "cpu_ns_per_packet": Metric("ns", "CPU ns /packet", min),
     "user_instructions_per_packet": Metric("instructions", "user instr /packet", min),
     "kernel_instructions_per_packet": Metric("instructions", "kernel instr /packet", min),
+    "instructions_per_packet": Metric("instructions", "kernel+user instr /packet", min),
     "latency_us_p50": Metric("us", "p50 us", min, 1),
     "latency_us_p99": Metric("us", "p99 us", min, 1),
     "latency_us_p99_9": Metric("us", "p99.9 us", min, 1),

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from xdpstack.bench import instruction_clock
 from xdpstack.bench.callgrind import can_count, user_instructions
 from xdpstack.bench.cases import Setting, measure
 from xdpstack.bench.environment import environment
@@ -32,7 +33,7 @@ class Plan:
 
     No `frame_bytes`: 64, and in `rfc2544` the sizes of that RFC.
     `instructions` are counted by callgrind where the CPU does not count them, each in a run of its own; `callgrind`: always,
-    and into that folder.
+    and into that folder. `instruction_clock`: nothing but kernel and user instructions, by a clock that counts them.
     """
 
     cases: tuple[str, ...] = USUAL
@@ -48,6 +49,7 @@ class Plan:
     forward_peer: str | None = None
     instructions: bool = True
     callgrind: Path | None = None
+    instruction_clock: bool = False
 
     def chosen(self) -> list[Subject]:
         """The subjects, in the order of the catalogue."""
@@ -101,18 +103,22 @@ def run(plan: Plan, progress: Progress = lambda _: None) -> Report:
     with tempfile.TemporaryDirectory(prefix="xdpstack-bench-") as name:
         programs = Path(name)
         build(programs)
+        ns_per_instruction = instruction_clock.require(programs) if plan.instruction_clock else 0.0
         for (queues, mtu), group in _by_wire(keys):
             with wired(plan, queues, mtu) as wire:
                 report.environment = report.environment or environment(wire)
                 for number in range(plan.rounds):
                     for key in group:
                         progress(f"{key.case} {key.subject} {key.frame_bytes}, round {number + 1}")
-                        _one(report, key, wire, replace(setting, frame_bytes=key.frame_bytes, queues=queues), programs)
+                        each = replace(setting, frame_bytes=key.frame_bytes, queues=queues)
+                        _one(report, key, wire, each, programs, plan.instruction_clock)
                 _count(report, plan, group, wire, setting, programs, progress)
     knobs: dict[str, Any] = {**asdict(setting), "rounds": plan.rounds, "rx_ring": setting.ring}
     for varying in ("frame_bytes", "queues"):
         del knobs[varying]
     report.environment["knobs"] = knobs
+    if plan.instruction_clock:
+        report.environment["ns_per_instruction"] = ns_per_instruction
     return report
 
 
@@ -125,9 +131,10 @@ def _by_wire(keys: list[Key]) -> Iterator[tuple[tuple[int, int], list[Key]]]:
     yield from wires.items()
 
 
-def _one(report: Report, key: Key, wire: Wire, setting: Setting, programs: Path) -> None:
+def _one(report: Report, key: Key, wire: Wire, setting: Setting, programs: Path, instructions_only: bool) -> None:
+    how = instruction_clock.count if instructions_only else None
     try:
-        found = measure(key.case, BY_NAME[key.subject], wire, setting, programs)
+        found = measure(key.case, BY_NAME[key.subject], wire, setting, programs, how)
     except BenchError as error:
         report.failed[key] = str(error)
         return
@@ -143,7 +150,8 @@ def _count(
     report: Report, plan: Plan, group: list[Key], wire: Wire, setting: Setting, programs: Path, progress: Progress
 ) -> None:
     """Where the CPU does not count instructions, callgrind does."""
-    if not plan.callgrind and (report.environment["hardware_counters"] or not plan.instructions):
+    counted = report.environment["hardware_counters"] or plan.instruction_clock
+    if not plan.callgrind and (counted or not plan.instructions):
         return
     for key in group:
         subject = BY_NAME[key.subject]

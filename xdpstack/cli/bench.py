@@ -57,6 +57,11 @@ Several = tuple[str, ...]
 )
 @click.option("--instructions/--no-instructions", default=True, help="Count them, by callgrind where the CPU does not.")
 @click.option(
+    "--instruction-clock",
+    is_flag=True,
+    help="Count kernel and user instructions, and nothing else; in the NIC lab's guest for it (make bench-instructions).",
+)
+@click.option(
     "--callgrind",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="Count instructions of rx with callgrind, and keep its files in this folder.",
@@ -79,6 +84,7 @@ def bench(
     plots: Path | None,
     histograms: Path | None,
     instructions: bool,
+    instruction_clock: bool,
     callgrind: Path | None,
 ) -> None:
     """Measure CASES (without any: all but rfc2544) for all subjects in turn, round after round.
@@ -91,7 +97,8 @@ def bench(
         signal.signal(number, signal.default_int_handler)
     setting = Setting(seconds=seconds, settle=settle, ring=ring)
     near = (interface, peer, peer_netns, forward_to, forward_peer)
-    plan = Plan(cases or USUAL, only, frame_bytes, queues, rounds, setting, *near, instructions, callgrind)
+    counted = (instructions, callgrind, instruction_clock)
+    plan = Plan(cases or USUAL, only, frame_bytes, queues, rounds, setting, *near, *counted)
     try:
         _require(plots, histograms)
         report = _run(plan)
