@@ -77,7 +77,7 @@ static __always_inline __u32 *xs_find_local(const struct xs_view *view) {
 }
 
 static __always_inline struct xs_xdp_claim *xs_find_prefix(void *trie, const struct xs_view *view,
-                                                           __u16 domain) {
+                                                           __u32 domain) {
     struct xs_xdp_prefix_key key = {.domain = domain};
 
     key.prefix_length = XS_XDP_PREFIX_FIXED + (domain & XS_XDP_DOMAIN_IPV6 ? 128 : 32);
@@ -85,7 +85,7 @@ static __always_inline struct xs_xdp_claim *xs_find_prefix(void *trie, const str
     return bpf_map_lookup_elem(trie, &key);
 }
 
-static __always_inline struct xs_xdp_claim *xs_find_selector(__u16 domain, __u16 number) {
+static __always_inline struct xs_xdp_claim *xs_find_selector(__u32 domain, __u16 number) {
     struct xs_xdp_selector_key key = {.domain = domain, .number = number};
 
     return bpf_map_lookup_elem(&xs_selectors, &key);
@@ -132,7 +132,7 @@ static __always_inline struct xs_xdp_claim *xs_match_socket(struct xs_view *view
 static __always_inline void xs_keep(struct xs_view *view) {
     struct xs_xdp_kept_key key = {
         .port = view->port,
-        .domain = view->domain & (__u16)~XS_XDP_DOMAIN_IPV6,
+        .domain = view->domain & ~(__u32)XS_XDP_DOMAIN_IPV6,
         .protocol = view->protocol,
     };
     __u32 *found = bpf_map_lookup_elem(&xs_kept, &key);
@@ -169,10 +169,10 @@ static __always_inline bool xs_lifts(struct xs_view *view, const struct xs_xdp_c
 /* Verified by itself. Returns the verdict with its cause. */
 __attribute__((noinline)) __u32 xs_match_wide(struct xs_view *view, __u32 kinds) {
     __u32 *local = NULL;
-    __u16 vlan;
+    __u32 vlan;
 
     if (!view) return XS_XDP_PASS_UNCLAIMED;
-    vlan = view->domain & (__u16)~XS_XDP_DOMAIN_IPV6;
+    vlan = view->domain & ~(__u32)XS_XDP_DOMAIN_IPV6;
     if (view->ip && (kinds & (XS_XDP_KIND_KEPT | XS_XDP_KIND_FORWARD))) local = xs_find_local(view);
     if (local && (kinds & XS_XDP_KIND_KEPT)) xs_keep(view);
 

@@ -18,7 +18,7 @@ enum xs_xdp_cause {
     XS_XDP_PASS_DEADMAN,     /* the dead-man deadline is over */
     XS_XDP_PASS_MALFORMED,   /* a header is cut off or contradicts itself */
     XS_XDP_PASS_VLAN,        /* tagged, and no claim covers that VLAN */
-    XS_XDP_PASS_QINQ,        /* a service tag, or more than one tag */
+    XS_XDP_PASS_QINQ,        /* a service tag, or more than one tag, and no claim covers that */
     XS_XDP_PASS_NOT_OUR_MAC, /* the frame is for another station */
     XS_XDP_PASS_NOT_LOCAL,   /* the port is claimed on every address, but this address is not the host's */
     XS_XDP_PASS_FRAGMENT,    /* a UDP fragment, while sockets are claimed */
@@ -122,9 +122,10 @@ struct xs_xdp_hints {
 };
 
 /* A domain is the address family and the VLAN in one number: an address is only equal to another in the same
- * domain. */
+ * domain. A VLAN within a service VLAN (802.1Q behind 802.1ad) has the latter in the upper half. */
 #define XS_XDP_DOMAIN_VLAN 0x1000 /* tagged; the low 12 bits are the VLAN */
 #define XS_XDP_DOMAIN_IPV6 0x8000
+#define XS_XDP_DOMAIN_SERVICE_SHIFT 16
 
 /* xs_ports, an array: index is the UDP port, + XS_XDP_PORTS_IPV6 for IPv6. LIFT: claimed untagged on every
  * local address, with that claim's id and flags. EXACT: look into xs_sockets as well. Most foreign datagrams
@@ -136,29 +137,28 @@ struct xs_xdp_hints {
  * on every local address. */
 struct xs_xdp_socket_key {
     uint32_t address[4]; /* network order; IPv4: the first word, the others zero */
-    uint16_t port;       /* network order */
-    uint16_t domain;
+    uint32_t domain;
+    uint16_t port; /* network order */
+    uint16_t reserved;
 };
 
 /* xs_local, a hash: the host's addresses, as mirrored from its local routing table. Value: uint32_t,
  * XS_XDP_LOCAL_*. */
 struct xs_xdp_local_key {
     uint32_t address[4]; /* network order */
-    uint16_t domain;
-    uint16_t reserved;
+    uint32_t domain;
 };
 #define XS_XDP_LOCAL_UNICAST 1
 #define XS_XDP_LOCAL_GROUP 2 /* a broadcast address, or a multicast group the host has joined */
 
 /* xs_prefixes and xs_forward, longest-prefix tries: destination prefixes claimed, and where forwarding may
- * lift (LIFT set) or not (clear). Domain and reserved are always matched: prefix_length is
- * XS_XDP_PREFIX_FIXED + the length of the prefix. The domains of xs_forward have no VLAN: routes do not
+ * lift (LIFT set) or not (clear). The domain is always matched: prefix_length is XS_XDP_PREFIX_FIXED + the
+ * length of the prefix. The domains of xs_forward have no VLAN: routes do not
  * depend on where a packet came in. */
 #define XS_XDP_PREFIX_FIXED 32
 struct xs_xdp_prefix_key {
     uint32_t prefix_length;
-    uint16_t domain;
-    uint16_t reserved;
+    uint32_t domain;
     uint32_t address[4]; /* network order */
 };
 
@@ -167,16 +167,17 @@ struct xs_xdp_prefix_key {
 #define XS_XDP_SELECT_EVERYTHING 0x100 /* 0..255 are IP protocols; 0x600 and up are ethertypes */
 #define XS_XDP_SELECT_FORWARD 0x101
 struct xs_xdp_selector_key {
-    uint16_t domain;
+    uint32_t domain;
     uint16_t number;
+    uint16_t reserved;
 };
 
 /* xs_kept, a hash: ports of this host that wide claims leave alone. Port 0 stands for every fragment of a
  * protocol that has such a port, because a fragment does not show its own. Value: uint32_t, XS_XDP_KEPT_*. */
 struct xs_xdp_kept_key {
+    uint32_t domain; /* without the family */
     uint16_t port;   /* network order */
-    uint16_t domain; /* without the family */
-    uint32_t protocol;
+    uint16_t protocol;
 };
 #define XS_XDP_KEPT_SSH 1    /* from every claim that does not name SSH */
 #define XS_XDP_KEPT_EXCEPT 2 /* from everything-but */

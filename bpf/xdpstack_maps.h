@@ -23,10 +23,10 @@ _Static_assert(sizeof(struct xs_xdp_claim) == 8, "one 64-bit store replaces a cl
 _Static_assert(sizeof(struct xs_xdp_metadata) == 8, "the kernel wants metadata in multiples of four bytes");
 _Static_assert(sizeof(struct xs_xdp_hints) + sizeof(struct xs_xdp_metadata) == 32,
                "kernels before 6.7 take no more");
-_Static_assert(sizeof(struct xs_xdp_socket_key) == 20, "no holes");
+_Static_assert(sizeof(struct xs_xdp_socket_key) == 24, "no holes");
 _Static_assert(sizeof(struct xs_xdp_local_key) == 20, "no holes");
 _Static_assert(sizeof(struct xs_xdp_prefix_key) == 24, "no holes");
-_Static_assert(sizeof(struct xs_xdp_selector_key) == 4, "no holes");
+_Static_assert(sizeof(struct xs_xdp_selector_key) == 8, "no holes");
 _Static_assert(sizeof(struct xs_xdp_kept_key) == 8, "no holes");
 
 #endif

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
 /* Frame to view: what the claims are matched against, read once.
  *
- *      | destination | source | VLAN tag? | IPv4, options; or IPv6, at most 8 extension headers | UDP, ...
- *        own, group             domain,     domain, address, protocol                            port
+ *      | destination | source | VLAN tags? | IPv4, options; or IPv6, at most 8 extension headers | UDP, ...
+ *        own, group             domain,      domain, address, protocol                            port
  *                               ethertype
  *
  * Every access is checked against data_end, for the verifier as much as for us. Nothing here decides: a
@@ -71,21 +71,22 @@ struct xs_view {
     __u32 needs;      /* XS_XDP_CLAIM_*: what a claim must say to lift this frame */
     __u32 claim_id;   /* of the claim that lifts it */
     __s32 room;       /* bytes from `offset` on, by the length in the IP header: beyond is Ethernet padding */
-    __be16 ethertype; /* of what follows the VLAN tag */
+    __u32 domain;
+    __be16 ethertype; /* of what follows the VLAN tags */
     __be16 port;      /* destination; 0: none, or not to be seen */
-    __u16 domain;
-    __u16 offset; /* of the transport header, from the frame's start; 0: none, or not to be seen */
+    __u16 offset;     /* of the transport header, from the frame's start; 0: none, or not to be seen */
     __u8 protocol;
     bool own;      /* sent to the device's own MAC */
     bool group;    /* sent to broadcast or a multicast MAC */
     bool ip;       /* address is valid, and domain has its family */
     bool upper;    /* protocol is valid */
     bool excepted; /* everything but this */
-    __u16 reserved;
 };
 
 static __always_inline void xs_obstacle(struct xs_view *view, __u32 cause) {
-    if (view->cause == XS_XDP_PASS_UNCLAIMED || view->cause == XS_XDP_PASS_VLAN) view->cause = cause;
+    if (view->cause == XS_XDP_PASS_UNCLAIMED || view->cause == XS_XDP_PASS_VLAN ||
+        view->cause == XS_XDP_PASS_QINQ)
+        view->cause = cause;
 }
 
 static __always_inline bool xs_is_extension(__u8 protocol) {
@@ -216,6 +217,49 @@ static __always_inline bool xs_is_tag(__be16 ethertype) {
     return ethertype == bpf_htons(ETH_P_8021Q) || ethertype == bpf_htons(ETH_P_8021AD);
 }
 
+/* The tag at `offset`, of the kind that view->ethertype says; that is then what follows it. */
+static __always_inline bool xs_take_tag(struct xs_view *view, void *data, void *end, __u16 *offset,
+                                        struct xs_tag *out) {
+    struct xs_vlan_header *tag = data + *offset;
+
+    if ((void *)(tag + 1) > end) return false;
+    out->proto = view->ethertype;
+    out->tci = bpf_ntohs(tag->tci);
+    view->ethertype = tag->ethertype;
+    *offset += sizeof(*tag);
+    return true;
+}
+
+/* Tags to domain; the outermost may have been taken off by the device. One 802.1Q tag is a VLAN, and one behind an 802.1ad tag
+ * is a VLAN within a service VLAN; any other tags are the kernel's. Returns as xs_parse(). */
+static __always_inline __u32 xs_parse_tags(struct xs_view *view, void *data, void *end, __u16 *offset,
+                                           __u32 kinds, struct xs_tag outer) {
+    struct xs_tag inner = {};
+    __u16 service, vlan;
+
+    if (!outer.proto && xs_is_tag(view->ethertype) && !xs_take_tag(view, data, end, offset, &outer))
+        return XS_XDP_PASS_MALFORMED;
+    if (!outer.proto) return XS_XDP_PASS_UNCLAIMED;
+    vlan = outer.tci & XS_VLAN_VID_MASK;
+    if (outer.proto == bpf_htons(ETH_P_8021AD)) {
+        if (view->ethertype != bpf_htons(ETH_P_8021Q)) return XS_XDP_PASS_QINQ;
+        if (!xs_take_tag(view, data, end, offset, &inner)) return XS_XDP_PASS_MALFORMED;
+        service = vlan;
+        vlan = inner.tci & XS_VLAN_VID_MASK;
+        if (!service || !vlan || xs_is_tag(view->ethertype) || !(kinds & XS_XDP_KIND_VLAN))
+            return XS_XDP_PASS_QINQ;
+        view->domain = (__u32)service << XS_XDP_DOMAIN_SERVICE_SHIFT | XS_XDP_DOMAIN_VLAN | vlan;
+        view->cause = XS_XDP_PASS_QINQ;
+        return XS_XDP_PASS_UNCLAIMED;
+    }
+    if (xs_is_tag(view->ethertype)) return XS_XDP_PASS_QINQ;
+    if (!vlan) return XS_XDP_PASS_UNCLAIMED; /* a priority alone, as if untagged: vlan_do_receive() */
+    if (!(kinds & XS_XDP_KIND_VLAN)) return XS_XDP_PASS_VLAN;
+    view->domain = XS_XDP_DOMAIN_VLAN | vlan;
+    view->cause = XS_XDP_PASS_VLAN;
+    return XS_XDP_PASS_UNCLAIMED;
+}
+
 /* Reads the frame, off which the device may have taken a tag. Returns XS_XDP_PASS_UNCLAIMED if claims are to be matched,
  * else the cause to pass it right away. */
 static __always_inline __u32 xs_parse(struct xdp_md *context, struct xs_view *view,
@@ -223,7 +267,7 @@ static __always_inline __u32 xs_parse(struct xdp_md *context, struct xs_view *vi
     void *data = (void *)(long)context->data, *end = (void *)(long)context->data_end;
     struct ethhdr *ethernet = data;
     __u16 offset = sizeof(*ethernet);
-    __u32 kinds = device->kinds;
+    __u32 kinds = device->kinds, cause;
     __u64 mac;
 
     if ((void *)(ethernet + 1) > end) return XS_XDP_PASS_MALFORMED;
@@ -236,26 +280,8 @@ static __always_inline __u32 xs_parse(struct xdp_md *context, struct xs_view *vi
     }
 
     view->ethertype = ethernet->h_proto;
-    if (view->ethertype == bpf_htons(ETH_P_8021AD)) return XS_XDP_PASS_QINQ;
-    if (!stripped.proto && xs_is_tag(view->ethertype)) {
-        struct xs_vlan_header *tag = data + offset;
-
-        if ((void *)(tag + 1) > end) return XS_XDP_PASS_MALFORMED;
-        stripped.proto = view->ethertype;
-        stripped.tci = bpf_ntohs(tag->tci);
-        view->ethertype = tag->ethertype;
-        offset += sizeof(*tag);
-    }
-    if (stripped.proto) {
-        __u16 vlan = stripped.tci & XS_VLAN_VID_MASK;
-
-        if (stripped.proto == bpf_htons(ETH_P_8021AD) || xs_is_tag(view->ethertype)) return XS_XDP_PASS_QINQ;
-        if (vlan) { /* else it has a priority alone, and is as if untagged: vlan_do_receive() */
-            if (!(kinds & XS_XDP_KIND_VLAN)) return XS_XDP_PASS_VLAN;
-            view->domain = XS_XDP_DOMAIN_VLAN | vlan;
-            view->cause = XS_XDP_PASS_VLAN;
-        }
-    }
+    cause = xs_parse_tags(view, data, end, &offset, kinds, stripped);
+    if (cause != XS_XDP_PASS_UNCLAIMED) return cause;
 
     if (view->ethertype == bpf_htons(ETH_P_IP)) {
         xs_parse_ipv4(view, data, end, offset, kinds);

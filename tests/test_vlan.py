@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scapy.all import IP, UDP, Dot1AD, Dot1Q, Ether
+from scapy.all import IP, UDP, Dot1AD, Dot1Q, Ether, IPv6
 
 import xdpstack
 from tests.csrc.compile import library
 from xdpstack.errors import AddressInUse, ConfigurationError
 from xdpstack.hook import HookBatch
 from xdpstack.testing import MemoryWalk, memory_stack
+from xdpstack.udp.socket import UdpSocket
 
 OURS, PEER = "02:00:00:00:00:01", "02:00:00:00:00:99"
 KINDS = (0x8100, 0x88A8)
@@ -62,7 +63,7 @@ def world(**options: Any) -> Any:
 @given(st.lists(st.tuples(tags, changes), min_size=1, max_size=5))
 def test_tags_come_and_go_as_in_a_list(cases: list[tuple[list[Tag], list[Any]]]) -> None:
     """A model of what hooks do to frames: the frame's tags are a list, its first is the outermost."""
-    seen: list[tuple[int | None, int | None, int]] = []
+    seen: list[tuple[int | None, ...]] = []
 
     def change(batch: HookBatch) -> None:
         for packet, (_, steps) in zip(batch, cases, strict=True):
@@ -71,7 +72,7 @@ def test_tags_come_and_go_as_in_a_list(cases: list[tuple[list[Tag], list[Any]]])
                     packet.vlan_pop()
                 else:
                     getattr(packet, f"vlan_{what}")(vlan, priority=priority, proto=proto)
-            seen.append((packet.vlan_proto, packet.vlan_tci, packet.l3_proto))
+            seen.append((packet.vlan_proto, packet.vlan_tci, packet.vlan_inner_tci, packet.l3_proto))
 
     with MemoryWalk("a0", present={"napi.rx"}, catch={"ip.rx"}) as walk:
         walk.hook("tc.rx", change, {"accept": "ip.rx"})
@@ -87,8 +88,13 @@ def test_tags_come_and_go_as_in_a_list(cases: list[tuple[list[Tag], list[Any]]])
             if what == "push" or (what == "modify" and had):
                 model.insert(0, (proto, priority << 13 | vlan))
         assert packet.data == raw(model)
-        behind = (model[1][0] if len(model) > 1 else 0x88B5) if model else 0x88B5
-        assert said == ((*model[0], behind) if model else (None, None, 0x88B5))
+        match model:
+            case []:
+                assert said == (None, None, None, 0x88B5)
+            case [(0x88A8, outer), (0x8100, inner), *others] if outer & 0xFFF and inner & 0xFFF:
+                assert said == (0x88A8, outer, inner, others[0][0] if others else 0x88B5)
+            case [first, *others]:
+                assert said == (*first, None, others[0][0] if others else 0x88B5)
 
 
 @pytest.mark.parametrize("length", range(14, 18))
@@ -178,6 +184,51 @@ def test_a_socket_answers_in_its_vlan() -> None:
     assert Ether(bytes(frame))[UDP].chksum == frame[UDP].chksum
 
 
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_socket_within_a_service_vlan_answers_with_both_tags(family: int) -> None:
+    ours, theirs = ("10.0.0.1", "10.0.0.2") if family == 4 else ("fd00::1", "fd00::2")
+    with memory_stack(
+        "a0",
+        addresses={"a0": ["10.0.0.1/24", "fd00::1/64"]},
+        neighbours=[f"{theirs} dev a0 lladdr {PEER}"],
+    ) as stack:
+        sock = stack.udp((ours, 7), vlan=(100, 200))
+        ip = IP(src=theirs, dst=ours) if family == 4 else IPv6(src=theirs, dst=ours)
+        tagged = Ether(dst=OURS, src=PEER) / Dot1AD(vlan=100, prio=1) / Dot1Q(vlan=200, prio=7)
+        stack.inject("a0", bytes(tagged / ip / UDP(sport=9, dport=7) / b"ping"))
+        stack.step()
+        data, address = sock.recvfrom(100)
+        assert (data, *address[:2]) == (b"ping", theirs, 9)
+        sock.sendto(b"pong", (theirs, 9))
+        stack.step()
+        [sent] = stack.sent("a0")
+    addresses = bytes.fromhex((PEER + OURS).replace(":", ""))
+    ethertype = b"\x08\x00" if family == 4 else b"\x86\xdd"
+    assert sent[:22] == addresses + bytes.fromhex("88a80064 810000c8") + ethertype, "outer first, no priority"
+    frame, again = Ether(sent), Ether(sent)
+    del again[UDP].chksum, again[UDP].len
+    assert bytes(again) == sent
+    assert frame[UDP].payload.load == b"pong"
+
+
+@pytest.mark.parametrize("length", range(18, 22))
+def test_an_inner_tag_that_is_cut_off_is_dropped(length: int) -> None:
+    with world() as stack, stack.udp(("10.0.0.1", 7), vlan=(100, 200)):
+        stack.inject("a0", raw([(0x88A8, 100), (0x8100, 200)])[:length])
+        stack.step()
+        assert stack.reasons() == {"HDR_TRUNC": 1}
+
+
+def test_an_outer_tag_that_the_device_took_off_is_put_back() -> None:
+    """A NIC with rx-vlan-stag-hw-parse on, on a stack that asks for the tag."""
+    with world(metadata=True) as stack, stack.udp(("10.0.0.1", 7), vlan=(100, 200)) as sock:
+        stack.backend.say("a0", vlan=(0x88A8, 100))
+        stack.inject("a0", datagram(Dot1Q(vlan=200)))
+        stack.step()
+        sock.settimeout(0)
+        assert sock.recv(100) == b"ping"
+
+
 def test_a_held_answer_is_tagged_when_its_neighbour_is_known() -> None:
     with memory_stack("a0", addresses={"a0": ["10.0.0.1/24"]}) as stack:
         stack.udp(("10.0.0.1", 7), vlan=5).sendto(b"pong", ("10.0.0.2", 9))
@@ -196,15 +247,23 @@ ARRIVALS = {
     "service": ((Dot1AD(vlan=5),), 5),
     "six": ((Dot1Q(vlan=6),), None),
     "two": ((Dot1AD(vlan=5), Dot1Q(vlan=5)), None),
+    "five, six": ((Dot1AD(vlan=5, prio=2), Dot1Q(vlan=6, prio=3)), (5, 6)),
+    "six, five": ((Dot1AD(vlan=6), Dot1Q(vlan=5)), None),
+    "five, six of the customer": ((Dot1Q(vlan=5), Dot1Q(vlan=6)), None),
+    "five, priority": ((Dot1AD(vlan=5), Dot1Q(vlan=0, prio=3)), None),
+    "service priority, six": ((Dot1AD(vlan=0), Dot1Q(vlan=6)), None),
+    "three": ((Dot1AD(vlan=5), Dot1Q(vlan=6), Dot1Q(vlan=7)), None),
     "priority, five": ((Dot1Q(vlan=0), Dot1Q(vlan=5)), None),
 }
 
 
 @pytest.mark.parametrize("engine", ["native", "python"])
 def test_each_vlan_has_its_sockets(engine: str) -> None:
-    """One batch with all kinds of tags: who gets what, and what nobody gets. Two tags are of no protocol here."""
+    """One batch with all kinds of tags: who gets what, and what nobody gets. Other pairs of tags are of no protocol here."""
     with world(engines={"udp": engine}) as stack:
-        sockets = {0: stack.udp(("10.0.0.1", 7)), 5: stack.udp(("10.0.0.1", 7), vlan=5)}
+        sockets: dict[object, UdpSocket] = {0: stack.udp(("10.0.0.1", 7))}
+        for vlan in (5, (5, 6)):
+            sockets[vlan] = stack.udp(("10.0.0.1", 7), vlan=vlan)
         for name, (of, _) in ARRIVALS.items():
             stack.inject("a0", datagram(*of, payload=name.encode()))
         stack.step(3)
@@ -213,7 +272,7 @@ def test_each_vlan_has_its_sockets(engine: str) -> None:
             expected = [name.encode() for name, (_, who) in ARRIVALS.items() if who == vlan]
             with sock.recv_batch() as batch:
                 assert batch.payloads() == expected
-        assert stack.reasons()["NO_SOCKET"] == 1
+        assert stack.reasons() == {"NO_SOCKET": 3, "UNHANDLED_PROTO": 5}
     assert stack.ledger().missing == 0
 
 
@@ -243,6 +302,10 @@ def test_which_vlan_there_is() -> None:
         for vlan in (0, 4095, -1):
             with pytest.raises(ConfigurationError):
                 stack.udp(("10.0.0.1", 7), vlan=vlan)
-        stack.udp(("10.0.0.1", 7), vlan=5)
-        with pytest.raises(AddressInUse):
-            stack.udp(("10.0.0.1", 7), vlan=5)
+        for pair in ((0, 5), (5, 0), (4095, 1), (1,), (1, 2, 3), (1, "2")):
+            with pytest.raises(ConfigurationError):
+                stack.udp(("10.0.0.1", 7), vlan=pair)
+        for vlan in (5, (5, 5), (5, 6), (6, 5)):
+            stack.udp(("10.0.0.1", 7), vlan=vlan)
+            with pytest.raises(AddressInUse):
+                stack.udp(("10.0.0.1", 7), vlan=vlan)

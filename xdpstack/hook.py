@@ -128,6 +128,11 @@ class Packet:
         """The ethertype of the outermost tag: 0x8100 (802.1Q) or 0x88a8 (802.1ad); None where there is none."""
         return int(self._meta.vlan_proto) if self.flags & lib.XS_PKT_VLAN else None
 
+    @property
+    def vlan_inner_tci(self) -> int | None:
+        """The same of the 802.1Q tag behind an 802.1ad one, if neither has a priority alone; None where there is none."""
+        return int(self._meta.vlan_inner_tci) or None if self.flags & lib.XS_PKT_VLAN else None
+
     def vlan_push(self, vlan: int, *, priority: int = 0, proto: int = 0x8100) -> None:
         """Put a tag on, the outermost, as skb_vlan_push() does.
 

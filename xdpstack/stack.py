@@ -19,7 +19,7 @@ from xdpstack.answers import answers
 from xdpstack.closing import drain, drop_held
 from xdpstack.control import Control
 from xdpstack.device.backend import Backend, Device, DeviceEvent
-from xdpstack.device.claims import Claim
+from xdpstack.device.claims import Claim, Vlan
 from xdpstack.device.device import KernelBackend
 from xdpstack.device.hints import checked as checked_hints
 from xdpstack.device.modes import BusyPoll, SocketModes
@@ -138,7 +138,7 @@ class Stack:
         *,
         family: socket.AddressFamily | None = None,
         device: str | None = None,
-        vlan: int | None = None,
+        vlan: Vlan | None = None,
         v6only: bool = False,
         reserve: bool = True,
         reuse_address: bool = False,
@@ -149,11 +149,11 @@ class Stack:
 
         When this returns, the XDP program lifts its datagrams. Port 0 takes a free one; the wildcards "0.0.0.0" and
         "::" (which carries IPv4 too unless `v6only`) take all addresses of the host. `device` names the one that
-        datagrams must come by; `vlan` the VLAN they are tagged with, and what is sent (docs/vlan.md). `broadcast` takes
-        broadcast and multicast too, and allows to send there. A kernel socket reserves the port and takes what is not
-        lifted (fragments, clients on this host); `reserve=False` does without. `recverr` raises every ICMP error, as
-        IP_RECVERR does. Raises AddressNotAvailable (with those there are), AddressInUse, OutOfMemory, TooManyOpenFiles,
-        ConfigurationError.
+        datagrams must come by; `vlan` the VLAN they are tagged with, and what is sent, or (service VLAN, VLAN) for two
+        tags (docs/vlan.md). `broadcast` takes broadcast and multicast too, and allows to send there. A kernel socket
+        reserves the port and takes what is not lifted (fragments, clients on this host); `reserve=False` does without.
+        `recverr` raises every ICMP error, as IP_RECVERR does. Raises AddressNotAvailable (with those there are),
+        AddressInUse, OutOfMemory, TooManyOpenFiles, ConfigurationError.
         """
         with naming_what_ran_out(f"open a socket at {address}"):
             return self._sockets.open(

@@ -43,6 +43,7 @@ struct xs_meta {
     uint16_t reason;
     uint16_t vlan_tci;
     uint16_t vlan_proto;
+    uint16_t vlan_inner_tci;
     uint8_t ttl;
     ...;
 };

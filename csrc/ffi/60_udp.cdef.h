@@ -39,7 +39,8 @@ struct xs_socket_binding {
     uint16_t peer_port; /* 0: any */
     uint8_t device;     /* stack index, or XS_ANY_DEVICE */
     uint8_t family;     /* of the socket */
-    uint16_t vlan;      /* that datagrams are tagged with; 0: untagged, or a priority alone */
+    uint32_t
+        vlan; /* that datagrams are tagged with, service VLAN << 16 | VLAN; 0: untagged, or a priority alone */
 };
 /* Replaces the table of sockets; returns when no worker can see the old one. */
 int xs_stack_set_sockets(struct xs_stack *stack, const struct xs_socket_binding *bindings, uint32_t n);
@@ -58,7 +59,7 @@ struct xs_socket_sending {
     uint8_t device;           /* stack index the socket is bound to, or XS_ANY_DEVICE */
     uint8_t discover;         /* IP_MTU_DISCOVER: IP_PMTUDISC_* */
     uint8_t kernel_multicast; /* multicast is the shadow's to send: IP_MULTICAST_IF names a device for it */
-    uint16_t vlan;            /* TCI of the tag that goes with all it sends; 0: none */
+    uint32_t vlan;            /* of all it sends: service VLAN << 16 | VLAN; 0: untagged */
     uint32_t sndbuf, mark, priority;
 };
 /* Written and read under the GIL, so that a sender never sees half of a change: assign the whole structure. */

@@ -68,7 +68,7 @@ enum xs_pkt_type {
 #define XS_PKT_IPV6 0x0001u     /* l3 is IPv6; else IPv4 once l3_proto says so */
 #define XS_PKT_FRAGMENT 0x0002u /* an IP fragment */
 #define XS_PKT_VLAN \
-    0x0004u /* xs_meta.vlan_* are of the outermost tag; before neigh.tx: of one to be put on */
+    0x0004u /* xs_meta.vlan_* are of the outermost tags; before neigh.tx: of those to be put on */
 #define XS_PKT_TRUNC 0x0008u            /* napi met the end of the frame inside a header */
 #define XS_PKT_ROUTED_LOCAL 0x0010u     /* routing: for this host */
 #define XS_PKT_ROUTED_BROADCAST 0x0020u /* routing: to a broadcast address */
@@ -140,11 +140,11 @@ struct xs_meta {
             uint32_t hints; /* XS_HINT_* */
         };
     };
-    uint16_t reason;     /* set to 0 by who sends; after a synchronous walk, why it was dropped */
-    uint16_t vlan_tci;   /* host order */
-    uint16_t vlan_proto; /* 0x8100 or 0x88a8, host order */
-    uint16_t gso_size;   /* bytes per segment */
-    uint8_t gso_type;
+    uint16_t reason;         /* set to 0 by who sends; after a synchronous walk, why it was dropped */
+    uint16_t vlan_tci;       /* host order */
+    uint16_t vlan_proto;     /* 0x8100 or 0x88a8, host order */
+    uint16_t vlan_inner_tci; /* host order; of the 802.1Q tag behind an 802.1ad one; 0 = there is none */
+    uint8_t reserved;
     uint8_t ttl;    /* transmit: 0 = the default of the device */
     uint16_t trace; /* slot of the trace, with XS_PKT_TRACE */
     uint32_t scratch

@@ -4,8 +4,9 @@
  *                               outermost
  *
  * Tags are in the frame, all of them; Linux keeps the outermost in the skb beside it, which to whoever looks at the wire is the
- * same. The descriptor tells of the outermost: flag XS_PKT_VLAN, vlan_proto and vlan_tci of struct xs_meta; l3_proto and l3_off
- * are of what is behind that one, be it another tag. Whatever is here keeps the descriptor right.
+ * same. The descriptor tells of the outermost: flag XS_PKT_VLAN, vlan_proto and vlan_tci of struct xs_meta; and of an 802.1Q tag
+ * behind an 802.1ad one, as a VLAN device on a service VLAN's has them: vlan_inner_tci. l3_proto and l3_off are of what is behind
+ * that, be it another tag, as it is if one of the two has a priority alone. Whatever is here keeps the descriptor right.
  *
  * What is needed is the Ethernet header: on receive all the way, on transmit from tc.tx on. A stage that has changed a tag
  * makes the batch forget what it knows of all packets, which xs_vlan_push(), _pop() and _modify() do.
@@ -58,7 +59,7 @@ static inline int xs_vlan_insert(const struct xs_mem *m, uint32_t frame, uint16_
 
 static inline uint16_t xs_vlan_get16(const uint8_t *at) { return (uint16_t)(at[0] << 8 | at[1]); }
 
-/* What the Ethernet header says, into the descriptor: eth_type_trans(), skb_vlan_untag(). False: it is cut off. */
+/* What the Ethernet header says, into the descriptor: eth_type_trans(), skb_vlan_untag(). False: a tag is cut off. */
 static inline int xs_vlan_read(const struct xs_mem *m, uint32_t frame) {
     struct xs_pkt *p = &m->pkt[frame];
     struct xs_meta *meta = &m->meta[frame];
@@ -71,9 +72,33 @@ static inline int xs_vlan_read(const struct xs_mem *m, uint32_t frame) {
     p->flags |= XS_PKT_VLAN;
     meta->vlan_proto = p->l3_proto;
     meta->vlan_tci = xs_vlan_get16(at + 2);
+    meta->vlan_inner_tci = 0;
     p->l3_proto = xs_vlan_get16(at + 4);
     p->l3_off = (uint16_t)(p->l3_off + XS_VLAN_TAG);
+    if (meta->vlan_proto != XS_VLAN_PROTO_8021AD || p->l3_proto != XS_VLAN_PROTO_8021Q) return 1;
+    if (p->len < XS_VLAN_HEAD + 2 * XS_VLAN_TAG) return 0;
+    if (!(meta->vlan_tci & XS_VLAN_VID) || !(xs_vlan_get16(at + 6) & XS_VLAN_VID)) return 1;
+    meta->vlan_inner_tci = xs_vlan_get16(at + 6);
+    p->l3_proto = xs_vlan_get16(at + 8);
+    p->l3_off = (uint16_t)(p->l3_off + XS_VLAN_TAG);
     return 1;
+}
+
+/* The VLAN that a packet is in, as claims and sockets count them: of its tag, 0 for none or a priority alone; with two tags the
+ * service VLAN in the upper half. */
+static inline uint32_t xs_vlan_number(const struct xs_pkt *p, const struct xs_meta *meta) {
+    if (!(p->flags & XS_PKT_VLAN)) return 0;
+    uint32_t outer = meta->vlan_tci & XS_VLAN_VID, inner = meta->vlan_inner_tci & XS_VLAN_VID;
+    return inner ? outer << 16 | inner : outer;
+}
+
+/* Before neigh.tx: the packet is to have the tags of such a VLAN, without a priority. */
+static inline void xs_vlan_ask(struct xs_pkt *p, struct xs_meta *meta, uint32_t number) {
+    uint32_t service = number >> 16;
+    p->flags |= XS_PKT_VLAN;
+    meta->vlan_proto = service ? XS_VLAN_PROTO_8021AD : XS_VLAN_PROTO_8021Q;
+    meta->vlan_tci = (uint16_t)(service ? service : number);
+    meta->vlan_inner_tci = (uint16_t)(service ? number : 0);
 }
 
 static inline int xs_vlan_has_header(const struct xs_pkt *p) {

@@ -5,6 +5,7 @@
 #include <errno.h>
 
 #include "base/likely.h"
+#include "include/xdpstack_vlan.h"
 #include "stages/napi_plain.h"
 #include "stages/napi_run.h"
 #include "tables/sockets.h"
@@ -166,24 +167,13 @@ static inline void parse(const struct xs_batch *b, uint32_t i, uint64_t own, uin
         count[XS_NAPI_RX_TRUNCATED]++;
         return;
     }
-    uint16_t proto = xs_eth_type(eth);
-    uint32_t header = XS_ETH_BYTES;
-    if (unlikely(proto == XS_ETHERTYPE_VLAN || proto == XS_ETHERTYPE_QINQ)) {
-        struct xs_meta *m = xs_meta(b, i);
-        if (len < header + XS_VLAN_BYTES) {
-            p->flags |= XS_PKT_TRUNC;
-            count[XS_NAPI_RX_TRUNCATED]++;
-        } else { /* the outermost tag; a second one stays as the ethertype, for whoever handles QinQ */
-            p->flags |= XS_PKT_VLAN;
-            m->vlan_proto = proto;
-            m->vlan_tci = xs_get16(eth + header);
-            proto = xs_get16(eth + header + 2);
-            header += XS_VLAN_BYTES;
-        }
-    }
-    p->l3_proto = proto;
-    p->l3_off = (uint16_t)(off + header);
+    p->l3_proto = xs_eth_type(eth);
+    p->l3_off = (uint16_t)(off + XS_ETH_BYTES);
     p->pkt_type = xs_mac_type(eth, own);
+    if (unlikely(xs_vlan_is_proto(p->l3_proto)) && !xs_vlan_read(b->mem, b->frame[i])) {
+        p->flags |= XS_PKT_TRUNC;
+        count[XS_NAPI_RX_TRUNCATED]++;
+    }
 }
 
 /* It pays to look for plain packets: what is lifted is for sockets. Who takes whole frames wants none of it. */

@@ -29,7 +29,7 @@ static inline void put(const struct xs_batch *b, uint32_t i, const uint8_t *head
     memcpy(xs_data(b, i) + at, header, XS_ETH_BYTES);
 }
 
-/* The same with the tag that the sender wants, between the addresses and the type: vlan_dev_hard_header(). */
+/* The same with the tags that the sender wants, one or two, between the addresses and the type: vlan_dev_hard_header(). */
 static __attribute__((noinline)) void put_tagged(const struct xs_batch *b, uint32_t i,
                                                  const uint8_t *header) {
     struct xs_pkt *p = xs_pkt(b, i);
@@ -39,16 +39,20 @@ static __attribute__((noinline)) void put_tagged(const struct xs_batch *b, uint3
         put(b, i, header);
         return;
     }
-    uint32_t grows = XS_ETH_BYTES + XS_VLAN_BYTES;
+    uint32_t grows = XS_ETH_BYTES + (m->vlan_inner_tci ? 2 : 1) * XS_VLAN_BYTES;
     p->data_off = (uint16_t)(p->l3_off - grows);
     p->len = (uint16_t)(p->len + grows);
     p->pkt_len += grows;
     p->l3_proto = p->flags & XS_PKT_IPV6 ? XS_ETHERTYPE_IPV6 : XS_ETHERTYPE_IPV4;
-    uint8_t *eth = xs_data(b, i) + p->data_off;
+    uint8_t *eth = xs_data(b, i) + p->data_off, *type = eth + grows - 2;
     memcpy(eth, header, XS_ETH_TYPE);
     xs_put16(eth + XS_ETH_TYPE, m->vlan_proto);
     xs_put16(eth + XS_ETH_TYPE + 2, m->vlan_tci);
-    xs_put16(eth + XS_ETH_TYPE + XS_VLAN_BYTES, p->l3_proto);
+    if (m->vlan_inner_tci) {
+        xs_put16(type - XS_VLAN_BYTES, XS_ETHERTYPE_VLAN);
+        xs_put16(type - XS_VLAN_BYTES + 2, m->vlan_inner_tci);
+    }
+    xs_put16(type, p->l3_proto);
 }
 
 static inline void make(uint8_t *header, const struct xs_pkt *p, const struct xs_config *config,

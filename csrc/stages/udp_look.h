@@ -4,6 +4,7 @@
 #define XS_STAGES_UDP_LOOK_H
 
 #include "base/likely.h"
+#include "include/xdpstack_vlan.h"
 #include "stages/udp.h"
 #include "wire/eth.h"
 #include "wire/udp.h"
@@ -59,8 +60,8 @@ static inline void destination(const struct look *k, uint64_t *high, uint64_t *l
 }
 
 /* Which VLAN the packet is in. A tag with a priority alone is of none: vlan_do_receive(). */
-static inline uint16_t vlan_of(const struct xs_batch *b, const struct look *k) {
-    return unlikely(k->p->flags & XS_PKT_VLAN) ? xs_meta(b, k->i)->vlan_tci & XS_VLAN_VID_MASK : 0;
+static inline uint32_t vlan_of(const struct xs_batch *b, const struct look *k) {
+    return unlikely(k->p->flags & XS_PKT_VLAN) ? xs_vlan_number(k->p, xs_meta(b, k->i)) : 0;
 }
 
 static inline struct xs_socket_key key_of(const struct xs_batch *b, const struct look *k) {

@@ -100,8 +100,8 @@ struct xs_socket_slot {
 struct xs_socket_entry {
     struct xs_socket *socket;
     uint64_t peer_high, peer_low; /* 0, 0: any */
+    uint32_t vlan;                /* xs_vlan_number(): 0: untagged */
     uint16_t peer_port;           /* 0: any */
-    uint16_t vlan;                /* 0: untagged */
     uint8_t device;               /* XS_NO_DEVICE: any */
     uint8_t family;
 };
@@ -116,7 +116,8 @@ struct xs_socket_table {
 /* What is looked up. */
 struct xs_socket_key {
     uint64_t high, low, peer_high, peer_low;
-    uint16_t port, peer_port, vlan;
+    uint32_t vlan;
+    uint16_t port, peer_port;
     uint8_t device, family;
 };
 

@@ -3,6 +3,7 @@
  * What the walk does not send itself (TX_FRAGMENT: larger than the MTU; TX_SLOW: another device, this host) the shadow socket
  * does, at once and without blocking; so it does what is not ours to begin with (kernel_sends()). Errors are the kernel's: an
  * errno per drop reason (reasons.def). */
+#include "include/xdpstack_vlan.h"
 #include "views/send.h"
 #include "wire/eth.h"
 
@@ -168,11 +169,7 @@ static uint32_t make_frame(struct xs_worker *w, const struct xs_socket *s, const
     memset(m, 0, sizeof *m);
     memcpy(m->src, how->source, 16);
     memcpy(m->dst, o->address, 16);
-    if (unlikely(how->vlan)) {
-        p->flags |= XS_PKT_VLAN;
-        m->vlan_proto = XS_ETHERTYPE_VLAN;
-        m->vlan_tci = how->vlan;
-    }
+    if (unlikely(how->vlan)) xs_vlan_ask(p, m, how->vlan);
     int hops = hops_for(how, o->address, ipv4);
     m->ttl = hops < 0 ? 0 : (uint8_t)hops;
     memcpy(xs_frame_data(mem, frame) + HEADROOM, o->data, here);

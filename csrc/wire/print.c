@@ -1,4 +1,4 @@
-/* A frame's headers as text: walks Ethernet, one VLAN tag, IP and UDP by each header's own print. */
+/* A frame's headers as text: walks Ethernet, VLAN tags, IP and UDP by each header's own print. */
 #include "wire/print.h"
 
 #include <stdarg.h>
@@ -53,7 +53,7 @@ int xs_wire_print(const uint8_t *frame, uint32_t len, char *out, uint32_t cap) {
     t.used += (uint32_t)xs_eth_print(at(&t), left(&t), frame);
     uint32_t off = XS_ETH_BYTES;
     uint16_t type = xs_eth_type(frame);
-    if ((type == XS_ETHERTYPE_VLAN || type == XS_ETHERTYPE_QINQ) && len >= off + XS_VLAN_BYTES) {
+    while ((type == XS_ETHERTYPE_VLAN || type == XS_ETHERTYPE_QINQ) && len >= off + XS_VLAN_BYTES) {
         say(&t, " vlan %u", xs_get16(frame + off) & 0xfffu);
         type = xs_get16(frame + off + 2);
         off += XS_VLAN_BYTES;

@@ -30,6 +30,7 @@ CLAIMS: list[Claim] = [
     PrefixClaim("10.0.0.0/8", any_mac=True, include=Essential.SSH | Essential.ARP),
     ProtocolClaim(47, family=6),
     EthertypeClaim(0x88B5, vlan=9),
+    ProtocolClaim(17, vlan=(9, 5)),
     ForwardClaim(),
     EverythingBut([Endpoint(6, 22), PrefixClaim("fe80::/10"), ProtocolClaim(1)]),
 ]
@@ -73,6 +74,7 @@ def test_tagged_frames_are_allowed_by_the_rule_that_has_their_vlan() -> None:
                 {**each, "interfaces": ["plain"], "wide": True},
                 {**each, "interfaces": ["tagged"], "vlans": [5, "100-199"], "wide": True},
                 {**each, "interfaces": ["both"], "vlans": [0, 5]},
+                {**each, "interfaces": ["within"], "vlans": [5, "7.20-29", "8.1"]},
             ]
         }
     )
@@ -88,6 +90,16 @@ def test_tagged_frames_are_allowed_by_the_rule_that_has_their_vlan() -> None:
         assert [vlan for vlan in (None, 5, 100, 199, 200) if allowed("plain", claims(vlan))] == [None]
         assert [vlan for vlan in (None, 5, 100, 199, 200) if allowed("tagged", claims(vlan))] == [5, 100, 199]
     assert [vlan for vlan in (None, 4, 5) if allowed("both", SocketClaim("::1", 53, vlan=vlan))] == [None, 5]
+    pairs = (None, 5, 20, (5, 5), (7, 19), (7, 20), (7, 29), (7, 30), (8, 1), (8, 20), (20, 7))
+    assert [vlan for vlan in pairs if allowed("within", SocketClaim("::1", 53, vlan=vlan))] == [
+        5,
+        (7, 20),
+        (7, 29),
+        (8, 1),
+    ]
+    assert not any(allowed("tagged", SocketClaim("::1", 53, vlan=vlan)) for vlan in ((5, 5), (100, 5), (5, 100)))
+    with pytest.raises(PrivilegeError, match=r"VLANs 5, 7.20-29, 8.1 \(0: untagged\)"):
+        policy.check_claim(PEER, "within", SocketClaim("::1", 53))
     with pytest.raises(PrivilegeError, match=r"UDP ports 53; VLANs 5, 100-199 \(0: untagged\)"):
         policy.check_claim(PEER, "tagged", SocketClaim("::1", 53))
 
@@ -113,6 +125,11 @@ def test_nothing_is_allowed_by_nothing() -> None:
         {"users": [1000], "interfaces": ["eth1"], "port": [53]},
         {"users": [1000], "interfaces": ["eth1"], "vlans": [4095]},
         {"users": [1000], "interfaces": ["eth1"], "vlans": 5},
+        {"users": [1000], "interfaces": ["eth1"], "vlans": [7.20]},  # TOML makes that 7.2
+        {"users": [1000], "interfaces": ["eth1"], "vlans": ["7.0"]},
+        {"users": [1000], "interfaces": ["eth1"], "vlans": ["0.7"]},
+        {"users": [1000], "interfaces": ["eth1"], "vlans": ["7.8.9"]},
+        {"users": [1000], "interfaces": ["eth1"], "vlans": ["7-8.9"]},
     ],
 )
 def test_what_is_no_rule(rule: dict[str, object]) -> None:

@@ -42,6 +42,8 @@ HOST = (
     LocalAddress("239.1.2.3"),
     LocalAddress("fd00::2"),
     LocalAddress("10.5.0.2", vlan=5),
+    LocalAddress("10.5.0.2", vlan=(9, 5)),
+    LocalAddress("fd00:5::2", vlan=(9, 5)),
 )
 ROUTES = {
     ip_network("0.0.0.0/0"): True,
@@ -76,6 +78,11 @@ def v6(to: str = "fd00::2", above: Packet | None = None, mac: str = MAC, **field
 
 def tagged(packet: Packet, vlan: int = 5, tag: type[Packet] = Dot1Q) -> Packet:
     return Ether(dst=packet.dst, src=packet.src) / tag(vlan=vlan) / packet.payload
+
+
+def within(packet: Packet, service: int = 9, vlan: int = 5, kind: type[Packet] = Dot1Q) -> Packet:
+    """In a VLAN within a service VLAN."""
+    return tagged(tagged(packet, vlan, kind), service, Dot1AD)
 
 
 def cut(packet: Packet, length: int) -> bytes:
@@ -188,6 +195,43 @@ CASES = [
     _case("a tag, and a priority", tagged(tagged(v4(), 0)), (EverythingBut(vlan=5),), Cause.PASS_QINQ),
     _case("two tags", tagged(tagged(v4())), (SocketClaim("0.0.0.0", 7, vlan=5),), Cause.PASS_QINQ),
     _case("service tag", tagged(v4(), 5, Dot1AD), (EverythingBut(), EverythingBut(vlan=5)), Cause.PASS_QINQ),
+    _case("service tag, VLAN of another", within(v4("10.5.0.2")), (EverythingBut(vlan=5),), Cause.PASS_QINQ),
+    _case("within a service VLAN, no VLAN claimed", within(v4("10.5.0.2")), (EverythingBut(),), Cause.PASS_QINQ),
+    _case(
+        "within a service VLAN", within(v4("10.5.0.2")), (SocketClaim("10.5.0.2", 7, (9, 5)),), Cause.REDIRECT_SOCKET
+    ),
+    _case("within it, wildcard", within(v4("10.5.0.2")), (SocketClaim("0.0.0.0", 7, (9, 5)),), Cause.REDIRECT_SOCKET),
+    _case("within it, IPv6", within(v6("fd00:5::2")), (SocketClaim("fd00:5::2", 7, (9, 5)),), Cause.REDIRECT_SOCKET),
+    _case("within it, local elsewhere", within(v4()), (SocketClaim("0.0.0.0", 7, (9, 5)),), Cause.PASS_NOT_LOCAL),
+    _case("within another service VLAN", within(v4("10.5.0.2"), 8), (EverythingBut(vlan=(9, 5)),), Cause.PASS_QINQ),
+    _case("the two the other way round", within(v4(), 5, 9), (EverythingBut(vlan=(9, 5)),), Cause.PASS_QINQ),
+    _case("in the VLAN alone, pair claimed", tagged(v4("10.5.0.2")), (EverythingBut(vlan=(9, 5)),), Cause.PASS_VLAN),
+    _case("within it, prefix", within(v4("192.0.2.5")), (PrefixClaim("192.0.2.0/24", (9, 5)),), Cause.REDIRECT_PREFIX),
+    _case(
+        "within it, IPv6 prefix", within(v6("fd00:2::5")), (PrefixClaim("fd00:2::/32", (9, 5)),), Cause.REDIRECT_PREFIX
+    ),
+    _case("within it, protocol", within(v4()), (ProtocolClaim(17, vlan=(9, 5)),), Cause.REDIRECT_PROTOCOL),
+    _case("within it, ethertype", within(v4()), (EthertypeClaim(0x800, vlan=(9, 5)),), Cause.REDIRECT_ETHERTYPE),
+    _case("within it, forwarded", within(v4("8.8.8.8")), (ForwardClaim((9, 5)),), Cause.REDIRECT_FORWARD),
+    _case("within it, everything", within(v4()), (EverythingBut(vlan=(9, 5)),), Cause.REDIRECT_EVERYTHING),
+    _case(
+        "within it, but one port",
+        within(v4("10.5.0.2")),
+        (EverythingBut([Endpoint(17, 7)], vlan=(9, 5)),),
+        Cause.PASS_EXCEPTION,
+    ),
+    _case("two tags of the customer", tagged(tagged(v4()), 9), (EverythingBut(vlan=(9, 5)),), Cause.PASS_QINQ),
+    _case("two service tags", within(v4(), kind=Dot1AD), (EverythingBut(vlan=(9, 5)),), Cause.PASS_QINQ),
+    _case("service tag, and a priority", within(v4(), vlan=0), (EverythingBut(vlan=(9, 5)),), Cause.PASS_QINQ),
+    _case(
+        "service priority, and a tag",
+        within(v4(), 0),
+        (EverythingBut(vlan=5), EverythingBut(vlan=(9, 5))),
+        Cause.PASS_QINQ,
+    ),
+    _case("three tags", within(tagged(v4())), (EverythingBut(vlan=(9, 5)),), Cause.PASS_QINQ),
+    _case("service tag cut off", cut(within(v4()), 16), (EverythingBut(),), Cause.PASS_MALFORMED),
+    _case("inner tag cut off", cut(within(v4()), 20), (EverythingBut(),), Cause.PASS_MALFORMED),
     _case("tag cut off", cut(tagged(v4()), 16), (EverythingBut(),), Cause.PASS_MALFORMED),
     # Headers that cannot be believed.
     _case("no IPv4 header", cut(v4(), 33), EXACT, Cause.PASS_MALFORMED),

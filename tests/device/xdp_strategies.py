@@ -16,6 +16,7 @@ from xdpstack.device.claims import (
     PrefixClaim,
     ProtocolClaim,
     SocketClaim,
+    Vlan,
 )
 from xdpstack.device.verdict import Rules
 from xdpstack.errors import ClaimTaken
@@ -28,18 +29,18 @@ PREFIXES = ["10.0.0.0/8", "10.0.0.2/32", "192.0.2.0/24", "0.0.0.0/0", "fd00::/8"
 PORTS = [7, 22, 443]
 PROTOCOLS = [1, 6, 17, 44, 58, 60, 132]
 ETHERTYPES = [0x0800, 0x0806, 0x86DD, 0x88CC]
-CHANGES = ["mac", "tag", "address", "byte", "byte", "cut"]
+CHANGES = ["mac", "tag", "service tag", "address", "byte", "byte", "cut"]
 
 essentials = st.sampled_from([*Essential, Essential.NOTHING, Essential.ARP | Essential.ND | Essential.SSH])
 endpoints = st.builds(Endpoint, st.sampled_from([6, 17]), st.sampled_from(PORTS))
 
 
-def sockets(vlan: int | None) -> st.SearchStrategy[SocketClaim]:
+def sockets(vlan: Vlan | None) -> st.SearchStrategy[SocketClaim]:
     addresses = ["10.0.0.2", "10.0.0.3", "10.0.0.255", "239.1.2.3", "10.5.0.2", "fd00::2", "0.0.0.0", "::"]
     return st.builds(SocketClaim, st.sampled_from(addresses), st.sampled_from(PORTS), st.just(vlan), st.booleans())
 
 
-def wide(vlan: int | None) -> list[st.SearchStrategy[PrefixClaim | ProtocolClaim | EthertypeClaim]]:
+def wide(vlan: Vlan | None) -> list[st.SearchStrategy[PrefixClaim | ProtocolClaim | EthertypeClaim]]:
     own = st.just(vlan), st.booleans(), essentials
     return [
         st.builds(PrefixClaim, st.sampled_from(PREFIXES), *own),
@@ -48,7 +49,7 @@ def wide(vlan: int | None) -> list[st.SearchStrategy[PrefixClaim | ProtocolClaim
     ]
 
 
-def everything(vlan: int | None) -> st.SearchStrategy[EverythingBut]:
+def everything(vlan: Vlan | None) -> st.SearchStrategy[EverythingBut]:
     exceptions = st.lists(st.one_of(endpoints, *wide(vlan)), max_size=3)
     return st.builds(EverythingBut, exceptions, st.just(vlan), st.booleans(), essentials)
 
@@ -57,7 +58,7 @@ def everything(vlan: int | None) -> st.SearchStrategy[EverythingBut]:
 claims: st.SearchStrategy[Claim] = st.one_of(
     [
         each
-        for vlan in (None, 5)
+        for vlan in (None, 5, (9, 5))
         for each in (sockets(vlan), *wide(vlan), st.builds(ForwardClaim, st.just(vlan)), everything(vlan))
     ]
 )
@@ -102,6 +103,8 @@ def changed(draw: st.DrawFn, original: bytes) -> bytes:
             frame[:6] = draw(st.sampled_from(MACS))
         elif change == "tag":
             frame[12:12] = b"\x81\x00\x00" + bytes([draw(st.sampled_from([5, 5, 6]))])
+        elif change == "service tag":
+            frame[12:12] = b"\x88\xa8\x00" + bytes([draw(st.sampled_from([9, 9, 8, 0]))])
         elif change == "address" and len(frame) >= 54:
             address = draw(st.sampled_from(ADDRESSES))
             at = (30 if len(address) == 4 else 38) + (4 if frame[12:14] == b"\x81\x00" else 0)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from scapy.all import IP, UDP, Dot1Q, Ether
+from scapy.all import ARP, IP, UDP, Dot1AD, Dot1Q, Ether
 
 from tests.device.tag_on_egress import tagging
 from tests.paths.world import FAR, NEAR, PORT, MakePeer, MakeVeth, echo_once, exchange, kernel_udp, opened
+from xdpstack import Essential, EverythingBut
 from xdpstack.testing.ledger import Ledger
 from xdpstack.testing.veth import Veth
 from xdpstack.testing.wait import PATIENCE, until
@@ -56,6 +57,57 @@ def test_a_tagged_echo(pair: Veth, peer: MakePeer, mode: str, host: str, ledger:
             sock.settimeout(0)
             with pytest.raises(BlockingIOError):
                 sock.recv(1)
+
+
+@pytest.mark.parametrize("mode", ["native", "generic"])
+@pytest.mark.parametrize("host", ["10.0.0.1", "0.0.0.0"])
+def test_an_echo_within_a_service_vlan(pair: Veth, peer: MakePeer, mode: str, host: str, ledger: Ledger) -> None:
+    """As eth0.100.200 of Linux would: 802.1Q behind 802.1ad. Beside it the same port in either VLAN alone, and in none."""
+    wire = peer(pair.far)
+    with (
+        opened(pair.near, mode=mode) as stack,
+        stack.udp((host, PORT), vlan=(100, 200)) as within,
+        stack.udp((host, PORT), vlan=100) as outer,
+        stack.udp((host, PORT), vlan=200) as inner,
+        stack.udp((host, PORT)) as untagged,
+    ):
+        within.settimeout(PATIENCE)
+        wire.send(request(pair, Dot1AD(vlan=100, prio=1), Dot1Q(vlan=200, prio=6)))
+        assert echo_once(within) == (b"ping", ("10.0.0.2", 9999))
+        answer = wire.expect(lambda frame: UDP in frame and frame[UDP].dport == 9999)
+        assert (answer.type, answer[Dot1AD].vlan, answer[Dot1AD].type, answer[Dot1Q].vlan) == (0x88A8, 100, 0x8100, 200)
+        assert answer[UDP].payload.load == b"ping"
+        others = [
+            (Dot1AD(vlan=200), Dot1Q(vlan=100)),
+            (Dot1Q(vlan=100), Dot1Q(vlan=200)),
+            (Dot1AD(vlan=100),),
+            (Dot1AD(vlan=100), Dot1Q(vlan=0)),
+            (Dot1AD(vlan=100), Dot1Q(vlan=200), Dot1Q(vlan=5)),
+        ]
+        for tags in others:  # of nobody here: the kernel's, which drops them
+            wire.send(request(pair, *tags))
+        until(lambda: stack.counters().get("xdp.rx.pass_qinq", 0) == len(others))
+        for sock in (within, outer, inner, untagged):
+            sock.settimeout(0)
+            with pytest.raises(BlockingIOError):
+                sock.recv(1)
+
+
+def test_whole_frames_of_a_vlan_within_a_service_vlan(pair: Veth, peer: MakePeer, ledger: Ledger) -> None:
+    """ARP in it too, where the claim names that; each byte as it was, both ways."""
+    wire = peer(pair.far)
+    claim = EverythingBut(vlan=(100, 200), include=Essential.ARP)
+    with opened(pair.near) as stack, stack.frames(claim) as frames:
+        frames.settimeout(PATIENCE)
+        tags = Ether(dst="ff:ff:ff:ff:ff:ff", src=pair.far.mac) / Dot1AD(vlan=100) / Dot1Q(vlan=200)
+        asked = bytes(tags / ARP(psrc="10.0.0.2", pdst="10.0.0.1", hwsrc=pair.far.mac))
+        wire.send(bytes(request(pair, Dot1Q(vlan=200))), asked)
+        with frames.recv_batch() as batch:
+            assert [bytes(frame) for frame in batch.frames()] == [asked]
+            assert list(batch.vlan_tcis) == [100]
+        back = bytes(request(pair, Dot1AD(vlan=100), Dot1Q(vlan=200), payload=bytes(100)))
+        frames.send([back])
+        assert bytes(wire.expect(lambda frame: Dot1AD in frame)) == back
 
 
 def test_the_kernel_too_takes_a_priority_for_untagged(pair: Veth, peer: MakePeer) -> None:

@@ -120,8 +120,15 @@ def test_other_ethertypes(kind: int) -> None:
     assert reason(ethernet(ipv4(), kind=kind, dst=OTHER)) == "UNHANDLED_PROTO"
 
 
-def test_a_second_vlan_tag_is_not_looked_behind() -> None:
-    assert reason(ethernet(b"\0\x0a\x81\0\0\x0b\x08\0" + ipv4(), kind=0x88A8)) == "UNHANDLED_PROTO"
+def test_behind_a_service_tag_one_more_tag_is_looked_behind() -> None:
+    inner = b"\0\x0a\x81\0\0\x0b\x08\0"
+    assert len(receive(ethernet(inner + ipv4(), kind=0x88A8))[0]) == 1
+    for kind, tags in (
+        (0x8100, inner),
+        (0x88A8, b"\0\x0a\x88\xa8" + inner[4:]),
+        (0x88A8, inner[:6] + inner[2:] + inner[6:]),
+    ):
+        assert reason(ethernet(tags + ipv4(), kind=kind)) == "UNHANDLED_PROTO"
 
 
 @pytest.mark.parametrize("packet", [ipv4(), ipv6(), ipv4(version=5), ipv6(version=5), ipv4(checksum=0)])

@@ -36,6 +36,12 @@ def expected(frame: bytes) -> dict[str, Any]:
             flags = lib.XS_PKT_TRUNC
         else:
             flags, l3_offset, l3_proto = lib.XS_PKT_VLAN, 18, int.from_bytes(frame[16:18])
+            if (int.from_bytes(frame[12:14]), l3_proto) == (0x88A8, 0x8100):
+                outer, inner = (int.from_bytes(frame[at : at + 2]) & 0xFFF for at in (14, 18))
+                if len(frame) < 22:
+                    flags |= lib.XS_PKT_TRUNC
+                elif outer and inner:
+                    l3_offset, l3_proto = 22, int.from_bytes(frame[20:22])
     if len(frame) >= JUMBO:
         flags |= lib.XS_PKT_MULTI
     return {

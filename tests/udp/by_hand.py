@@ -93,7 +93,10 @@ class UdpRx:
         first.flags = lib.XS_PKT_IPV6 if datagram.family == 6 else 0
         if datagram.vlan:
             first.flags |= lib.XS_PKT_VLAN
-            self.core.metas[frames[0]].vlan_tci = 0xE000 | datagram.vlan
+            service, vlan = datagram.vlan >> 16, datagram.vlan & 0xFFF
+            meta = self.core.metas[frames[0]]
+            meta.vlan_tci = 0xE000 | (service or vlan)
+            meta.vlan_inner_tci = 0x2000 | vlan if service else 0
         if datagram.to_many:
             first.flags |= lib.XS_PKT_ROUTED_MULTICAST
         return frames[0]

@@ -29,7 +29,7 @@ REMOTE = {4: _v4(8, 9), 6: _v6(8, 9)}
 MANY = {4: V4_MAPPED + bytes([224, 0, 0, 9]), 6: b"\xff\x05" + bytes(13) + b"\x09"}
 PORTS = [7, 53]
 DEVICES = [0, 1]
-VLANS = [0, 0, 0, 5, 6]
+VLANS = [0, 0, 0, 5, 6, 6 << 16 | 5]
 
 families: st.SearchStrategy[Family] = st.sampled_from([4, 6])
 

@@ -22,8 +22,10 @@ from xdpstack.device.claims import (
     PrefixClaim,
     ProtocolClaim,
     SocketClaim,
+    Vlan,
     WideClaim,
     is_group,
+    vlan_number,
 )
 from xdpstack.errors import ClaimTaken
 from xdpstack.native import lib
@@ -31,7 +33,7 @@ from xdpstack.native import lib
 #: (table, key) -> value, all as the kernel stores them.
 Entries = dict[tuple[str, bytes], bytes]
 #: The host's own addresses: (address, VLAN) -> whether it is a broadcast or multicast address.
-Local = Mapping[tuple[IPAddress, int | None], bool]
+Local = Mapping[tuple[IPAddress, Vlan | None], bool]
 
 LIFT: int = lib.XS_XDP_CLAIM_LIFT
 EXCEPT: int = lib.XS_XDP_CLAIM_EXCEPT
@@ -54,7 +56,7 @@ def port_entries(claims: Mapping[SocketClaim, int], local: Local) -> Entries:
     `claims` maps to claim ids. Raises ClaimTaken when two claims differ in nothing but `broadcast`.
     """
     entries: Entries = {}
-    owners: dict[tuple[IPAddress, int | None], SocketClaim] = {}
+    owners: dict[tuple[IPAddress, Vlan | None], SocketClaim] = {}
     anywhere = port_flags = 0
     for claim, claim_id in claims.items():
         owner = owners.setdefault((claim.address, claim.vlan), claim)
@@ -87,7 +89,7 @@ def local_entries(local: Local) -> Entries:
     """The host's addresses."""
     entries: Entries = {}
     for (address, vlan), group in local.items():
-        key = struct.pack("=16sHH", _padded(address), domain(vlan, address.version), 0)
+        key = struct.pack("=16sI", _padded(address), domain(vlan, address.version))
         entries["xs_local", key] = struct.pack("=I", lib.XS_XDP_LOCAL_GROUP if group else lib.XS_XDP_LOCAL_UNICAST)
     return entries
 
@@ -149,7 +151,7 @@ def wide_entries(claims: Mapping[WideClaim, int], ssh: Collection[Endpoint]) -> 
             entries["xs_prefixes", prefix_key(prefix, where)] = claim_value(*value)
     for (where, endpoint), why in kept.items():
         for port in (endpoint.port, 0):  # 0: a fragment, which may be of this port
-            key = struct.pack("=2sHI", port.to_bytes(2, "big"), where, endpoint.protocol)
+            key = struct.pack("=I2sH", where, port.to_bytes(2, "big"), endpoint.protocol)
             before = entries.get(("xs_kept", key), bytes(4))
             entries["xs_kept", key] = struct.pack("=I", why | struct.unpack("=I", before)[0])
     return entries
@@ -161,7 +163,7 @@ def kinds_of(entries: Entries, wide: Collection[WideClaim], sockets: bool, tagge
     `entries` are those of the `wide` claims; `sockets`: some socket claim is awake; `tagged`: some claim names a VLAN.
     """
     tables = {table for table, _ in entries}
-    numbers = {struct.unpack("=HH", key)[1] for table, key in entries if table == "xs_selectors"}
+    numbers = {struct.unpack("=IHH", key)[1] for table, key in entries if table == "xs_selectors"}
     kinds = {
         lib.XS_XDP_KIND_SOCKET: sockets,
         lib.XS_XDP_KIND_PREFIX: "xs_prefixes" in tables,
@@ -182,9 +184,9 @@ def device_entry(mac: bytes, kinds: int) -> Entries:
     return {("xs_device", struct.pack("=I", 0)): struct.pack("=QII", number, kinds, 0)}
 
 
-def domain(vlan: int | None, version: int = 4) -> int:
+def domain(vlan: Vlan | None, version: int = 4) -> int:
     """The VLAN and the address family in one number."""
-    tag = 0 if vlan is None else lib.XS_XDP_DOMAIN_VLAN | vlan
+    tag = 0 if vlan is None else lib.XS_XDP_DOMAIN_VLAN | vlan_number(vlan)
     return int(tag | (lib.XS_XDP_DOMAIN_IPV6 if version == 6 else 0))
 
 
@@ -196,25 +198,25 @@ def port_key(version: int, port: int) -> bytes:
 def socket_key(claim: SocketClaim) -> bytes:
     """Key into xs_sockets."""
     where = domain(claim.vlan, claim.address.version)
-    return struct.pack("=16s2sH", _padded(claim.address), claim.port.to_bytes(2, "big"), where)
+    return struct.pack("=16sI2sH", _padded(claim.address), where, claim.port.to_bytes(2, "big"), 0)
 
 
 def prefix_key(prefix: IPNetwork, where: int) -> bytes:
     """Key into xs_prefixes and xs_forward."""
     length = lib.XS_XDP_PREFIX_FIXED + prefix.prefixlen
-    return struct.pack("=IHH16s", length, where, 0, _padded(prefix.network_address))
+    return struct.pack("=II16s", length, where, _padded(prefix.network_address))
 
 
 def selector_keys(claim: ProtocolClaim | EthertypeClaim | ForwardClaim | EverythingBut) -> list[bytes]:
     """Keys into xs_selectors."""
     if isinstance(claim, ProtocolClaim):
         versions = (4, 6) if claim.family is None else (claim.family,)
-        return [struct.pack("=HH", domain(claim.vlan, version), claim.protocol) for version in versions]
+        return [struct.pack("=IHH", domain(claim.vlan, version), claim.protocol, 0) for version in versions]
     if isinstance(claim, EthertypeClaim):
         number = claim.ethertype
     else:
         number = lib.XS_XDP_SELECT_FORWARD if isinstance(claim, ForwardClaim) else lib.XS_XDP_SELECT_EVERYTHING
-    return [struct.pack("=HH", domain(claim.vlan), number)]
+    return [struct.pack("=IHH", domain(claim.vlan), number, 0)]
 
 
 def claim_value(claim_id: int, flags: int) -> bytes:

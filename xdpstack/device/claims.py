@@ -2,7 +2,8 @@
 
 Nothing is lifted out of the kernel until it is claimed. A claim says which frames; equal claims say the same. `vlan` None
 means untagged frames, and those whose tag has a priority alone (VLAN 0): tagged ones are lifted only by a claim that names
-their VLAN, and frames with a service tag or several tags by none.
+their VLAN. (100, 200) is VLAN 200 within the service VLAN 100 (QinQ): an 802.1Q tag behind an 802.1ad one, as of a device
+eth0.100.200 in Linux. Frames with a service tag alone, or with other tags, are lifted by no claim.
 
 Socket claims are narrow: one UDP port, on the device's own MAC. The others are wide, and leave three things to the kernel
 unless they name them (`include`): ARP, neighbour discovery and the host's SSH, because a machine without them is off the
@@ -20,6 +21,8 @@ from xdpstack.errors import ConfigurationError
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
+#: A VLAN, 1 to 4094; or (service VLAN, VLAN).
+Vlan = int | tuple[int, int]
 
 ETHERTYPE_ARP = 0x0806
 LIMITED_BROADCAST = IPv4Address("255.255.255.255")
@@ -59,10 +62,10 @@ class SocketClaim:
 
     address: IPAddress
     port: int
-    vlan: int | None
+    vlan: Vlan | None
     broadcast: bool
 
-    def __init__(self, address: IPAddress | str, port: int, vlan: int | None = None, broadcast: bool = False) -> None:
+    def __init__(self, address: IPAddress | str, port: int, vlan: Vlan | None = None, broadcast: bool = False) -> None:
         address = _unscoped(address)
         _within("UDP port", port, 1, 65535)
         check_vlan(vlan)
@@ -82,14 +85,14 @@ class PrefixClaim:
     """Every packet to an address of the prefix, fragments too, whether or not the address is the host's."""
 
     prefix: IPNetwork
-    vlan: int | None
+    vlan: Vlan | None
     any_mac: bool
     include: Essential
 
     def __init__(
         self,
         prefix: IPNetwork | IPAddress | str,
-        vlan: int | None = None,
+        vlan: Vlan | None = None,
         any_mac: bool = False,
         include: Essential = Essential.NOTHING,
     ) -> None:
@@ -113,7 +116,7 @@ class ProtocolClaim:
 
     protocol: int
     family: int | None = None
-    vlan: int | None = None
+    vlan: Vlan | None = None
     any_mac: bool = False
     include: Essential = Essential.NOTHING
 
@@ -129,7 +132,7 @@ class EthertypeClaim:
     """Every frame of an ethertype, of a tagged frame that behind the tag. Claiming 0x0806 names ARP."""
 
     ethertype: int
-    vlan: int | None = None
+    vlan: Vlan | None = None
     any_mac: bool = False
     include: Essential = Essential.NOTHING
 
@@ -152,7 +155,7 @@ class ForwardClaim:
     The routes are given apart, by `Claims.set_forwardable`, which tests alone call so far.
     """
 
-    vlan: int | None = None
+    vlan: Vlan | None = None
 
     def __post_init__(self) -> None:
         check_vlan(self.vlan)
@@ -163,14 +166,14 @@ class EverythingBut:
     """Every frame but the exceptions: claims of the same VLAN, and ports of this host."""
 
     but: frozenset[Endpoint | PrefixClaim | ProtocolClaim | EthertypeClaim]
-    vlan: int | None
+    vlan: Vlan | None
     any_mac: bool
     include: Essential
 
     def __init__(
         self,
         but: Iterable[Endpoint | PrefixClaim | ProtocolClaim | EthertypeClaim] = (),
-        vlan: int | None = None,
+        vlan: Vlan | None = None,
         any_mac: bool = False,
         include: Essential = Essential.NOTHING,
     ) -> None:
@@ -202,9 +205,9 @@ class LocalAddress:
 
     address: IPAddress
     group: bool
-    vlan: int | None
+    vlan: Vlan | None
 
-    def __init__(self, address: IPAddress | str, group: bool = False, vlan: int | None = None) -> None:
+    def __init__(self, address: IPAddress | str, group: bool = False, vlan: Vlan | None = None) -> None:
         address = _unscoped(address)
         check_vlan(vlan)
         object.__setattr__(self, "address", address)
@@ -226,14 +229,31 @@ def _unscoped(address: IPAddress | str) -> IPAddress:
     return IPv6Address(parsed.packed) if isinstance(parsed, IPv6Address) and parsed.scope_id else parsed
 
 
-def check_vlan(vlan: int | None) -> None:
-    """Raises ConfigurationError unless `vlan` is a VLAN, 1 to 4094, or None: untagged."""
-    if vlan is not None:
-        if vlan == 0:
-            raise ConfigurationError(
-                "VLAN 0 is none: its frames have a priority alone, and count as untagged", fix="Leave vlan out."
-            )
-        _within("VLAN", vlan, 1, 4094)
+def check_vlan(vlan: Vlan | None) -> None:
+    """Raises ConfigurationError unless `vlan` is a VLAN, 1 to 4094, two of them as a tuple, or None: untagged."""
+    if vlan is None:
+        return
+    if isinstance(vlan, tuple):
+        if len(vlan) != 2:
+            raise ConfigurationError(f"VLAN {vlan} is none", fix="(service VLAN, VLAN): there are two tags at most.")
+        for what, each in zip(("service VLAN", "VLAN"), vlan, strict=True):
+            _within(what, each, 1, 4094)
+        return
+    if vlan == 0:
+        raise ConfigurationError(
+            "VLAN 0 is none: its frames have a priority alone, and count as untagged", fix="Leave vlan out."
+        )
+    _within("VLAN", vlan, 1, 4094)
+
+
+def vlan_number(vlan: Vlan | None) -> int:
+    """A VLAN as one number, 0 for untagged: service VLAN << 16 | VLAN, as xs_vlan_number() in C."""
+    return vlan[0] << 16 | vlan[1] if isinstance(vlan, tuple) else vlan or 0
+
+
+def vlan_of(number: int) -> Vlan | None:
+    """The VLAN that `vlan_number` has made a number of."""
+    return (number >> 16, number & 0xFFFF) if number >> 16 else number or None
 
 
 def _within(what: str, value: int, low: int, high: int) -> None:

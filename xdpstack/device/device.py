@@ -25,7 +25,7 @@ from typing import Any
 from xdpstack.device import privileges
 from xdpstack.device.backend import Device, DeviceEvent, MirrorLike
 from xdpstack.device.broker.client import BrokerClient, BrokeredMirror
-from xdpstack.device.claims import Claim
+from xdpstack.device.claims import Claim, Vlan
 from xdpstack.device.interface import Interface
 from xdpstack.device.kernel import kernel_version
 from xdpstack.device.local import local_addresses
@@ -74,7 +74,7 @@ class KernelBackend:
         self._events: list[DeviceEvent] = []
         self._look_again = 0.0
         self._claims: list[Claim] = []
-        self._vlans: set[int | None] = {None}  # that some claim has named
+        self._vlans: set[Vlan | None] = {None}  # that some claim has named
         self._snapshot: Snapshot | None = None
         self._lock = threading.RLock()
         self._closed = False
@@ -189,7 +189,7 @@ class KernelBackend:
                 if interface.program is not None:
                     interface.program.claims.clear()
 
-    def _meet_vlan(self, vlan: int | None) -> None:
+    def _meet_vlan(self, vlan: Vlan | None) -> None:
         """The host's addresses are its own in every VLAN: the programs have them for each that is claimed."""
         if vlan in self._vlans:
             return

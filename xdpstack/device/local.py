@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from xdpstack.device.claims import LocalAddress
+from xdpstack.device.claims import LocalAddress, Vlan
 from xdpstack.netlink import Snapshot, text
 from xdpstack.netlink.uapi import RT_TABLE_LOCAL, RTN_ANYCAST, RTN_BROADCAST, RTN_LOCAL
 
 
-def local_addresses(snapshot: Snapshot, ifindex: int, vlans: Collection[int | None] = (None,)) -> list[LocalAddress]:
+def local_addresses(snapshot: Snapshot, ifindex: int, vlans: Collection[Vlan | None] = (None,)) -> list[LocalAddress]:
     """The addresses that the host takes as its own on a device, as its local table and its group memberships have them.
 
     Each of them in each of these VLANs (None: untagged). Prefixes of more than one address (127.0.0.0/8; `ip route add

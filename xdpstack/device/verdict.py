@@ -28,6 +28,7 @@ from xdpstack.device.claims import (
     PrefixClaim,
     ProtocolClaim,
     SocketClaim,
+    Vlan,
     is_group,
 )
 from xdpstack.native import lib
@@ -38,6 +39,8 @@ WITH_PORTS = frozenset({6, 17, 33, 132, 136})
 #: IPv6 extension headers: hop-by-hop options, routing, fragment, authentication, destination options.
 EXTENSIONS = frozenset({0, 43, 44, 51, 60})
 FRAGMENT, AUTHENTICATION = 44, 51
+#: Ethertypes of VLAN tags: 802.1Q, 802.1ad.
+TAG, SERVICE_TAG = 0x8100, 0x88A8
 #: ICMPv6 types of multicast listener discovery and neighbour discovery.
 DISCOVERY = frozenset({*range(130, 138), 143})
 
@@ -91,7 +94,7 @@ class View:
 
     own: bool
     group: bool
-    vlan: int | None
+    vlan: Vlan | None
     ethertype: int
     destination: IPAddress | None = None
     protocol: int | None = None
@@ -117,8 +120,14 @@ def decide(frame: bytes, rules: Rules) -> tuple[Cause, Claim | None]:
             if verdict.lifted:
                 return verdict, claim
             obstacles.append(verdict)
-    obstacles.append(Cause.PASS_UNCLAIMED if view.vlan is None else Cause.PASS_VLAN)
+    obstacles.append(_uncovered(view.vlan))
     return obstacles[0], None
+
+
+def _uncovered(vlan: Vlan | None) -> Cause:
+    if vlan is None:
+        return Cause.PASS_UNCLAIMED
+    return Cause.PASS_QINQ if isinstance(vlan, tuple) else Cause.PASS_VLAN
 
 
 Matches = Iterator[tuple[Cause, Claim]]
@@ -238,7 +247,7 @@ def _is_protocol(view: View, claim: ProtocolClaim) -> bool:
     return claim.protocol == view.protocol and claim.family in (None, view.destination.version)
 
 
-def _local_kind(address: IPAddress | None, vlan: int | None, rules: Rules) -> str | None:
+def _local_kind(address: IPAddress | None, vlan: Vlan | None, rules: Rules) -> str | None:
     groups = {each.group for each in rules.local if (each.address, each.vlan) == (address, vlan)}
     return None if not groups else "unicast" if False in groups else "group"
 
@@ -263,23 +272,45 @@ def _view(frame: bytes, rules: Rules) -> View | Cause:
     own, group = frame[:6] == rules.mac, bool(frame[0] & 1)
     if not own and not group and not any(getattr(claim, "any_mac", False) for claim in rules.claims):
         return Cause.PASS_NOT_OUR_MAC
-    ethertype, at, vlan = _be16(frame, 12), 14, None
-    if ethertype == 0x88A8:
-        return Cause.PASS_QINQ
-    if ethertype == 0x8100:
-        if len(frame) < 18:
-            return Cause.PASS_MALFORMED
-        ethertype, at, vlan = _be16(frame, 16), 18, _be16(frame, 14) & 0xFFF
-        if ethertype in (0x8100, 0x88A8):
-            return Cause.PASS_QINQ
-        vlan = vlan or None  # a priority alone: as if untagged
-        if vlan and all(claim.vlan is None for claim in rules.claims):
-            return Cause.PASS_VLAN
+    tags = _tags(frame)
+    if isinstance(tags, Cause):
+        return tags
+    at, vlan = 14 + 4 * len(tags), _vlan(tags)
+    ethertype = _be16(frame, at - 2)
+    if isinstance(vlan, Cause):
+        return vlan
+    if vlan is not None and all(claim.vlan is None for claim in rules.claims):
+        return _uncovered(vlan)
     view = View(own, group, vlan, ethertype)
     parse: Callable[[View, bytes], None] | None = {0x0800: _ipv4, 0x86DD: _ipv6}.get(ethertype)
     if parse is not None:
         parse(view, frame[at:])
     return view
+
+
+def _tags(frame: bytes) -> list[tuple[int, int]] | Cause:
+    """(ethertype, VLAN) of the tags that are looked at, outermost first: one, or two if the first is a service tag."""
+    tags: list[tuple[int, int]] = []
+    for kinds in ((SERVICE_TAG, TAG), (TAG,)):
+        at = 12 + 4 * len(tags)
+        if (tags and tags[0][0] != SERVICE_TAG) or _be16(frame, at) not in kinds:
+            break
+        if len(frame) < at + 6:
+            return Cause.PASS_MALFORMED
+        tags.append((_be16(frame, at), _be16(frame, at + 2) & 0xFFF))
+    return Cause.PASS_QINQ if tags and _be16(frame, 12 + 4 * len(tags)) in (TAG, SERVICE_TAG) else tags
+
+
+def _vlan(tags: list[tuple[int, int]]) -> Vlan | Cause | None:
+    """The VLAN of what `_tags` has found. A tag with a priority alone is as none; one of two leaves both to the kernel."""
+    match tags:
+        case []:
+            return None
+        case [(kind, vlan)] if kind == TAG:
+            return vlan or None
+        case [(_, service), (_, vlan)] if service and vlan:
+            return service, vlan
+    return Cause.PASS_QINQ
 
 
 def _ipv4(view: View, packet: bytes) -> None:

@@ -5,17 +5,17 @@ are the contracts of its two rows; docs/stages/napi.md says how a poll goes.
 
 napi.rx
 =======
-Does: makes descriptors of what the kernel put on the RX ring, and reads the Ethernet header and one VLAN tag; while
+Does: makes descriptors of what the kernel put on the RX ring, and reads the Ethernet header and VLAN tags; while
     sockets are bound it also recognises batches in which every packet is plain (docs/stages/napi.md), once for all
     stages up to the socket.
 Mirrors: napi_poll and a driver's poll function; eth_type_trans, skb_vlan_untag.
 Reads: the frame's first bytes; what the program has put before them, if devices are asked for metadata.
 Writes: data_off, len, pkt_len, device, queue, frag, l3_off, l3_proto, pkt_type, flags VLAN, MULTI, TAIL and TRUNC;
-    vlan_tci and vlan_proto of the cold descriptor with flag VLAN; all other fields of the hot descriptor are zero. Of a
-    plain packet, what ip.rx, ip.local and udp.rx would write too: l4_off, l4_proto, tos, sport, dport, payload_off,
-    payload_len, flag IPV6, csum VERIFIED or PARTIAL (as a NIC's receive offload says it; a wrong one is left to
-    udp.rx); and of the batch: XS_ALL_*. With metadata: hash, and of the cold descriptor hints, hash_type and device_ns; a
-    VLAN tag that the device took off is put back into the frame.
+    vlan_tci, vlan_proto and vlan_inner_tci of the cold descriptor with flag VLAN; all other fields of the hot
+    descriptor are zero. Of a plain packet, what ip.rx, ip.local and udp.rx would write too: l4_off, l4_proto, tos,
+    sport, dport, payload_off, payload_len, flag IPV6, csum VERIFIED or PARTIAL (as a NIC's receive offload says it; a
+    wrong one is left to udp.rx); and of the batch: XS_ALL_*. With metadata: hash, and of the cold descriptor hints,
+    hash_type and device_ns; a VLAN tag that the device took off is put back into the frame.
 Next:
     receive: every packet.
 Drops:

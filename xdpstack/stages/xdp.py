@@ -8,7 +8,8 @@ xdp.rx
 ======
 Does: lifts frames that a claim covers into the AF_XDP socket of their receive queue, and leaves all others to the kernel.
 Mirrors: bpf_prog_run_xdp, xdp_do_redirect, __xsk_map_redirect.
-Reads: the frame's first bytes: Ethernet, one VLAN tag, IPv4, or IPv6 with at most 8 extension headers, and 8 bytes above.
+Reads: the frame's first bytes: Ethernet, at most two VLAN tags, IPv4, or IPv6 with at most 8 extension headers, and 8
+    bytes above.
 Writes: nothing; with metadata asked for, 8 bytes (struct xs_xdp_metadata) directly before a lifted frame, and before these
     what the device has said of it, if that was asked for (struct xs_xdp_hints).
 Next:

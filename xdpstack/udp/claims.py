@@ -6,7 +6,7 @@ import socket
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from xdpstack.device.claims import SocketClaim
+from xdpstack.device.claims import SocketClaim, Vlan
 from xdpstack.udp.address import bare
 from xdpstack.udp.host import Host
 from xdpstack.udp.semantics import Bound, keys
@@ -21,9 +21,9 @@ class Claims:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._users: Counter[SocketClaim] = Counter()
-        self._how: dict[int, tuple[int | None, bool]] = {}
+        self._how: dict[int, tuple[Vlan | None, bool]] = {}
 
-    def add(self, one: Endpoint, vlan: int | None, broadcast: bool) -> None:
+    def add(self, one: Endpoint, vlan: Vlan | None, broadcast: bool) -> None:
         """Lift what is for a socket. All of its claims are made, or none."""
         self._how[one.bound.index] = (vlan, broadcast)
         self._take(self._of(one.bound))

@@ -58,7 +58,7 @@ class UdpPacket(LayerPacket):
             destination,
             whole[before:],
             device=pkt.device,
-            vlan=batch.meta(self._index).vlan_tci & 0xFFF if pkt.flags & lib.XS_PKT_VLAN else 0,
+            vlan=self._vlan(),
             partial=device.partial_checksums,
             to_many=bool(pkt.flags & TO_MANY),
             headers=whole[:before],
@@ -71,6 +71,14 @@ class UdpPacket(LayerPacket):
                 bpf.AD_QUEUE: pkt.queue,
             },
         )
+
+    def _vlan(self) -> int:
+        """xs_vlan_number() of csrc/include/xdpstack_vlan.h."""
+        if not self._pkt.flags & lib.XS_PKT_VLAN:
+            return 0
+        meta = self._batch.meta(self._index)
+        outer, inner = int(meta.vlan_tci) & 0xFFF, int(meta.vlan_inner_tci) & 0xFFF
+        return outer << 16 | inner if inner else outer
 
     def decide(self, verdict: Verdict) -> None:
         """The datagram goes to the sockets that `verdict` names, or is dropped for its reason.

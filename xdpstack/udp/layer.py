@@ -67,7 +67,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from xdpstack.device.claims import check_vlan
+from xdpstack.device.claims import Vlan, check_vlan, vlan_number, vlan_of
 from xdpstack.errors import AddressInUse, ForkedError
 from xdpstack.native import check, lib
 from xdpstack.udp import binding, effects, native, shadow
@@ -132,7 +132,7 @@ class UdpLayer:
         *,
         family: socket.AddressFamily | None = None,
         device: str | None = None,
-        vlan: int | None = None,
+        vlan: Vlan | None = None,
         v6only: bool = False,
         reserve: bool = True,
         reuse_address: bool = False,
@@ -143,11 +143,11 @@ class UdpLayer:
 
         `address` is (host, port), for IPv6 (host, port[, flowinfo, scope_id]); port 0 takes a free one; host "" is the
         wildcard of `family` (default: the host's, else IPv4). An IPv6 wildcard carries IPv4 too, unless `v6only`.
-        `device` names the one that datagrams must come by (SO_BINDTODEVICE); `vlan` the VLAN (1 to 4094) that they are
-        tagged with, and all that is sent; then there is no kernel socket behind it, as with `reserve=False` (default:
-        untagged datagrams). `broadcast` takes broadcast and multicast too, and allows to send there. `reserve=False`:
-        no kernel socket behind it; then whatever is not lifted is lost, and so are ICMP errors. `recverr` raises every
-        ICMP error (IP_RECVERR).
+        `device` names the one that datagrams must come by (SO_BINDTODEVICE); `vlan` the VLAN (1 to 4094, or two for a
+        service VLAN and one within) that they are tagged with, and all that is sent; then there is no kernel socket
+        behind it, as with `reserve=False` (default: untagged datagrams). `broadcast` takes broadcast and multicast too,
+        and allows to send there. `reserve=False`: no kernel socket behind it; then whatever is not lifted is lost, and
+        so are ICMP errors. `recverr` raises every ICMP error (IP_RECVERR).
 
         Raises AddressInUse, AddressNotAvailable (it lists what there is), ClaimTaken, ConfigurationError, OSError.
         """
@@ -173,7 +173,7 @@ class UdpLayer:
                     broadcast=broadcast,
                 )
             try:
-                bound = self._bound(wanted, kind, kernel, index, v6only, reuse_address, vlan or 0)
+                bound = self._bound(wanted, kind, kernel, index, v6only, reuse_address, vlan_number(vlan))
                 return self._open(bound, kernel, ifindex, broadcast, recverr)
             except BaseException:
                 if kernel is not None:
@@ -240,7 +240,7 @@ class UdpLayer:
                 check(
                     lib.xs_socket_set_shadow(self.host.core.pointer, pointer, kernel.fileno()), "read the kernel socket"
                 )
-            self._claims.add(made, bound.vlan or None, broadcast)
+            self._claims.add(made, vlan_of(bound.vlan), broadcast)
         except BaseException:
             self._forget(made)
             raise

@@ -33,10 +33,10 @@ class Datagram:
     """One received datagram as `ip.local` hands it over.
 
     `data` is what the IP packet carries: the UDP header, the payload, and whatever else was inside the IP length.
-    `vlan` is that of its tag, 0 without one, or if it has a priority alone. `partial` says that the device may leave
-    checksums to be completed (XS_DEV_PARTIAL_CSUM). `to_many` says that routing found a broadcast or multicast
-    destination. `headers` are those before `data`, from the Ethernet header on, with the IP header at `network`, and
-    `facts` what else a socket's filter may ask for (bpf.py).
+    `vlan` is that of its tag, 0 without one, or if it has a priority alone; of two tags service VLAN << 16 | VLAN.
+    `partial` says that the device may leave checksums to be completed (XS_DEV_PARTIAL_CSUM). `to_many` says that
+    routing found a broadcast or multicast destination. `headers` are those before `data`, from the Ethernet header on,
+    with the IP header at `network`, and `facts` what else a socket's filter may ask for (bpf.py).
     """
 
     family: Family
@@ -58,7 +58,7 @@ class Bound:
 
     `family` is the socket's: one of family 6 that is bound to "any" takes IPv4 as well, unless `v6only`; one bound to a
     mapped IPv4 address takes IPv4 only. `peer` None and `peer_port` 0: not connected. `device` None: any. `vlan` 0:
-    untagged.
+    untagged; else as of a datagram.
     """
 
     index: int

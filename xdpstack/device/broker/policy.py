@@ -6,7 +6,8 @@ interfaces = ["eth1"]
 queues = [0, 1]                # "all" if left out
 ports = [53, "8000-8099"]      # UDP ports that may be claimed; none if left out
 addresses = ["10.0.0.0/24"]    # and only there; a claim on all addresses needs none to be named
-vlans = [0, 5, "100-199"]      # VLANs whose frames may be claimed; 0 is untagged, which it is alone if left out
+vlans = [0, 5, "100-199"]      # VLANs whose frames may be claimed; 0 is untagged, which it is alone if left out;
+                               # "7.20-29": VLANs 20 to 29 within the service VLAN 7
 wide = false                   # claims beyond sockets: prefixes, protocols, everything
 """
 
@@ -21,7 +22,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
-from xdpstack.device.claims import Claim, IPNetwork, SocketClaim
+from xdpstack.device.claims import Claim, IPNetwork, SocketClaim, vlan_number
 from xdpstack.errors import ConfigurationError, PrivilegeError
 
 
@@ -41,7 +42,7 @@ class Peer:
 class Rule:
     """One `[[allow]]`. `queues` None: all. `ports`, `vlans`: ranges, both ends included. `addresses` empty: any.
 
-    VLAN 0 is untagged frames, as which those whose tag has a priority alone count.
+    VLAN 0 is untagged frames, as which those whose tag has a priority alone count. VLANs are numbers as of `vlan_number()`.
     """
 
     users: frozenset[int]
@@ -63,7 +64,7 @@ class Rule:
 
     def allows(self, claim: Claim) -> bool:
         """Whether the claim may be made."""
-        if not _within(claim.vlan or 0, self.vlans):
+        if not _within(vlan_number(claim.vlan), self.vlans):
             return False
         if not isinstance(claim, SocketClaim):
             return self.wide
@@ -114,12 +115,34 @@ class Policy:
             raise _refused(peer, f"claim {claim} on {interface}", cause)
 
 
+def _vlans(said: int | str | float) -> tuple[int, int]:
+    if isinstance(said, float):
+        raise ValueError(f"a VLAN within another is in quotes: {said}")
+    service, dot, vlans = str(said).rpartition(".")
+    low, high = _range(vlans, 1 if dot else 0, 4094)
+    base = _vlan(service) << 16 if dot else 0
+    return base | low, base | high
+
+
+def _vlan(said: str) -> int:
+    number = int(said)
+    if not 1 <= number <= 4094:
+        raise ValueError(f"no VLAN: {said}")
+    return number
+
+
 def _within(number: int, ranges: Iterable[tuple[int, int]]) -> bool:
     return any(first <= number <= last for first, last in ranges)
 
 
 def _shown(ranges: Iterable[tuple[int, int]]) -> str:
-    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in sorted(ranges)) or "none"
+    return ", ".join(map(_span, sorted(ranges))) or "none"
+
+
+def _span(numbers: tuple[int, int]) -> str:
+    first, last = (each & 0xFFFF for each in numbers)
+    within = f"{numbers[0] >> 16}." if numbers[0] >> 16 else ""
+    return within + (str(first) if first == last else f"{first}-{last}")
 
 
 def _refused(peer: Peer, what: str, cause: str) -> PrivilegeError:
@@ -162,7 +185,7 @@ def _rule(said: dict[str, Any]) -> Rule:
             tuple(_range(each, 1, 65535) for each in _list(said, "ports")),
             tuple(ip_network(each) for each in _list(said, "addresses")),
             said.get("wide", False) is True,
-            tuple(_range(each, 0, 4094) for each in _list(said, "vlans")) if "vlans" in said else ((0, 0),),
+            tuple(_vlans(each) for each in _list(said, "vlans")) if "vlans" in said else ((0, 0),),
         )
     except (KeyError, ValueError, TypeError) as error:
         raise ConfigurationError(f"a rule cannot be {said}: {error}") from None

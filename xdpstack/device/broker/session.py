@@ -13,7 +13,7 @@ from xdpstack.device import netdev
 from xdpstack.device.broker import wire
 from xdpstack.device.broker.policy import Peer, Policy
 from xdpstack.device.broker.wire import VERSION
-from xdpstack.device.claims import Claim, Endpoint
+from xdpstack.device.claims import Claim, Endpoint, Vlan
 from xdpstack.device.drivers import native_lacks
 from xdpstack.device.hints import checked, open_attached
 from xdpstack.device.holders import AF_XDP
@@ -37,7 +37,7 @@ class Opened:
         self.name = link.name
         self.link = link
         self.sockets: dict[int, int] = {}
-        self.vlans: set[int | None] = {None}
+        self.vlans: set[Vlan | None] = {None}
         self.tuner = Tuner(link.name, link.index, Tuning())
         lacks = native_lacks(link.name) if mode in ("auto", "native") else ""
         if lacks and mode == "native":

@@ -95,6 +95,8 @@ def claim_from_json(said: Any) -> Any:
     try:
         values = dict(said)
         kind = KINDS[values.pop("kind")]
+        if isinstance(values.get("vlan"), list):
+            values["vlan"] = tuple(values["vlan"])
         if "include" in values:
             values["include"] = Essential(values["include"])
         if "but" in values:
