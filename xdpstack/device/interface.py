@@ -243,15 +243,8 @@ class Interface:
 
     def _open_socket(self, queue: int, flags: int) -> Xsk:
         try:
-            return self._umem.open(
-                self.link.index,
-                queue,
-                self._rings,
-                flags,
-                self._busy_seconds,
-                self._options.modes,
-                self._plan.zc_max_segs,
-            )
+            rings, modes, segments = self._rings, self._options.modes, self._plan.zc_max_segs
+            return self._umem.open(self.link.index, queue, rings, flags, self._busy_seconds, modes, segments)
         except BindFailed as failed:
             zero_copy = bool(self._options.zero_copy) or self._granted_zero_copy
             error = explain(failed, self.name, queue, self._umem.size, zero_copy)
