@@ -6,70 +6,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "base/uapi.h"
 #include "ffi/10_core.cdef.h"
 #include "ffi/17_threads.cdef.h"
 #include "tables/fib.h"
 #include "tables/neigh.h"
 
-#define HUGE_PAGE_BYTES ((size_t)2 << 20)
-
 static const struct xs_config no_devices;
-
-/* Memory that a forked child does not get: it must not touch frames that the parent's kernel rings name. Shared, so that no
- * page is ever copied on write from under the kernel. */
-static void *map_unforked(size_t bytes) {
-    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-    if (p == MAP_FAILED) return NULL;
-    madvise(p, bytes, MADV_DONTFORK);
-    return p;
-}
-
-/* The same on huge pages. All are taken now: a control group's limit shows here, and not as SIGBUS when a frame is touched. */
-static void *map_huge(size_t bytes) {
-    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-                   MAP_SHARED | MAP_ANONYMOUS | MAP_HUGETLB | XS_UAPI_MAP_HUGE_2MB, -1, 0);
-    if (p == MAP_FAILED) return NULL;
-    if (madvise(p, bytes, XS_UAPI_MADV_POPULATE_WRITE) && errno != EINVAL) { /* that is Linux before 5.14 */
-        munmap(p, bytes);
-        return NULL;
-    }
-    madvise(p, bytes, MADV_DONTFORK);
-    return p;
-}
-
-static int mem_init(struct xs_stack *s, const struct xs_stack_options *o) {
-    struct xs_mem *m = &s->mem;
-    m->nframes = o->workers * o->frames_per_worker;
-    m->frame_shift = (uint32_t)__builtin_ctz(o->frame_bytes);
-    s->data_bytes = (size_t)m->nframes << m->frame_shift;
-    s->mapped_bytes = s->data_bytes;
-    if (o->huge_pages) {
-        s->mapped_bytes = (s->data_bytes + HUGE_PAGE_BYTES - 1) & ~(size_t)(HUGE_PAGE_BYTES - 1);
-        m->data = map_huge(s->mapped_bytes);
-        if (!m->data) return -ENOBUFS;
-    } else {
-        m->data = map_unforked(s->data_bytes);
-    }
-    m->pkt = map_unforked(m->nframes * sizeof *m->pkt);
-    m->meta = map_unforked(m->nframes * sizeof *m->meta);
-    if (!m->data || !m->pkt || !m->meta) return -ENOMEM;
-    for (uint32_t f = 0; f < m->nframes; f++) xs_frame_close(m, f, 0);
-    xs_fork_guard(s);
-    return 0;
-}
-
-static void mem_deinit(struct xs_stack *s) {
-    xs_fork_unguard(s);
-    for (uint32_t f = 0; s->mem.data && f < s->mem.nframes; f++) xs_frame_open(&s->mem, f);
-    if (s->mem.data) munmap(s->mem.data, s->mapped_bytes);
-    if (s->mem.pkt) munmap(s->mem.pkt, s->mem.nframes * sizeof *s->mem.pkt);
-    if (s->mem.meta) munmap(s->mem.meta, s->mem.nframes * sizeof *s->mem.meta);
-}
 
 static int connect_workers(struct xs_stack *s) {
     struct xs_crossing *sending[XS_WORKERS_MAX];
@@ -100,7 +45,7 @@ int xs_stack_create(const struct xs_stack_options *o, struct xs_stack **out) {
     atomic_init(&s->tables.fib, &xs_fib_empty);
     s->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     s->hooks_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    int rc = s->event_fd < 0 || s->hooks_fd < 0 ? -errno : mem_init(s, o);
+    int rc = s->event_fd < 0 || s->hooks_fd < 0 ? -errno : xs_stack_map(s, o);
     for (uint32_t i = 0; rc == 0 && i < s->nworkers; i++) {
         s->worker[i] = aligned_alloc(64, (sizeof *s->worker[i] + 63) & ~(size_t)63);
         rc = s->worker[i] ? xs_worker_init(s->worker[i], s, i) : -ENOMEM;
@@ -154,7 +99,7 @@ void xs_stack_destroy(struct xs_stack *s) {
     xs_socket_table_destroy((struct xs_socket_table *)atomic_load(&s->tables.sockets));
     xs_neigh_table_destroy(atomic_load(&s->tables.neigh));
     close_fds(s);
-    mem_deinit(s);
+    xs_stack_unmap(s);
     pthread_mutex_destroy(&s->ports_lock);
     free(s);
 }

@@ -8,6 +8,8 @@
 #include "tables/config.h"
 #include "worker.h"
 
+struct xs_stack_options;
+
 struct xs_stack {
     struct xs_mem mem;
     size_t data_bytes;
@@ -34,6 +36,10 @@ struct xs_stack {
 
 uint64_t xs_stack_now_ns(const struct xs_stack *s);
 void xs_stack_destroy_rps(struct xs_stack *s); /* stack_rps.c */
+
+/* Its memory: -ENOMEM, -ENOBUFS (too few huge pages). stack_memory.c */
+int xs_stack_map(struct xs_stack *s, const struct xs_stack_options *o);
+void xs_stack_unmap(struct xs_stack *s);
 
 /* From when the memory is there until it goes: a forked child has zeros in its place. stack_fork.c */
 void xs_fork_guard(struct xs_stack *s);

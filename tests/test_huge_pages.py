@@ -11,7 +11,7 @@ import pytest
 from tests.paths.world import OURS, MakeVeth, exchange, kernel_udp, opened
 from xdpstack.native import ffi, lib
 from xdpstack.native.core import Core
-from xdpstack.native.huge_pages import FOLDER, HugePages, huge_pages, pages_for, shortage
+from xdpstack.native.huge_pages import FOLDER, HugePages, huge_pages, pages_for, shortage, transparent_bytes
 from xdpstack.testing.wait import PATIENCE, until
 
 
@@ -50,7 +50,29 @@ def page_kib(address: int) -> int:
     raise AssertionError("no such mapping")
 
 
+def transparent_mode() -> str:
+    """Which of always, madvise and never the kernel has chosen."""
+    modes = Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text()
+    return modes.partition("[")[2].partition("]")[0]
+
+
 # ---- without a kernel ----
+
+
+def test_how_much_is_transparent(tmp_path: Path) -> None:
+    """Of the mappings that hold some of the memory, and never more than it has."""
+    smaps = tmp_path / "smaps"
+    kinds = {0x1000: 0, 0x200000: 2048, 0x400000: 4096, 0x800000: 6144}
+    ends = dict(zip(kinds, (0x200000, 0x400000, 0x800000, 0x1000000), strict=True))
+    smaps.write_text(
+        "".join(
+            f"{start:x}-{ends[start]:x} rw-p 0 00:00 0\nAnonHugePages: {kib:8} kB\n" for start, kib in kinds.items()
+        )
+    )
+    assert transparent_bytes(0x200000, 0x600000, smaps) == 6 << 20
+    assert transparent_bytes(0x400000, 0x100000, smaps) == 1 << 20
+    assert transparent_bytes(0x1000, 0x1000, smaps) == 0
+    assert transparent_bytes(0x200000, 1, tmp_path / "none") == 0
 
 
 def test_how_many_pages() -> None:
@@ -93,6 +115,16 @@ def test_without_them(veth: MakeVeth) -> None:
         assert "vm.nr_hugepages" in found["why"]
 
 
+@pytest.mark.skipif(transparent_mode() == "never", reason="this kernel was told not to have them")
+def test_frames_lie_on_transparent_ones() -> None:
+    """All that can be: a mapping begins where a huge page does. A kernel whose memory is in pieces has fewer to give."""
+    core = Core(frames=4096)
+    address = int(ffi.cast("uintptr_t", lib.xs_stack_umem(core.pointer)))
+    assert address % (2 << 20) == 0
+    assert core.huge_pages_info()["transparent_bytes"] == 8 << 20
+    core.destroy()
+
+
 @pytest.mark.root
 @pytest.mark.usefixtures("four_pages")
 @pytest.mark.parametrize("frames, pages", [(64, 1), (1024, 1), (2048, 2)])
@@ -114,7 +146,7 @@ def test_frames_lie_on_them_and_give_them_back(frames: int, pages: int) -> None:
 def test_a_stack_on_them(veth: MakeVeth, asked: bool | str) -> None:
     pair = veth()
     with opened(pair.near, huge_pages=asked) as stack, stack.udp(OURS[0]) as sock:
-        assert stack.info()["huge_pages"] == {"asked": asked, "granted": True, "why": ""}
+        assert stack.info()["huge_pages"] == {"asked": asked, "granted": True, "why": "", "transparent_bytes": 0}
         sock.settimeout(PATIENCE)
         with kernel_udp(pair.far.netns, to=OURS[0]) as client:
             exchange(sock, client, bytes(1000))

@@ -347,11 +347,7 @@ class Stack:
             "devices": devices,
             "frames_total": self._core.frames,
             "frame_bytes": self._core.frame_bytes,
-            "huge_pages": {
-                "asked": self._core.huge_pages_asked,
-                "granted": self._core.huge_pages,
-                "why": self._core.huge_pages_why,
-            },
+            "huge_pages": self._core.huge_pages_info(),
             "workers": len(self._core.workers),
             "threads": self._driving.threads,
             "cpus": self._driving.cpus,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from xdpstack.errors import ConfigurationError, OutOfMemory
 from xdpstack.native import check, ffi, lib
 from xdpstack.native.huge_pages import huge_pages as there_are
-from xdpstack.native.huge_pages import shortage
+from xdpstack.native.huge_pages import shortage, transparent_bytes
 
 #: Packets that one poll takes from a queue at most, unless the caller says otherwise.
 BUDGET = 256
@@ -101,6 +101,15 @@ class Core:
         self.umem = memoryview(ffi.buffer(self._owner, size))
         self.packets = ffi.cast("struct xs_pkt *", lib.xs_stack_pkts(stack))
         self.metas = ffi.cast("struct xs_meta *", lib.xs_stack_metas(stack))
+
+    def huge_pages_info(self) -> dict[str, Any]:
+        """What was asked for and granted, and how many bytes of the frames lie on transparent huge pages."""
+        return {
+            "asked": self.huge_pages_asked,
+            "granted": self.huge_pages,
+            "why": self.huge_pages_why,
+            "transparent_bytes": transparent_bytes(int(ffi.cast("uintptr_t", self._owner)), len(self.umem)),
+        }
 
     def destroy(self) -> None:
         """Give memory and descriptors back at once, of a stack that could not be opened: nobody has a view of it."""

@@ -1,4 +1,4 @@
-"""Huge pages of 2 MiB: how many there are, and why they are too few. Only reads."""
+"""Huge pages of 2 MiB: how many there are, why they are too few, and what memory lies on. Only reads."""
 
 from __future__ import annotations
 
@@ -42,3 +42,20 @@ def shortage(size: int, found: HugePages | None) -> tuple[str, str]:
         return f"{found.free} huge pages of 2 MiB are free, but this control group may not have {needed} (hugetlb).", ""
     cause = f"That is {needed} huge pages of 2 MiB, and {found.free} of {found.total} are free (vm.nr_hugepages)."
     return cause, f"sysctl vm.nr_hugepages={found.total - found.free + needed}"
+
+
+def transparent_bytes(address: int, size: int, smaps: Path = Path("/proc/self/smaps")) -> int:
+    """How much of the memory at `address` lies on transparent huge pages; 0 where the kernel does not say."""
+    total, ours = 0, False
+    try:
+        lines = smaps.read_text().splitlines()
+    except OSError:
+        return 0
+    for line in lines:
+        word, _, rest = line.partition(" ")
+        if not word.endswith(":"):  # a mapping: its addresses
+            first, _, end = word.partition("-")
+            ours = int(first, 16) < address + size and int(end, 16) > address
+        elif ours and word == "AnonHugePages:":
+            total += int(rest.split()[0]) << 10
+    return min(total, size)
