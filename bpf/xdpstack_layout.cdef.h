@@ -7,7 +7,7 @@
  */
 
 /* Of all that follows. A program that is pinned may meet another release: raise this with every change to it. */
-#define XS_XDP_LAYOUT 1
+#define XS_XDP_LAYOUT 2
 
 /* Frame verdicts with their cause, one counter each. Up to PASS_NO_METADATA: left to the kernel; from
  * REDIRECT_SOCKET on: lifted. A frame that no claim covers is PASS_UNCLAIMED; any other PASS says what kept a
