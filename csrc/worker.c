@@ -10,6 +10,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "base/likely.h"
 #include "ffi/10_core.cdef.h"
 #include "stack.h"
 
@@ -125,6 +126,7 @@ static uint32_t poll_port(struct xs_worker *w, uint32_t port, uint32_t budget, u
 static void kick_all(struct xs_worker *w, uint64_t now) {
     for (uint32_t port = 0; port < w->napi.nports; port++) {
         struct xs_xsk *x = w->napi.port[port].xsk;
+        if (x && unlikely(x->unwatched)) xs_xsk_watch(x);
         if (!x || !x->transmitting || (!x->unkicked && now - x->kicked_ns < LATER_NS)) continue;
         x->kicked_ns = now;
         xs_napi_kick(&w->napi, port);

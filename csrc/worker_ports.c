@@ -1,6 +1,5 @@
 /* Queues come to a worker, and go: by control, while nobody drives. See worker.h. */
 #include <errno.h>
-#include <sys/epoll.h>
 
 #include "stack.h"
 #include "worker.h"
@@ -21,12 +20,9 @@ int xs_worker_attach(struct xs_worker *w, struct xs_xsk *x, uint32_t device) {
     pthread_mutex_lock(&w->stack->ports_lock);
     xs_worker_hold(w);
     int port = xs_napi_attach(&w->napi, x, device);
-    struct epoll_event e = {.events = EPOLLIN, .data.fd = x->fd};
-    int rc = port < 0 ? port : 0;
-    if (!rc && x->fd >= 0 && epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, x->fd, &e)) {
-        rc = -errno;
-        xs_napi_detach(&w->napi, (uint32_t)port);
-    }
+    x->epoll_fd = w->epoll_fd;
+    int rc = port < 0 ? port : xs_xsk_watch(x);
+    if (rc && port >= 0) xs_napi_detach(&w->napi, (uint32_t)port);
     if (!rc) xs_napi_refill(&w->napi, (uint32_t)port);
     if (!rc && x->queue < XS_QUEUES_MAX)
         atomic_store_explicit(&w->stack->owners.worker[device][x->queue], (uint8_t)w->index,
@@ -62,7 +58,7 @@ static uint32_t tx_node(const struct xs_walk *w) {
 static int detach_port(struct xs_worker *w, uint32_t at) {
     struct xs_port *port = &w->napi.port[at];
     struct xs_xsk *x = port->xsk;
-    if (x->fd >= 0) epoll_ctl(w->epoll_fd, EPOLL_CTL_DEL, x->fd, NULL);
+    xs_xsk_unwatch(x);
     x->dead = 1;
     if (x->queue < XS_QUEUES_MAX)
         atomic_store_explicit(&w->stack->owners.worker[x->device][x->queue], XS_NO_WORKER,

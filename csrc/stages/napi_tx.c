@@ -262,8 +262,15 @@ static inline uint32_t untaken(const struct xs_xsk *x) {
     return x->tx.prod - atomic_load_explicit(x->tx.consumer, memory_order_acquire);
 }
 
+/* Frames that cost more than it does to take a socket out of epoll and to put it back. */
+#define MANY 32u
+
 /* In copy mode the kernel sends only inside this system call, and not always all of it: as long as it gets on, it is told
- * again. A driver in zero-copy mode says by need_wakeup whether it must be told; it takes what is on the ring later. */
+ * again. A driver in zero-copy mode says by need_wakeup whether it must be told; it takes what is on the ring later.
+ *
+ * For each frame that has gone copy mode wakes whoever waits on the socket, as there is room to send again: sock_wfree(). Epoll
+ * waits for received frames alone and goes on waiting, which costs 150 instructions a frame (ep_poll_callback()). So the socket
+ * is not in it while many are sent; what came meanwhile is seen when it is put back. */
 void xs_napi_kick(struct xs_napi *self, uint32_t port) {
     struct xs_xsk *x = self->port[port].xsk;
     if (!x->transmitting || x->dead) return;
@@ -275,6 +282,8 @@ void xs_napi_kick(struct xs_napi *self, uint32_t port) {
     }
     uint32_t left = untaken(x);
     if (!left) x->unkicked = 0;
+    bool unwatched = left >= MANY && !x->zero_copy;
+    if (unwatched) xs_xsk_unwatch(x);
     for (uint32_t before = left + 1; left && left < before;) {
         before = left;
         x->kicks++;
@@ -289,12 +298,14 @@ void xs_napi_kick(struct xs_napi *self, uint32_t port) {
         if (rc != -EAGAIN && rc != -EBUSY && rc != -ENOBUFS) break;
         left = untaken(x);
     }
+    if (unwatched) xs_xsk_watch(x);
 }
 
 bool xs_napi_unfinished(const struct xs_napi *self) {
     for (uint32_t port = 0; port < self->nports; port++) {
         const struct xs_xsk *x = self->port[port].xsk;
-        if (x && !x->dead && (self->port[port].backlog_n || (x->transmitting && untaken(x)))) return true;
+        if (x && !x->dead && (x->unwatched || self->port[port].backlog_n || (x->transmitting && untaken(x))))
+            return true;
     }
     return self->starved != 0;
 }

@@ -7,6 +7,7 @@
 #include <stdalign.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -64,6 +65,17 @@ static void close_socket(struct xs_xsk *x) {
 
 static const struct xs_xsk_ops kernel_ops = {
     .kick_tx = kick_tx, .kick_rx = kick_rx, .stats = stats, .close = close_socket};
+
+int xs_xsk_watch(struct xs_xsk *x) {
+    struct epoll_event e = {.events = EPOLLIN, .data.fd = x->fd};
+    x->unwatched = x->fd >= 0 && epoll_ctl(x->epoll_fd, EPOLL_CTL_ADD, x->fd, &e) < 0;
+    return x->unwatched ? -errno : 0;
+}
+
+void xs_xsk_unwatch(struct xs_xsk *x) {
+    if (x->fd >= 0) epoll_ctl(x->epoll_fd, EPOLL_CTL_DEL, x->fd, NULL);
+    x->unwatched = 1;
+}
 
 /* ---- opening ---- */
 

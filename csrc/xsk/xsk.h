@@ -35,6 +35,7 @@ struct xs_xsk {
     struct xs_ring rx, tx, fill, comp;
     const struct xs_xsk_ops *ops;
     int fd;         /* -1: closed, or a memory device */
+    int epoll_fd;   /* what its worker sleeps on: tells of received frames */
     void *kernel;   /* the fake kernel's side, for a memory device */
     uint8_t device; /* the stack's device index */
     uint8_t queue;
@@ -46,6 +47,7 @@ struct xs_xsk {
     uint8_t busy_poll; /* granted: whoever polls an empty RX ring has the driver polled, by a system call */
     uint8_t dead;      /* the device is gone or the queue was taken away: not polled any more */
     uint8_t error;     /* errno of the last fault, 0 = none. ENETDOWN without `dead` may pass */
+    uint8_t unwatched; /* it is not in epoll_fd: not for the moment, or there was no memory to put it back */
     uint8_t hints; /* XS_XDP_OPTION_*: what its program puts before frames, struct xs_xdp_hints; 0 = none */
     uint8_t tx_metadata; /* frames to send may have struct xs_uapi_xsk_tx_metadata before them */
     uint8_t tx_offloads; /* XS_TX_*: what of it the device does */
@@ -68,6 +70,10 @@ struct xs_xsk {
         size_t bytes;
     } map[4]; /* the rings' mappings: rx, tx, fill, completion */
 };
+
+/* Puts the socket into epoll_fd, where it is looked at at once. Returns 0, or -errno and it is `unwatched`. */
+int xs_xsk_watch(struct xs_xsk *x);
+void xs_xsk_unwatch(struct xs_xsk *x);
 
 /* How many frames a packet to send may have. Of a longer one in zero-copy the kernel takes the descriptors off the ring and sends
  * none of them, and gives none of their frames back: xskq_cons_read_desc_batch(). */
