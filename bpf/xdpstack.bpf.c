@@ -7,8 +7,10 @@
  *                     +-------------+------------+-------------+--------------------------+--> XDP_PASS
  *
  * It runs before an skb exists, for every frame of the device, claimed or not; so it asks for the least
- * first. Each frame is counted by its verdict and what led to it. None is dropped and none is changed: what
- * is not lifted is the kernel's, as if the program were not there.
+ * first. Each frame is counted by its verdict and what led to it. None is dropped, and of none a byte is
+ * changed: what is not lifted is the kernel's, as if the program were not there. One exception: a driver that
+ * has room for the metadata and not for the hints before it passes the frame with the metadata, which tc and
+ * GRO see (PASS_NO_METADATA).
  *
  * User space owns the maps. Whatever it writes, in whatever order, and whatever a frame holds, the worst is a
  * frame passed.

@@ -1,4 +1,5 @@
-/* The walk. See walk.h for the picture; it is the only place where packets change hands between stages. */
+/* The walk. See walk.h for the picture; it is the only place where packets change hands between the stages of a worker. Between
+ * workers they do on rings: base/crossing.h. */
 #include "walk.h"
 
 #include <errno.h>

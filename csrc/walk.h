@@ -1,4 +1,6 @@
-/* The walk: takes a batch through the stages, by the edges of the path table.
+/* The walk: takes a batch through the stages, by the edges of the path table. It is begun by whoever has packets: worker.c with
+ * those of an RX ring, worker_cross.c with those of other workers, views/send.c with datagrams to send, worker_send.c with
+ * frames.
  *
  * Nodes are the present rows of xdpstack/path.py in the table's order, and the hooks that the user put between them. Python
  * wires them at open (csrc/ffi/10_core.cdef.h): an edge that names an absent row was already replaced by where that row

@@ -5,11 +5,11 @@
  *                                                 every window/8                    ^
  *                                                                  XDP program -----+  lifts while now < deadline_ns
  *
- * What it detects is work that waits and no progress, not idleness. A worker is alive if all its RX rings are empty and no other worker has packets for it (nobody
- * has to do anything), or if it has finished a poll since it was last looked at (somebody does). If all workers are alive the
- * deadline moves to now + window. So a process that sleeps in epoll_wait, for days, is alive; one that has packets and does
- * not fetch them loses the traffic between 7/8 and 9/8 of a window after its last poll, and has it back at the first look
- * after the next one.
+ * What it detects is work that waits and no progress, not idleness. A worker is alive if all its RX rings are empty and no
+ * other worker has packets for it (nobody has to do anything), or if it has finished a poll since it was last looked at
+ * (somebody does). If all workers are alive the deadline moves to now + window. So a process that sleeps in epoll_wait, for
+ * days, is alive; one that has packets and does not fetch them loses the traffic between 7/8 and 9/8 of a window after its
+ * last poll, and has it back at the first look after the next one.
  *
  * The thread is C, without the GIL: a busy interpreter does not starve it, and the process being stopped (SIGSTOP, a
  * debugger, a frozen cgroup) stops it too, which is the point. When the process dies there is nothing to do: its links are

@@ -1,7 +1,8 @@
 /* A worker: one partition of the UMEM, its queue of every device, its own walk through the stages.
  *
- * One thread at a time drives a worker, one of its own (worker_thread.c) or any other: xs_worker_poll() takes the `driver` flag by compare-and-swap and gives it back at
- * the end, so any thread may poll, and two never do at once. Everything below `driver` belongs to whoever holds it.
+ * One thread at a time drives a worker, one of its own (worker_thread.c) or any other: xs_worker_poll() takes the `driver`
+ * flag by compare-and-swap and gives it back at the end, so any thread may poll, and two never do at once. Everything below
+ * `driver` belongs to whoever holds it, but for what is atomic: that is how others speak to him, or see how he is.
  * Other threads reach a worker through: published tables (tables/config.h), the pool's return rings, socket queues,
  * the wake-up eventfd, and counters, which others read as they are at the moment.
  *

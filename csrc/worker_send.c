@@ -1,4 +1,5 @@
-/* Sending whole frames. See worker_send.h. */
+/* Sending whole frames that lie one behind the other in memory (Frames.send_packed()). See worker_send.h. Datagrams of sockets:
+ * views/send.c; frames one by one: views/frames.c. */
 #include "worker_send.h"
 
 #include <errno.h>

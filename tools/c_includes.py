@@ -2,7 +2,7 @@
 
     python tools/c_includes.py
 
-    base < wire < tables, xsk, xdp, netlink < stages < walk, worker, stack, watchdog < fake, views < fuzz, tests
+    base < wire < tables, xsk, xdp < stages < walk, worker, stack, watchdog < fake, views < fuzz, tests
 
 `include` (the public header), `ffi/*.cdef.h` and `reasons.def` are plain declarations that everyone may include, and
 csrc/ffi/native.h, from which cffi generates, includes all. A stage does not include another stage's header; only
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RANKS = [
     ["include", "reasons.def", "base"],
     ["wire"],
-    ["tables", "xsk", "xdp", "netlink"],
+    ["tables", "xsk", "xdp"],
     ["stages"],
     ["walk", "worker", "stack", "watchdog"],
     ["fake", "views"],

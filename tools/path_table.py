@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/path.md"
 sys.path.insert(0, str(ROOT))
 
-from xdpstack.path import PATH, Row  # noqa: E402 (the path of an uninstalled tree comes first)
+from xdpstack.path import ASKED_BY, PATH, Row  # noqa: E402 (the path of an uninstalled tree comes first)
 
 
 def line(row: Row) -> str:
@@ -22,7 +22,13 @@ def line(row: Row) -> str:
         f"({edge} → `{target}`)" if edge == row.passes else f"{edge} → `{target}`" for edge, target in row.edges.items()
     )
     mirrors = ", ".join(f"`{name.strip()}`" for name in row.mirrors.split(", "))
-    return f"| `{row.name}` | {row.what} | {edges or 'the end'} | {mirrors} |"
+    there = {
+        "kernel": "in the kernel",
+        "stack": "always",
+        "asked": f"with `{ASKED_BY.get(row.name)}`",
+        "hook": "hooks only",
+    }
+    return f"| `{row.name}` | {row.what} | {there[row.where]} | {edges or 'the end'} | {mirrors} |"
 
 
 def tables() -> str:
@@ -30,7 +36,8 @@ def tables() -> str:
     parts = []
     for direction, heading in (("rx", "## Receive"), ("tx", "## Transmit")):
         rows = [line(row) for row in PATH if row.direction == direction]
-        head = ["| stage | what it does | where packets go next | in Linux |", "| --- | --- | --- | --- |"]
+        titles = ("stage", "what it does", "there", "where packets go next", "in Linux")
+        head = [f"| {' | '.join(titles)} |", f"| {' | '.join('---' for _ in titles)} |"]
         parts.append("\n".join([heading, "", *head, *rows]))
     return "\n\n".join(parts)
 

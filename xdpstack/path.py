@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import Literal
 
 Direction = Literal["rx", "tx"]
-Where = Literal["kernel", "stack", "hook"]
+Where = Literal["kernel", "stack", "asked", "hook"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,9 @@ class Row:
     """One stage in one direction.
 
     `name` is `<stem>.<hook>`; both are in csrc/stages/<stem>_<hook>.c and counters, the stem in docs/stages/<stem>.md.
-    `where` says who runs it: "kernel" (the XDP program), "stack" (the C walk, or a layer's Python engine) or
-    "hook" (nothing of its own yet: a place where the user's stages go).
+    `where` says who runs it: "kernel" (the XDP program: bpf/xdpstack.bpf.c), "stack" (the C walk, or a layer's Python
+    engine), "asked" (the C walk as well, but off until something asks for it: then it is put in, and else costs nothing)
+    or "hook" (nothing of its own yet: a place where the user's stages go).
     """
 
     name: str
@@ -62,13 +63,13 @@ PATH: tuple[Row, ...] = (
     _rx("napi.rx", "napi_poll, eth_type_trans", "poll the RX ring, parse Ethernet and VLAN",
         {"receive": "xdp.redirect"}),
     _rx("xdp.redirect", "xdp_do_redirect, dev_map_enqueue", "out by another device, untouched, what is claimed for that",
-        {"receive": "gro.rx", "xmit": "napi.tx"}, passes="receive"),
+        {"receive": "gro.rx", "xmit": "napi.tx"}, passes="receive", where="asked"),
     _rx("gro.rx", "dev_gro_receive", "coalesce runs of one flow",
         {"receive": "rps.rx"}, passes="receive", where="hook"),
     _rx("rps.rx", "get_rps_cpu, enqueue_to_backlog", "steer to another worker",
-        {"receive": "taps.rx"}, passes="receive", where="hook"),
-    _rx("taps.rx", "deliver_skb(ptype_all), packet_rcv", "copies to captures, whole frames to their claims",
-        {"receive": "tc.rx"}, passes="receive"),
+        {"receive": "taps.rx"}, passes="receive", where="asked"),
+    _rx("taps.rx", "deliver_skb(ptype_all), packet_rcv", "whole frames to those who claimed them",
+        {"receive": "tc.rx"}, passes="receive", where="asked"),
     _rx("tc.rx", "sch_handle_ingress", "classify, police, redirect",
         {"receive": "ip.rx"}, passes="receive", where="hook"),
     _rx("ip.rx", "ip_rcv_core, ip6_rcv_core", "validate the IP header",
@@ -106,14 +107,22 @@ PATH: tuple[Row, ...] = (
         {"xmit": "gro.tx"}, passes="xmit", where="hook"),
     _tx("gro.tx", "skb_gso_segment", "segment what is too large",
         {"xmit": "taps.tx"}, passes="xmit", where="hook"),
-    _tx("taps.tx", "dev_queue_xmit_nit", "copies to captures",
+    _tx("taps.tx", "dev_queue_xmit_nit", "where captures would copy",
         {"xmit": "rps.tx"}, passes="xmit", where="hook"),
     _tx("rps.tx", "netdev_pick_tx", "choose the TX queue (XPS)",
-        {"xmit": "napi.tx"}, passes="xmit", where="hook"),
-    _tx("napi.tx", "ndo_start_xmit", "TX ring, kick, completions",
+        {"xmit": "napi.tx"}, passes="xmit", where="asked"),
+    _tx("napi.tx", "pfifo_enqueue, ndo_start_xmit", "a queue where the TX ring is full, TX ring, completions",
         {}),
 )
 # fmt: on
+
+#: What asks for each row of the C walk that is off until then.
+ASKED_BY: Mapping[str, str] = MappingProxyType({
+    "xdp.redirect": "Stack.redirect()",
+    "rps.rx": "Stack.rps()",
+    "taps.rx": "Stack.frames()",
+    "rps.tx": "Stack.rps()",
+})  # fmt: skip
 
 BY_NAME: Mapping[str, Row] = MappingProxyType({row.name: row for row in PATH})
 

@@ -41,6 +41,7 @@ from xdpstack.native.core import BUDGET, Core, HugePagesAsked, Ledger
 from xdpstack.netlink import Snapshot, text
 from xdpstack.observe import trace
 from xdpstack.observe.server import Server
+from xdpstack.path import PATH
 from xdpstack.redirect import Redirect, Redirects
 from xdpstack.routing.layer import RoutingLayer
 from xdpstack.routing.native import NativeRouting
@@ -81,8 +82,8 @@ class Stack:
         self._backend = backend
         self._core = core
         self._closing = False
-        absent = {"taps.rx", "xdp.redirect", *rps.ROWS}
-        self._walk = Walk(core.workers, set(c_stages()) - absent, run_parked=self._run_parked_quietly)
+        off = {row.name for row in PATH if row.where == "asked"}
+        self._walk = Walk(core.workers, set(c_stages()) - off, run_parked=self._run_parked_quietly)
         self._driving = Driving(core, self._walk)
         self._rps = rps.Rps(core, self._walk)
         self._host = StackHost(self, core, backend, self._walk)

@@ -72,8 +72,9 @@ int xs_worker_attach(struct xs_worker *worker, struct xs_xsk *xsk, uint32_t devi
  * that the kernel had come home. Returns how many. The sockets stay the caller's, to free. */
 int xs_worker_detach(struct xs_worker *worker, uint32_t device);
 
-/* One round over all queues. Returns descriptors received, and packets taken over from other workers; -EBUSY when another thread drives this worker; -EAGAIN when
- * packets are parked for a Python hook: resume those first. A queue that fails is not polled any more: xs_xsk_read() says so. */
+/* One round over all queues. Returns descriptors received, and packets taken over from other workers; -EBUSY when another
+ * thread drives this worker; -EAGAIN when packets are parked for a Python hook: resume those first. A queue that fails is not
+ * polled any more: xs_xsk_read() says so. */
 int xs_worker_poll(struct xs_worker *worker, uint32_t budget);
 /* Lets go of what waits in stages and may go on, and of what has waited too long; receives nothing, and is no progress to the
  * watchdog. 0, or an errno as xs_worker_poll(). */

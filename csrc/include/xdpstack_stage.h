@@ -40,7 +40,8 @@ enum xs_owner {
     XS_FREE = 0,     /* in its worker's pool, or on its way back there */
     XS_FILLED,       /* in a fill ring or the RX ring: the kernel's, or not read yet */
     XS_WALKING,      /* in a batch; none is left in this state when a poll returns */
-    XS_HELD,         /* kept by a stage: unresolved neighbour, transmit backlog, parked for a Python hook */
+    XS_HELD,         /* kept by a stage: unresolved neighbour, transmit backlog; parked for a Python hook; or
+                  * on a ring between two workers (rps.rx, napi.tx) */
     XS_QUEUED,       /* on a socket's receive queue */
     XS_LENT,         /* with a Python reader */
     XS_TRANSMITTING, /* in a TX ring, or sent and not completed */
@@ -81,9 +82,10 @@ enum xs_pkt_type {
 #define XS_PKT_NO_DF 0x1000u /* transmit: routers may fragment (IP_PMTUDISC_DONT, _INTERFACE, _OMIT) */
 #define XS_PKT_USER 0xe000u  /* free for custom stages */
 
-/* Hot descriptor: 64 bytes. Written by napi on receive and by the sender on transmit; a later stage may change what it says it
- * does in its contract. What is said to be set by ip or udp, napi has set already for plain packets, as which most are
- * recognised by one look (XS_ALL_PLAIN): lengths, offsets, protocol, ports, TOS. Offsets are from the start of the frame (the chunk), so that headers can be put before data. */
+/* Hot descriptor: 64 bytes. Written by napi on receive and by the sender on transmit; a later stage may change what it
+ * says it does in its contract. What is said to be set by ip or udp, napi has set already for plain packets, as which
+ * most are recognised by one look (XS_ALL_PLAIN): lengths, offsets, protocol, ports, TOS. Offsets are from the start of
+ * the frame (the chunk), so that headers can be put before data. */
 struct xs_pkt {
     uint32_t pkt_len;     /* bytes of the whole packet, all frames, from the Ethernet header on */
     uint16_t data_off;    /* first byte (Ethernet header) */
@@ -262,7 +264,8 @@ static inline void xs_drop(struct xs_batch *b, uint32_t i, enum xs_reason why) {
 }
 
 /* A new packet of one empty frame from the worker's pool, appended to the batch with edge `next`. Returns its index in
- * the batch, or -1 when there is no frame or no room (count the loss as NOMEM). */
+ * the batch, or -1 when there is no frame or no room: no packet yet, so none to drop; the stage counts what was lost in a
+ * counter of its own. */
 static inline int xs_emit(struct xs_batch *b, uint8_t next) { return b->ops->emit(b, next); }
 
 /* From a tick: gives a packet that this stage held back to the walk, by edge (or XS_DROP, then set reason[]).

@@ -1,5 +1,6 @@
 /* ip.local: finds the transport protocol of a packet for this host. Contract: xdpstack/stages/ip.py.
- * Mirrors ip_local_deliver, ip_protocol_deliver_rcu, ip6_input, ip6_protocol_deliver_rcu. */
+ * Mirrors ip_local_deliver, ip_protocol_deliver_rcu, ip6_input, ip6_protocol_deliver_rcu.
+ * Path: routing.rx > ip.local > udp.rx. */
 #include "stages/ip.h"
 
 #include "base/likely.h"

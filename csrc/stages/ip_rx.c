@@ -1,4 +1,5 @@
-/* ip.rx: validates the IP header. Contract: xdpstack/stages/ip.py. Mirrors net/ipv4/ip_input.c, net/ipv6/ip6_input.c. */
+/* ip.rx: validates the IP header. Contract: xdpstack/stages/ip.py. Mirrors net/ipv4/ip_input.c, net/ipv6/ip6_input.c.
+ * Path: napi.rx > ip.rx > routing.rx. */
 #include "stages/ip.h"
 
 #include "base/likely.h"

@@ -1,5 +1,6 @@
 /* ip.tx: puts the IP header before what this host sends. Contract: xdpstack/stages/ip.py.
- * Mirrors __ip_make_skb, ip_select_ident, ip_local_out, __ip6_make_skb, ip6_make_flowlabel. */
+ * Mirrors __ip_make_skb, ip_select_ident, ip_local_out, __ip6_make_skb, ip6_make_flowlabel.
+ * Path: udp.tx > ip.tx > neigh.tx. */
 #include "stages/ip.h"
 
 #include <errno.h>

@@ -1,4 +1,13 @@
-/* napi: between the rings and the walk. Contract: xdpstack/stages/napi.py. */
+/* napi: between the rings and the walk. Contract: xdpstack/stages/napi.py.
+ *
+ *      napi.rx   napi_rx.c       RX rings, fill rings, descriptors
+ *                napi_plain.h    what a plain packet is, and all that is found out of one at once
+ *                napi_run.h      others of one frame, in a row
+ *                napi_hints.c    what the device has said of a frame
+ *      napi.tx   napi_tx.c       TX rings, the queue behind a full one, completions
+ *                napi_cross.c    to queues that another worker has
+ *                napi_offload.c  what the device is asked to do
+ */
 #ifndef XS_STAGES_NAPI_H
 #define XS_STAGES_NAPI_H
 

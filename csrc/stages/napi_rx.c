@@ -1,5 +1,8 @@
-/* napi, receive: takes packets from RX rings, keeps fill rings full. Transmit is in napi_tx.c.
- * Contract: xdpstack/stages/napi.py. Order and barriers of the rings: base/ring.h. */
+/* napi, receive: takes packets from RX rings, keeps fill rings full. Transmit is in napi_tx.c. worker.c polls the rings, by
+ * xs_napi_poll(), and hands the batch to the walk; most packets are judged in there already: napi_plain.h has what makes one
+ * plain, napi_run.h how others of one frame are taken in a row, napi_hints.c what devices say of a frame.
+ * Contract: xdpstack/stages/napi.py. Order and barriers of the rings: base/ring.h.
+ * Path: xdp.rx > napi.rx > ip.rx. */
 #include "stages/napi.h"
 
 #include <errno.h>

@@ -1,5 +1,9 @@
-/* napi, transmit: puts packets on TX rings, tells the kernel, takes completions. Receive is in napi_rx.c.
- * Contract: xdpstack/stages/napi.py. Order and barriers of the rings: base/ring.h. */
+/* napi, transmit: puts packets on TX rings, or into a queue of 1,024 packets where a ring is full, and takes completions. Receive
+ * is in napi_rx.c. Received packets that leave get the checksum that was left to hardware. The kernel is told (xs_napi_kick())
+ * behind the walk, once for all that was put: xs_worker_finish() in worker.c. Devices whose queue another worker has:
+ * napi_cross.c; what is asked of devices: napi_offload.c.
+ * Contract: xdpstack/stages/napi.py. Order and barriers of the rings: base/ring.h.
+ * Path: neigh.tx > napi.tx. */
 #include "stages/napi.h"
 
 #include <errno.h>

@@ -1,4 +1,5 @@
-/* neigh.tx: who is the next hop, and at which MAC? See neigh.h. Mirrors ip_finish_output2, ip6_finish_output2, neigh_output. */
+/* neigh.tx: who is the next hop, and at which MAC? See neigh.h. Mirrors ip_finish_output2, ip6_finish_output2, neigh_output.
+ * Path: routing.rx, ip.tx > neigh.tx > napi.tx. */
 #include "stages/neigh.h"
 
 #include "base/likely.h"

@@ -1,4 +1,5 @@
-/* routing.rx: where a received packet goes. See routing.h; the order of checks is the kernel's. */
+/* routing.rx: where a received packet goes. See routing.h; the order of checks is the kernel's.
+ * Path: ip.rx > routing.rx > ip.local, neigh.tx. */
 #include "stages/routing.h"
 
 #include "base/likely.h"

@@ -4,14 +4,14 @@
  * sender's shadow socket sends it with the same options. That is: to this host's own addresses; broadcasts; multicast to
  * groups that the host has joined on the way out; other devices, tunnels.
  *
- * Bound senders: pkt.device comes in as the stack's index of the device that the sender is bound to (SO_BINDTODEVICE,
- * IP_PKTINFO, a link-local scope), or XS_NO_DEVICE, and leaves as the device it goes out by. A sender bound to a device that
+ * Bound senders: pkt.device comes in as the stack's index of the device that the sender is bound to (SO_BINDTODEVICE, a
+ * link-local scope), or XS_NO_DEVICE, and leaves as the device it goes out by. A sender bound to a device that
  * is not of the stack does not come here.
  *
  * Connected sockets may one day bring the next hop that they were given before: pkt.nexthop with the FIB's generation it is
  * from (xs_fib.generation, the kernel's rt_genid); then this function would return at once. Nothing does so yet, and
  * pkt.nexthop is not looked at.
- */
+ * Path: routing.tx > udp.tx. */
 #include "stages/routing.h"
 
 #include "base/likely.h"

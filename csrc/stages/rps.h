@@ -1,4 +1,5 @@
-/* rps: which worker has a received packet, and by which queue one leaves. Contract: xdpstack/stages/rps.py.
+/* rps: which worker has a received packet, and by which queue one leaves. Contract: xdpstack/stages/rps.py. Off until
+ * Stack.rps().
  *
  *      napi.rx --> rps.rx --+--> the stages that follow, here
  *                           +--> backlog of another worker (base/crossing.h) --> the stages that follow, there

@@ -1,5 +1,6 @@
 /* rps.rx: which worker does the rest of a received packet's way? Contract: xdpstack/stages/rps.py.
- * Mirrors get_rps_cpu, set_rps_cpu, enqueue_to_backlog, skb_flow_limit. */
+ * Mirrors get_rps_cpu, set_rps_cpu, enqueue_to_backlog, skb_flow_limit.
+ * Path: napi.rx > rps.rx > ip.rx. Off until Stack.rps(). */
 #include "stages/rps.h"
 
 #include "base/likely.h"

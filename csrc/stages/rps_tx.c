@@ -1,4 +1,5 @@
-/* rps.tx: by which queue of its device does a packet leave? Contract: xdpstack/stages/rps.py. Mirrors netdev_pick_tx, get_xps_queue. */
+/* rps.tx: by which queue of its device does a packet leave? Contract: xdpstack/stages/rps.py. Mirrors netdev_pick_tx, get_xps_queue.
+ * Path: neigh.tx > rps.tx > napi.tx. Off until Stack.rps(). */
 #include "stages/rps.h"
 
 #include "base/likely.h"

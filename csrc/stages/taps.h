@@ -1,4 +1,5 @@
-/* taps: whole frames to those who claimed them. Contract: xdpstack/stages/taps.py. */
+/* taps: whole frames to those who claimed them. Contract: xdpstack/stages/taps.py. Off until Stack.frames() claims some: then
+ * taps.rx is on the path. taps.tx is a place for hooks alone. */
 #ifndef XS_STAGES_TAPS_H
 #define XS_STAGES_TAPS_H
 

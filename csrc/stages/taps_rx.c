@@ -1,4 +1,5 @@
-/* taps.rx: a frame whose claim somebody reads goes onto that queue, whole. Contract: xdpstack/stages/taps.py. */
+/* taps.rx: a frame whose claim somebody reads goes onto that queue, whole. Contract: xdpstack/stages/taps.py.
+ * Path: napi.rx > taps.rx > ip.rx. Off until Stack.frames(). */
 #include "stages/taps.h"
 
 #include "tables/frame_claims.h"

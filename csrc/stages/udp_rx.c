@@ -1,5 +1,7 @@
-/* udp.rx: header, checksum, socket, receive queue. Contract: xdpstack/udp/layer.py. What each check means, in plain words
- * and in the same order: xdpstack/udp/semantics.py. */
+/* udp.rx: socket, receive queue; before that header and checksum, of packets of which napi.rx has not said that they are right
+ * (XS_ALL_PLAIN, XS_ALL_VERIFIED). Contract: xdpstack/udp/layer.py. What each check means, in plain words
+ * and in the same order: xdpstack/udp/semantics.py.
+ * Path: ip.local > udp.rx. */
 #include <netinet/in.h>
 
 #include "base/csum_frames.h"

@@ -4,8 +4,9 @@
  * the same host, other devices, everything while the dead-man switch is open. What it receives goes onto the same receive
  * queue as what was lifted, counted as slow; its error queue has the ICMP errors.
  *
- * This is the one place of the data plane that does system calls of its own, because what it reads is the kernel's. It runs
- * in the tick, after the batches: at once when the poll was idle, at least every millisecond when it was not.
+ * What it reads is the kernel's, so each datagram costs a system call; besides the data plane does them only to have rings
+ * served (napi_rx.c, napi_tx.c), to sleep, and to look once in a while whether a device is there (worker.c). It runs in the
+ * tick, after the batches: at once when the poll was idle, at least every millisecond when it was not.
  */
 #include "stages/udp.h"
 

@@ -1,4 +1,5 @@
-/* udp.tx: the UDP header and its checksum. Contract: xdpstack/udp/layer.py. */
+/* udp.tx: the UDP header and its checksum. Contract: xdpstack/udp/layer.py.
+ * Path: routing.tx > udp.tx > ip.tx. */
 #include <netinet/in.h>
 
 #include "base/csum_frames.h"

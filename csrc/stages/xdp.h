@@ -1,4 +1,5 @@
-/* xdp: what becomes at once of frames that were lifted. Contract: xdpstack/stages/xdp.py. */
+/* xdp: what becomes at once of frames that were lifted. Contract: xdpstack/stages/xdp.py. xdp.rx itself, the program that lifts,
+ * is bpf/xdpstack.bpf.c; csrc/xdp/ has what loads it. xdp.redirect is off until Stack.redirect(). */
 #ifndef XS_STAGES_XDP_H
 #define XS_STAGES_XDP_H
 

@@ -1,4 +1,5 @@
-/* xdp.redirect: a frame whose claim is redirected leaves by another device, or by its own. Contract: xdpstack/stages/xdp.py. */
+/* xdp.redirect: a frame whose claim is redirected leaves by another device, or by its own. Contract: xdpstack/stages/xdp.py.
+ * Path: napi.rx > xdp.redirect > ip.rx, napi.tx. Off until Stack.redirect(). */
 #include "stages/xdp.h"
 
 #include <string.h>

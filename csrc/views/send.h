@@ -22,7 +22,8 @@ static inline bool views_is_mapped(const uint8_t *address) {
     return !memcmp(address, prefix, 12);
 }
 
-/* Sends up to XS_WEIGHT datagrams, but for those that have an error already, and sets `error` of each. False with an exception: closed, and none was sent. */
+/* Sends up to XS_WEIGHT datagrams, but for those that have an error already, and sets `error` of each. False with an
+ * exception: closed, and none was sent. */
 bool views_transmit(struct socket_view *v, struct outgoing *out, uint32_t n);
 
 /* The end of datagrams that were under way, by the reasons why they were dropped (0: they were not). */

@@ -1,4 +1,5 @@
-/* The views module: what Python calls once per datagram or per batch, with the GIL kept.
+/* The views module: what Python calls once per datagram or per batch, with the GIL kept: receiving, and sending too, from the
+ * arguments of sendto() to the walk (send.c).
  *
  * Releasing and taking the GIL costs more than receiving a datagram, so these calls keep it and never block: they look at
  * a queue, or walk a batch to a ring. All that may wait is in the cffi module. Keeping the GIL also makes the caller the one

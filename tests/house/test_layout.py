@@ -4,7 +4,7 @@ import ast
 import re
 
 from tests.house.tree import C_SOURCES, PYTHON, ROOT, files, text
-from xdpstack.path import PATH
+from xdpstack.path import ASKED_BY, PATH, Row, resolve
 from xdpstack.walk import c_stages
 
 STEMS = {row.stem for row in PATH}
@@ -30,6 +30,39 @@ def test_c_files_say_what_they_are_for() -> None:
     """With a comment at their head, behind the line that names the licence if there is one."""
     heads = {path: re.sub(r"^//[^\n]*\n|^/\* SPDX[^\n]*\*/\n", "", text(path).lstrip()) for path in C_SOURCES}
     assert [path for path, head in heads.items() if not re.match(r"/\*(?:(?!\*/).){20,}", head, re.DOTALL)] == []
+
+
+def test_lines_of_c_are_not_too_long() -> None:
+    """Those of code are clang-format's to break; it leaves comments as they are."""
+    lines = [
+        (str(path), at) for path in C_SOURCES for at, line in enumerate(text(path).splitlines(), 1) if len(line) > 140
+    ]
+    assert lines == []
+
+
+def test_heads_of_stages_say_what_is_before_and_behind_them() -> None:
+    """As the path is wired in a new stack; rows that are off until somebody asks for them, as if only they were on."""
+    wrong = {}
+    for row in PATH:
+        if row.name in c_stages():
+            head = text(f"csrc/stages/{row.name.replace('.', '_')}.c").partition("*/")[0]
+            if " * " + path_line(row) not in head.splitlines()[-1]:
+                wrong[row.name] = path_line(row)
+    assert wrong == {}
+
+
+def path_line(row: Row) -> str:
+    """Rows before > the row > rows behind, past those that are hooks' alone."""
+    there = {each.name for each in PATH if each.where in ("kernel", "stack")} | {row.name}
+    before = [
+        each.name
+        for each in PATH
+        for target in each.edges.values()
+        if each.name in there and resolve(target, there) == row.name
+    ]
+    behind = [resolve(target, there) for target in row.edges.values()]
+    ways = " > ".join(filter(None, (", ".join(before), row.name, ", ".join(behind))))
+    return f"Path: {ways}.{f' Off until {ASKED_BY[row.name]}.' if row.name in ASKED_BY else ''}"
 
 
 def test_bpf_programs_are_dual_licensed() -> None:

@@ -1,5 +1,7 @@
 """taps: whole frames to those who claimed them.
 
+Off by default: taps.rx is on the path from the first Stack.frames() on a claim until the last is closed.
+
 taps.rx
 =======
 Does: puts a frame whose claim somebody reads through `Stack.frames()` on that reader's queue, whole.
