@@ -104,6 +104,13 @@ def test_tagged_frames_are_allowed_by_the_rule_that_has_their_vlan() -> None:
         policy.check_claim(PEER, "tagged", SocketClaim("::1", 53))
 
 
+def test_a_supplementary_group_is_a_group() -> None:
+    policy = parse({"allow": [{"groups": [50], "interfaces": ["eth1"]}]})
+    policy.check_interface(Peer(4, 1003, 1003, frozenset({49, 50})), "eth1")
+    with pytest.raises(PrivilegeError):
+        policy.check_interface(Peer(4, 1003, 1003, frozenset({49, 1003})), "eth1")
+
+
 def test_nothing_is_allowed_by_nothing() -> None:
     with pytest.raises(PrivilegeError):
         parse({}).check_interface(Peer(1, 0, 0), "eth1")

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 import resource
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,41 +28,53 @@ from xdpstack.device.broker.session import Opened, Session
 from xdpstack.device.broker.wire import VERSION
 from xdpstack.device.claims import SocketClaim
 from xdpstack.device.device import KernelBackend
-from xdpstack.errors import BrokerError, PrivilegeError, TableFull
-from xdpstack.netlink import Link
+from xdpstack.device.xdp import Granted
+from xdpstack.errors import BrokerError, NetlinkError, PrivilegeError, TableFull
+from xdpstack.netlink import Link, Mirror, Neighbour, Snapshot
+from xdpstack.netlink.changes import Change
+from xdpstack.testing.wait import until
 
 RULE = {"users": [os.getuid()], "interfaces": ["near0"], "ports": [53], "vlans": ["0-4094"]}
 HELLO = {"ask": "hello", "version": VERSION}
+ATTACH = {"ask": "attach", "interface": "near0", "mode": "auto", "metadata": []}
 
 
-class StillMirror:
-    """A mirror of one link, which has changed when the test says so."""
+class StillMirror(Mirror):
+    """A mirror of one link, which has changed, or cannot be followed, when the test says so."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.descriptor = os.eventfd(0)
         self.changed = False
-        self.links = {7: Link(7, "near0", rx_queues=2)}
-        self.probed: list[tuple[int, bytes]] = []
+        self.failures: list[Exception] = []
+        self.resyncs = 0
+        self.probed: list[Neighbour | tuple[int, bytes]] = []
 
     @property
-    def snapshot(self) -> Any:
-        return SimpleNamespace(links=self.links, routes=(), groups=())
+    def snapshot(self) -> Snapshot:
+        return Snapshot(links={7: Link(7, "near0", rx_queues=2)}, rules=())
 
     def fileno(self) -> int:
         return self.descriptor
 
-    def process(self) -> bool:
+    def process(self) -> tuple[Change, ...]:
+        if self.failures:
+            raise self.failures.pop()
         changed, self.changed = self.changed, False
-        return changed
+        return (Change("link", "changed", None, None),) if changed else ()
 
-    def probe(self, neighbour: tuple[int, bytes]) -> bool:
+    def resync(self) -> tuple[Change, ...]:
+        self.resyncs += 1
+        return self.process()
+
+    def probe(self, neighbour: Neighbour | tuple[int, bytes]) -> bool:
         self.probed.append(neighbour)
         return True
 
-    def __enter__(self) -> StillMirror:
+    def __enter__(self) -> Mirror:
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def close(self) -> None:
         os.close(self.descriptor)
 
 
@@ -96,17 +112,51 @@ def serves(serving: Broker, client: socket.socket) -> bool:
     return "ok" in wire.receive(client)[0]
 
 
-def opened(vlan_raises: Exception | None = None) -> Any:
-    """An interface of a client, without a program."""
-    made = Opened.__new__(Opened)
-    made.name, made.link, made.sockets, made.vlans = "near0", Link(7, "near0", rx_queues=2), {}, {None}
+class FakeOpened(Opened):
+    """An interface of a client, without a program. Attaching it lasts until `may_attach` is set."""
 
-    def follow(snapshot: object) -> None:
-        if vlan_raises is not None and made.vlans != {None}:
-            raise vlan_raises
+    may_attach = threading.Event()
 
-    made.follow = follow  # type: ignore[method-assign]
-    made.close = lambda: None  # type: ignore[method-assign]
+    def __init__(self, link: Link, mode: str, hints: tuple[str, ...]) -> None:
+        self.name, self.link, self.sockets, self.vlans = link.name, link, {}, {None}
+        self.granted, self.why = Granted("near0", "auto", "native", False, 1, 1), ""
+        self.tuner: Any = SimpleNamespace(why={})
+        self.program: Any = SimpleNamespace(hints=(), deadman_fd=0)
+        self.raises: Exception | None = None
+        self.closed = 0
+        assert self.may_attach.wait(10.0)
+
+    def follow(self, snapshot: Snapshot) -> None:
+        if self.raises is not None and self.vlans != {None}:
+            raise self.raises
+
+    def close(self) -> None:
+        self.closed += 1
+        if self.raises is not None:
+            raise self.raises
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[FakeOpened]]:
+    """What sessions open is a FakeOpened, from now on: these."""
+    made: list[FakeOpened] = []
+
+    def make(*values: Any) -> FakeOpened:
+        made.append(FakeOpened(*values))
+        return made[-1]
+
+    monkeypatch.setattr("xdpstack.device.broker.session.Opened", make)
+    FakeOpened.may_attach.set()
+    yield made
+    FakeOpened.may_attach.set()
+
+
+def has_opened(session: Session, raises: Exception | None = None) -> FakeOpened:
+    """near0 is attached by it."""
+    FakeOpened.may_attach.set()
+    made = FakeOpened(Link(7, "near0", rx_queues=2), "native", ())
+    made.raises = raises
+    session._opened["near0"] = made
     return made
 
 
@@ -115,11 +165,15 @@ def session() -> Iterator[tuple[Session, Callable[..., dict[str, Any]]]]:
     """One of this process, with near0 not attached; and what asks it."""
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     mirror = StillMirror()
-    made = Session(near, Peer(1, os.getuid(), os.getgid()), parse({"allow": [RULE]}), mirror)  # type: ignore[arg-type]
+    made = Session(near, Peer(1, os.getuid(), os.getgid()), parse({"allow": [RULE]}), mirror)
 
     def ask(question: str, **values: Any) -> dict[str, Any]:
         wire.send(far, {"ask": question, **values})
         made.answer()
+        if made.slow is not None:
+            with ThreadPoolExecutor(1) as other_thread:
+                work = other_thread.submit(made.slow)
+            made.finish(work)
         answer, descriptors = wire.receive(far)
         for each in descriptors:
             os.close(each)
@@ -155,7 +209,7 @@ def test_a_failure_in_one_session_ends_this_one_alone(
             close = failing.close
             monkeypatch.setattr(failing, what, fail)
             if what == "follow":
-                serving._mirror.changed = True  # type: ignore[attr-defined]
+                monkeypatch.setattr(serving._mirror, "changed", True)
             elif what == "answer":
                 wire.send(one, HELLO)
             else:
@@ -249,21 +303,137 @@ def test_without_descriptors_nobody_is_let_in_but_those_who_are(
         assert serves(serving, late)
 
 
+def test_who_attaches_for_long_is_alone_with_it(broker: MakeBroker, opened: list[FakeOpened]) -> None:
+    """Some NICs reset for seconds. Others are served meanwhile; his own next request waits."""
+    serving = broker()
+    FakeOpened.may_attach.clear()
+    with connect(serving) as slow, connect(serving) as other:
+        wire.send(slow, ATTACH)
+        serving.step(1.0)
+        for _ in range(3):
+            assert serves(serving, other)
+        wire.send(slow, {"ask": "socket", "interface": "near0", "queue": 2})
+        assert serves(serving, other)
+        slow.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            slow.recv(100)
+        FakeOpened.may_attach.set()
+        slow.settimeout(10.0)
+        serving.step(10.0)
+        serving.step(10.0)
+        answer, [deadman] = wire.receive(slow)
+        os.close(deadman)
+        assert answer["ok"]["granted"]["mode"] == "native"
+        assert "has no queue 2" in wire.receive(slow)[0]["error"]["message"]
+        wire.send(slow, {"ask": "detach", "interface": "near0"})
+        serving.step(10.0)
+        serving.step(10.0)
+        assert wire.receive(slow)[0] == {"ok": {}}
+    assert [each.closed for each in opened] == [1]
+
+
+@pytest.mark.parametrize("how", ["dies", "fails", "broker ends"])
+def test_what_was_attached_for_who_is_gone_by_then_is_detached(
+    how: str, broker: MakeBroker, opened: list[FakeOpened], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("unforeseen")
+
+    serving = broker()
+    FakeOpened.may_attach.clear()
+    with connect(serving) as slow:
+        [session] = serving._sessions.values()
+        wire.send(slow, ATTACH)
+        serving.step(1.0)
+        if how == "dies":
+            slow.close()
+        elif how == "fails":
+            monkeypatch.setattr(session, "follow", fail)
+            monkeypatch.setattr(serving._mirror, "changed", True)
+            serving.step(0)
+            assert slow.recv(100) == b""
+        else:
+            threading.Timer(0.05, FakeOpened.may_attach.set).start()
+            serving.close()
+            assert [each.closed for each in opened] == [1]
+            return
+        FakeOpened.may_attach.set()
+        until(lambda: serving.step(0.01) or [each.closed for each in opened] == [1])
+        assert serving._sessions == {}
+
+
+def test_a_host_that_cannot_be_followed_is_tried_again(
+    broker: MakeBroker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was known of it stays; who is there is served; it is read anew when it can be, and everyone follows."""
+    monkeypatch.setattr(server, "RETRY_SECONDS", 0.01)
+    serving = broker()
+    mirror = serving._mirror
+    assert isinstance(mirror, StillMirror)
+    followed: list[int] = []
+    with connect(serving) as client:
+        [session] = serving._sessions.values()
+        monkeypatch.setattr(session, "follow", lambda snapshot: followed.append(1))
+        mirror.failures = [NetlinkError("the kernel refused", number=errno.ENOBUFS) for _ in range(3)]
+        os.eventfd_write(mirror.descriptor, 1)  # and it stays readable
+        serving.step(1.0)
+        assert serves(serving, client)
+        assert followed == []
+        mirror.changed = True
+        until(lambda: serving.step(1.0) or followed == [1])
+        assert mirror.resyncs == 3
+        serving.step(0)
+        assert mirror.resyncs == 3, "followed by its events again"
+        assert serves(serving, client)
+    said = [each.message for each in caplog.records if "followed" in each.message]
+    assert [line.split(":")[0] for line in said] == [
+        "the host's addresses cannot be followed",
+        "the host's addresses are followed again",
+    ]
+
+
+IN_GROUPS = """
+import os, socket, sys
+os.setgroups([int(each) for each in sys.argv[2:]])
+made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+made.connect(sys.argv[1])
+sys.stdin.read()
+"""
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("groups", [[], [4, 50, 61234], [*range(1000, 1256)], [*range(1000, 1300)]], ids=len)
+def test_supplementary_groups_are_of_who_has_connected(groups: list[int], tmp_path: Path) -> None:
+    """Of more than can be asked for those of the user's name."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        listener.listen()
+        words = [sys.executable, "-c", IN_GROUPS, str(tmp_path / "socket"), *map(str, groups)]
+        with subprocess.Popen(words, stdin=subprocess.PIPE) as process:
+            connection, _ = listener.accept()
+            with connection:
+                peer = server.peer_of(connection)
+            process.communicate()
+    assert (peer.pid, peer.uid) == (process.pid, os.getuid())
+    expected = groups if len(groups) <= 256 else os.getgrouplist(pwd.getpwuid(os.getuid()).pw_name, os.getgid())
+    assert peer.groups == frozenset(expected)
+
+
 # ---- requests ----
 
 
 def test_no_socket_without_an_interface_or_for_a_queue_that_is_none(session: Any) -> None:
     made, ask = session
     assert "not attached by this connection" in ask("socket", interface="near0", queue=0)["error"]["message"]
-    made._opened["near0"] = opened()
+    mine = has_opened(made)
     for queue in (-1, 2, 1 << 70, True, 0.0, "0", None, [0]):
         assert "has no queue" in ask("socket", interface="near0", queue=queue)["error"]["message"], queue
-    assert made._opened["near0"].sockets == {}
+    assert mine.sockets == {}
 
 
 def test_a_vlan_without_room_is_forgotten(session: Any) -> None:
     made, ask = session
-    mine = made._opened["near0"] = opened(TableFull("no room"))
+    mine = has_opened(made, TableFull("no room"))
     claim = wire.claim_as_json(SocketClaim("10.0.0.1", 53, vlan=5))
     assert ask("claim", interface="near0", claim=claim)["error"]["type"] == "TableFull"
     assert mine.vlans == {None}
@@ -298,17 +468,10 @@ def test_who_is_probed_has_an_address(session: Any) -> None:
 
 def test_what_failed_to_be_detached_is_not_closed_twice(session: Any) -> None:
     made, ask = session
-    closed: list[int] = []
-
-    def close() -> None:
-        closed.append(1)
-        raise OSError(errno.EIO, "it went wrong")
-
-    made._opened["near0"] = mine = opened()
-    mine.close = close
+    mine = has_opened(made, OSError(errno.EIO, "it went wrong"))
     assert ask("detach", interface="near0")["error"]["errno"] == errno.EIO
     made.close()
-    assert closed == [1]
+    assert mine.closed == 1
 
 
 # ---- the client ----
@@ -340,12 +503,13 @@ def test_an_interrupted_question_ends_the_connection(broker: MakeBroker, monkeyp
         thread.join()
 
 
-def test_closing_a_program_does_not_mind_what_the_kernel_said_to_the_broker() -> None:
+def test_closing_a_program_does_not_mind_what_the_kernel_said_to_the_broker(monkeypatch: pytest.MonkeyPatch) -> None:
     def ask(question: str, **values: object) -> None:
         raise OSError(errno.EIO, "it went wrong")
 
     program = BrokeredProgram.__new__(BrokeredProgram)
-    program._client = SimpleNamespace(ask=ask)  # type: ignore[assignment]
     program._interface, program._pid, program._closed = "near0", os.getpid(), False
-    program.deadman = SimpleNamespace(close=lambda: None)  # type: ignore[assignment]
-    program.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(program, "_client", SimpleNamespace(ask=ask), raising=False)
+        patch.setattr(program, "deadman", SimpleNamespace(close=lambda: None), raising=False)
+        program.close()

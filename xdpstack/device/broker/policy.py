@@ -28,11 +28,15 @@ from xdpstack.errors import ConfigurationError, PrivilegeError
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who is at the other end, as the kernel says (SO_PEERCRED): when it connected."""
+    """Who is at the other end, as the kernel says (SO_PEERCRED, SO_PEERGROUPS): when it connected.
+
+    `groups` are the supplementary ones.
+    """
 
     pid: int
     uid: int
     gid: int
+    groups: frozenset[int] = frozenset()
 
     def __str__(self) -> str:
         return f"process {self.pid} of user {self.uid}"
@@ -56,7 +60,7 @@ class Rule:
 
     def names(self, peer: Peer) -> bool:
         """Whether it speaks of the peer."""
-        return peer.uid in self.users or peer.gid in self.groups
+        return peer.uid in self.users or not self.groups.isdisjoint({peer.gid, *peer.groups})
 
     def is_for(self, peer: Peer, interface: str) -> bool:
         """Whether it speaks of the two."""

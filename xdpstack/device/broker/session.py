@@ -7,7 +7,8 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import Future
+from typing import Any, NamedTuple
 
 from xdpstack.device import netdev
 from xdpstack.device.broker import wire
@@ -27,6 +28,15 @@ from xdpstack.errors import BrokerError, ConfigurationError, ModeRefused, NoSuch
 from xdpstack.netlink import Link, Mirror, Snapshot
 
 log = logging.getLogger("xdpstack")
+#: What a request comes to: values for JSON, and descriptors to send along.
+Answer = tuple[Any, tuple[int, ...]]
+
+
+class Slow(NamedTuple):
+    """A request that takes long: `work` is for another thread; `answer` says afterwards, in this one, what it comes to."""
+
+    work: Callable[[], None]
+    answer: Callable[[], Answer]
 
 
 class Opened:
@@ -78,7 +88,11 @@ class Opened:
 
 
 class Session:
-    """A connection. `answer` serves one request; all in the namespace that the broker serves."""
+    """A connection. `answer` serves one request; all in the namespace that the broker serves.
+
+    Of a request that takes long it leaves `slow`, to be called in any thread, and `finish` answers when that is done. All
+    else is for one thread.
+    """
 
     def __init__(self, connection: socket.socket, peer: Peer, policy: Policy, mirror: Mirror) -> None:
         self.connection = connection
@@ -86,7 +100,9 @@ class Session:
         self._policy = policy
         self._mirror = mirror
         self._opened: dict[str, Opened] = {}
-        self._questions: dict[str, Callable[..., tuple[Any, tuple[int, ...]]]] = {
+        self.slow: Callable[[], None] | None = None
+        self._rest: Callable[[], Answer] | None = None
+        self._questions: dict[str, Callable[..., Answer | Slow]] = {
             name: getattr(self, f"_{name}")
             for name in (
                 "hello",
@@ -114,11 +130,32 @@ class Session:
         for each in descriptors:  # a client has none to give
             os.close(each)
         question = self._questions.get(str(request.pop("ask", "")))
+        if question is None:
+            error = BrokerError(f"there is no such request; there are {', '.join(self._questions)}")
+            wire.send(self.connection, {"error": wire.error_as_json(error)})
+            return
+        self._reply(lambda: question(**request))
+
+    def finish(self, work: Future[None]) -> None:
+        """`slow` is done, well or not: answer. Raises as `answer`."""
+        rest = self._rest
+        self.slow = self._rest = None
+        assert rest is not None
+
+        def answer() -> Answer:
+            work.result()
+            return rest()
+
+        self._reply(answer)
+
+    def _reply(self, question: Callable[[], Answer | Slow]) -> None:
         made: tuple[int, ...] = ()
         try:
-            if question is None:
-                raise BrokerError(f"there is no such request; there are {', '.join(self._questions)}")
-            answer, made = question(**request)
+            found = question()
+            if isinstance(found, Slow):
+                self.slow, self._rest = found
+                return
+            answer, made = found
             message = {"ok": answer}
         except Exception as error:
             message = {"error": wire.error_as_json(error)}
@@ -139,21 +176,28 @@ class Session:
 
     # ---- requests: each returns values for JSON, and descriptors to send along ----
 
-    def _hello(self, version: int) -> tuple[Any, tuple[int, ...]]:
+    def _hello(self, version: int) -> Answer:
         if version != VERSION:
             raise BrokerError(
                 f"the broker speaks version {VERSION}, not {version}", fix="Install the same release for both."
             )
         return {"version": VERSION, "namespace": namespace()}, ()
 
-    def _attach(self, interface: str, mode: str, metadata: list[str]) -> tuple[Any, tuple[int, ...]]:
+    def _attach(self, interface: str, mode: str, metadata: list[str]) -> Slow:
         self._policy.check_interface(self.peer, interface)
         if interface in self._opened:
             raise BrokerError(f"{interface} is attached already by this connection")
         link = self._mirror.snapshot.link(interface)
         if link is None:
             raise NoSuchInterface(f"no interface {interface!r} in the broker's network namespace")
-        opened = Opened(link, mode, tuple(metadata))
+        made: list[Opened] = []
+
+        def work() -> None:
+            made.append(Opened(link, mode, tuple(metadata)))
+
+        return Slow(work, lambda: self._attached(interface, made[0]))
+
+    def _attached(self, interface: str, opened: Opened) -> Answer:
         self._opened[interface] = opened
         opened.follow(self._mirror.snapshot)
         granted: Granted = opened.granted
@@ -166,7 +210,7 @@ class Session:
             "hints": opened.program.hints,
         }, (opened.program.deadman_fd,)
 
-    def _socket(self, interface: str, queue: int) -> tuple[Any, tuple[int, ...]]:
+    def _socket(self, interface: str, queue: int) -> Answer:
         opened = self._get(interface)
         if type(queue) is not int or not 0 <= queue < opened.link.rx_queues:
             raise ConfigurationError(f"{interface} has no queue {queue!r}; it has {opened.link.rx_queues}")
@@ -178,7 +222,7 @@ class Session:
         opened.sockets[queue] = descriptor
         return {}, (descriptor,)
 
-    def _bound(self, interface: str, queue: int) -> tuple[Any, tuple[int, ...]]:
+    def _bound(self, interface: str, queue: int) -> Answer:
         opened = self._get(interface)
         if queue not in opened.sockets:
             raise BrokerError(f"there is no socket for queue {queue} of {interface}")
@@ -187,7 +231,7 @@ class Session:
         os.close(opened.sockets.pop(queue))
         return {}, ()
 
-    def _claim(self, interface: str, claim: Any) -> tuple[Any, tuple[int, ...]]:
+    def _claim(self, interface: str, claim: Any) -> Answer:
         opened, made = self._get(interface), self._claim_of(claim)
         self._policy.check_claim(self.peer, interface, made)
         if made.vlan not in opened.vlans:
@@ -199,15 +243,15 @@ class Session:
                 raise
         return list(opened.program.claims.add(made)), ()
 
-    def _unclaim(self, interface: str, claim: Any) -> tuple[Any, tuple[int, ...]]:
+    def _unclaim(self, interface: str, claim: Any) -> Answer:
         self._get(interface).program.claims.remove(self._claim_of(claim))
         return {}, ()
 
-    def _clear(self, interface: str) -> tuple[Any, tuple[int, ...]]:
+    def _clear(self, interface: str) -> Answer:
         self._get(interface).program.claims.clear()
         return {}, ()
 
-    def _counters(self, interface: str) -> tuple[Any, tuple[int, ...]]:
+    def _counters(self, interface: str) -> Answer:
         counters = self._get(interface).program.counters()
         frames = {cause.name: count for cause, count in counters.frames.items()}
         return {
@@ -216,7 +260,7 @@ class Session:
             "last_pass_ns": counters.last_pass_ns,
         }, ()
 
-    def _probe(self, ifindex: int, address: str) -> tuple[Any, tuple[int, ...]]:
+    def _probe(self, ifindex: int, address: str) -> Answer:
         link = self._mirror.snapshot.links.get(ifindex)
         self._policy.check_interface(self.peer, link.name if link else "")
         packed = bytes.fromhex(address)
@@ -224,10 +268,9 @@ class Session:
             raise ConfigurationError(f"an address has 4 or 16 bytes, not {len(packed)}")
         return self._mirror.probe((ifindex, packed)), ()
 
-    def _detach(self, interface: str) -> tuple[Any, tuple[int, ...]]:
+    def _detach(self, interface: str) -> Slow:
         self._get(interface)
-        self._opened.pop(interface).close()
-        return {}, ()
+        return Slow(self._opened.pop(interface).close, lambda: ({}, ()))
 
     def _get(self, interface: str) -> Opened:
         if interface not in self._opened:
