@@ -12,7 +12,7 @@ import pytest
 from tests.device.fake_nic import FakeNic, FlowSpec
 from xdpstack.device import netdev
 from xdpstack.device.claims import SocketClaim
-from xdpstack.device.tuning import facts, journal, knobs
+from xdpstack.device.tuning import facts, irqs, journal, knobs
 from xdpstack.device.tuning.asked import Tuning
 from xdpstack.device.tuning.journal import journals
 from xdpstack.device.tuning.restore import leftovers, restore
@@ -89,6 +89,96 @@ def test_all_of_it_and_back(nic: FakeNic) -> None:
     assert repr(state(nic)) == before
     assert journals() == []
     assert tuner.undo() == []
+
+
+class Interrupts:
+    """Those of the fake NIC: other numbers after each change of channels, and the CPUs that the driver likes."""
+
+    def __init__(self, nic: FakeNic, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        self._nic = nic
+        self._table = folder / "interrupts"
+        self._next = 100
+        self.numbers: dict[str, int] = {}
+        monkeypatch.setattr(irqs, "PROC_INTERRUPTS", self._table)
+        monkeypatch.setattr(netdev, "queue_irqs", lambda ifindex: {})
+        change = nic.do_3d
+
+        def and_interrupts(buffer: bytearray) -> None:
+            change(buffer)
+            self.allocate()
+
+        monkeypatch.setattr(nic, "do_3d", and_interrupts)
+        self.allocate()
+
+    def allocate(self) -> None:
+        names = ["eth7", *(f"eth7-TxRx-{queue}" for queue in range(self._nic.channels[2]))]
+        self.numbers = {name: self._next + i for i, name in enumerate(names)}
+        self._next += 100
+        lines = [f" {number}:  1  2  PCI-MSIX-0000:01:00.0  0-edge  {name}" for name, number in self.numbers.items()]
+        self._table.write_text("\n".join(["      CPU0  CPU1", *lines, " 7: 1 2 edge eth77-TxRx-0"]) + "\n")
+        for number in self.numbers.values():
+            self.file(number).parent.mkdir(parents=True)
+            self.file(number).write_text("2\n")
+
+    @staticmethod
+    def file(number: int) -> Path:
+        return knobs.PROC_IRQ / str(number) / "smp_affinity_list"
+
+    def cpus(self) -> dict[str, str]:
+        return {name: self.file(number).read_text().strip() for name, number in self.numbers.items()}
+
+
+def test_cpus_of_interrupts_come_back_with_the_channels(
+    nic: FakeNic, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Set by hand before, one by one; the interrupts have other numbers by then, and Tuning had its own idea of some."""
+    interrupts = Interrupts(nic, monkeypatch, tmp_path)
+    for name, cpus in (("eth7", "0"), ("eth7-TxRx-0", "1"), ("eth7-TxRx-3", "0")):
+        interrupts.file(interrupts.numbers[name]).write_text(cpus)
+    before = interrupts.cpus()
+    tuner = tuned(Tuning(channels=2, irq_cpus=[0]))
+    assert interrupts.cpus() == {"eth7": "2", "eth7-TxRx-0": "0", "eth7-TxRx-1": "0"}
+    outcomes = {result.knob: result.outcome for result in tuner.undo()}
+    assert set(outcomes.values()) == {"restored"}
+    assert interrupts.cpus() == before
+    assert interrupts.numbers["eth7"] == 300, "allocated twice since"
+    assert journals() == []
+
+
+def test_cpus_of_interrupts_come_back_after_a_kill(
+    nic: FakeNic, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    interrupts = Interrupts(nic, monkeypatch, tmp_path)
+    interrupts.file(interrupts.numbers["eth7-TxRx-2"]).write_text("1")
+    before = interrupts.cpus()
+    tuned(Tuning(channels=8))
+    [left] = journals()
+    assert [result.outcome for result in restore(journal.read(left.path), "eth7")] == ["restored", "restored"]
+    assert interrupts.cpus() == before
+
+
+def test_an_interrupt_whose_cpus_cannot_be_set_is_said_and_the_others_are(
+    nic: FakeNic, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The kernel manages some itself, and refuses with EIO."""
+    interrupts = Interrupts(nic, monkeypatch, tmp_path)
+    for name in ("eth7-TxRx-0", "eth7-TxRx-1"):
+        interrupts.file(interrupts.numbers[name]).write_text("1")
+    tuner = tuned(Tuning(channels=2))
+    write = knobs._write
+
+    def refuse_the_first(file: Path, value: str) -> None:
+        if file == interrupts.file(interrupts.numbers["eth7-TxRx-0"]):
+            raise OSError(errno.EIO, "Input/output error")
+        write(file, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(knobs, "_write", refuse_the_first)
+        outcomes = {result.knob: result for result in tuner.undo()}
+    assert (outcomes["channels"].outcome, outcomes["affinities"].outcome) == ("restored", "failed")
+    assert "Input/output error" in outcomes["affinities"].text
+    assert interrupts.cpus()["eth7-TxRx-1"] == "1"
+    assert len(leftovers("eth7")) == 1, "for who may be able to"
 
 
 def test_what_is_so_already_is_left_alone(nic: FakeNic) -> None:

@@ -12,7 +12,8 @@ from xdpstack.device.claims import SocketClaim
 from xdpstack.device.ethtool import Channels, Offload, RingSizes
 from xdpstack.device.ethtool_set import FIELDS, Rss
 from xdpstack.device.tuning.asked import Tuning
-from xdpstack.device.tuning.facts import Facts, named_irqs, online_cpus
+from xdpstack.device.tuning.facts import Facts, online_cpus
+from xdpstack.device.tuning.irqs import interrupts, named_irqs
 from xdpstack.device.tuning.plan import plan_after, plan_before, weighted
 from xdpstack.errors import ConfigurationError, TuningRefused
 
@@ -160,6 +161,7 @@ NMI:   0       0   Non-maskable interrupts
 """
     )
     assert named_irqs("eth7", table) == {0: 39, 1: 40}
+    assert interrupts("eth7", table) == {"": 38, "-TxRx-0": 39, "-TxRx-1": 40, "-tx-3": 42}
 
 
 def test_online_cpus(tmp_path: Path) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +10,8 @@ from pathlib import Path
 from xdpstack.device import ethtool, ethtool_set, netdev
 from xdpstack.device.ethtool import Channels, Offload, RingSizes
 from xdpstack.device.ethtool_set import Rss
-from xdpstack.device.sysfs import class_net
+from xdpstack.device.tuning.irqs import named_irqs
 from xdpstack.device.tuning.knobs import FILES, knob
-
-#: A queue's interrupt by its action in /proc/interrupts: eth0-TxRx-3, eth0-rx-3, ens1f0-3, virtio2-input.3.
-ACTION = re.compile(r"(?:-(?:TxRx|rx|input|comb|rxtx|Rx|RxTx))?[-.](\d+)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,32 +67,6 @@ def _readable(name: str) -> list[str]:
             knob(name, file).read()
             found.append(file)
     return found
-
-
-def named_irqs(name: str, table: Path = Path("/proc/interrupts")) -> dict[int, int]:
-    """The interrupt of each receive queue, by what drivers call them: for kernels that do not say (before 6.8)."""
-    prefixes = [name, _virtio(name)]
-    found: dict[int, int] = {}
-    with contextlib.suppress(OSError):
-        for line in table.read_text().splitlines()[1:]:
-            number, _, rest = line.partition(":")
-            action = rest.split()[-1] if rest.split() else ""
-            for prefix in filter(None, prefixes):
-                match = ACTION.fullmatch(action.removeprefix(prefix)) if action.startswith(prefix) else None
-                if match and number.strip().isdecimal():
-                    found.setdefault(int(match[1]), int(number))
-    return found
-
-
-def _virtio(name: str) -> str:
-    with class_net() as folder:
-        if folder is None:
-            return ""
-        try:
-            target = Path(os.readlink(f"{name}/device", dir_fd=folder)).name
-        except OSError:
-            return ""
-    return target if target.startswith("virtio") else ""
 
 
 def online_cpus(file: Path = Path("/sys/devices/system/cpu/online")) -> frozenset[int]:

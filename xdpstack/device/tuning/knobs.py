@@ -7,6 +7,7 @@
     hash FLOW             bits of ethtool_set.FIELDS
     steer LOCATION        an n-tuple rule in hexadecimal, or null
     irq NUMBER            its CPUs, as /proc/irq/NUMBER/smp_affinity_list has them
+    affinities            the same of all interrupts of the device, by name (irqs.py)
     napi_defer_hard_irqs, gro_flush_timeout    numbers
 
 Values are as JSON has them. In the calling thread's network namespace; OSError where the device or the kernel refuses.
@@ -14,6 +15,7 @@ Values are as JSON has them. In the calling thread's network namespace; OSError 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable
@@ -22,8 +24,9 @@ from pathlib import Path
 
 from xdpstack.device import ethtool, ethtool_set
 from xdpstack.device.sysfs import class_net
+from xdpstack.device.tuning.irqs import interrupts
 
-Value = None | bool | int | str | list[int]
+Value = None | bool | int | str | list[int] | dict[str, str]
 
 #: Where interrupts are; not of a namespace.
 PROC_IRQ = Path("/proc/irq")
@@ -68,8 +71,10 @@ def knob(interface: str, name: str) -> Knob:
     elif kind == "steer" and rest.isdecimal():
         made = (lambda: _rule(interface, int(rest))), (lambda value: _set_rule(interface, int(rest), value))
     elif kind == "irq" and rest.isdecimal():
-        file = PROC_IRQ / rest / "smp_affinity_list"
+        file = _affinity(int(rest))
         made = (lambda: file.read_text().strip()), (lambda value: _write(file, str(value)))
+    elif name == "affinities":
+        made = (lambda: _affinities(interface)), (lambda value: _set_affinities(interface, value))
     elif name in FILES:
         made = (lambda: _file(interface, name)), (lambda value: _set_file(interface, name, _number(value)))
     if made is None:
@@ -123,6 +128,35 @@ def _set_rule(interface: str, location: int, value: Value) -> None:
         ethtool_set.delete_rule(interface, location)
     else:
         ethtool_set.insert_rule(interface, bytes.fromhex(str(value)))
+
+
+def _affinity(number: int) -> Path:
+    return PROC_IRQ / str(number) / "smp_affinity_list"
+
+
+def _affinities(interface: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, number in interrupts(interface).items():
+        with contextlib.suppress(FileNotFoundError):
+            found[name] = _affinity(number).read_text().strip()
+    return found
+
+
+def _set_affinities(interface: str, value: Value) -> None:
+    """All that can be; what the kernel manages itself it refuses, with an errno that is raised when the others are set."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{value!r} has no names")
+    numbers, now = interrupts(interface), _affinities(interface)
+    refused: OSError | None = None
+    for name, cpus in value.items():
+        if now.get(name, cpus) == cpus:
+            continue
+        try:
+            _write(_affinity(numbers[name]), cpus)
+        except OSError as error:
+            refused = error
+    if refused is not None:
+        raise refused
 
 
 def _file(interface: str, name: str) -> int:

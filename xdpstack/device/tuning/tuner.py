@@ -128,6 +128,8 @@ class Tuner:
                 if old == value:
                     self.tuned[name] = {"asked": value, "granted": old, "before": old}
                     continue
+                if name == "channels":
+                    self._note_affinities()
                 entry = self._opened().begin(name, old, value)
                 turned.write(value)
                 granted = turned.read()
@@ -144,6 +146,15 @@ class Tuner:
             self.tuned[name] = {"asked": value, "granted": granted, "before": old}
             if granted != value:
                 self.why[name] = f"The driver was asked for {shown(value)} and made it {shown(granted)}."
+
+    def _note_affinities(self) -> None:
+        """With other channels come other interrupts: which CPUs they had goes into the journal by their names.
+
+        What becomes of them is the driver's, and not noted. Undone is it behind the channels, when those of before are back.
+        """
+        now = knob(self._name, "affinities").read()
+        if now:
+            self._opened().begin("affinities", now, now)
 
     def _opened(self) -> Journal:
         if self._journal is None:
