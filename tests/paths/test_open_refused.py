@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ import pytest
 import xdpstack
 from tests.paths.left import check_left, held, nothing_left
 from tests.paths.world import FAR, NEAR, PORT, MakeNetns, MakeVeth, opened
+from xdpstack.device import interface
+from xdpstack.device.holders import Holders
 from xdpstack.testing.veth import End, Veth
 from xdpstack.testing.wait import until
 
@@ -140,6 +143,24 @@ def test_another_process_has_the_queue(pair: Veth) -> None:
 def test_this_process_has_the_queue(pair: Veth) -> None:
     with opened(pair.near, transmit_only=True) as stack, stack._control.lock:  # else it opens files now and then
         assert f"(pid {Path('/proc/self').readlink()})" in refused(xdpstack.QueueTaken, pair.near)
+
+
+def test_a_queue_that_no_process_has_is_waited_for(pair: Veth, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The socket is in no process any more, but the kernel has it for a while: here, on its way between two."""
+    ends = socket.socketpair()
+    with opened(pair.near, transmit_only=True) as stack:
+        [xsk] = stack._backend.interfaces[0].sockets  # type: ignore[attr-defined]
+        socket.send_fds(ends[0], [b"x"], [xsk.fileno()])
+
+    def nobody(*_: object) -> Holders:
+        for end in ends:
+            end.close()
+        return Holders((), exact=False)
+
+    monkeypatch.setattr(interface, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(interface, "holders", nobody)
+    opened(pair.near).close()
+    assert ends[0].fileno() == -1
 
 
 def test_the_second_of_two_interfaces_is_taken(netns: MakeNetns, veth: MakeVeth) -> None:

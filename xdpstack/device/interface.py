@@ -44,6 +44,8 @@ from xdpstack.netlink import HeldNamespace, Link
 
 #: Some drivers reset when a program is attached or detached (igb: 2 to 3 s): how long the carrier is waited for.
 CARRIER_SECONDS = 5.0
+#: How long a queue is waited for that no process has: the kernel is letting the last one's socket go, behind other work.
+ORPHAN_SECONDS = 10.0
 
 
 class Interface:
@@ -241,10 +243,11 @@ class Interface:
         """
         return self._place.run(lambda: self._make_plan(self._mode())).flags == self._plan.flags
 
-    def _open_socket(self, queue: int, flags: int) -> Xsk:
+    def _open_socket(self, queue: int, flags: int, orphan: bool = False) -> Xsk:
         try:
             rings, modes, segments = self._rings, self._options.modes, self._plan.zc_max_segs
-            return self._umem.open(self.link.index, queue, rings, flags, self._busy_seconds, modes, segments)
+            patience = ORPHAN_SECONDS if orphan else self._busy_seconds
+            return self._umem.open(self.link.index, queue, rings, flags, patience, modes, segments)
         except BindFailed as failed:
             zero_copy = bool(self._options.zero_copy) or self._granted_zero_copy
             error = explain(failed, self.name, queue, self._umem.size, zero_copy)
@@ -252,6 +255,8 @@ class Interface:
                 raise ModeRefused(error.message, f"{failed}. {lacks}", error.fix, number=failed.errno) from None
             if isinstance(error, QueueTaken):
                 who = holders(self.link.index, queue, [xsk.fileno() for xsk in self._umem.sockets])
+                if self._busy_seconds and not who.processes and not orphan:
+                    return self._open_socket(queue, flags, orphan=True)
                 raise QueueTaken(
                     f"queue {queue} of {self.name} has another AF_XDP socket ({who})",
                     "A queue has one AF_XDP socket, and it was still there when the wait for it was over.",
