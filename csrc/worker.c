@@ -100,6 +100,7 @@ bool xs_worker_enter(struct xs_worker *w) {
 void xs_worker_leave(struct xs_worker *w) {
     xs_epoch_leave(&w->epoch);
     atomic_store_explicit(&w->driver, 0, memory_order_release);
+    if (unlikely(atomic_load_explicit(&w->wanted, memory_order_relaxed))) xs_worker_wake_waiting(w);
 }
 
 /* ---- poll ---- */

@@ -85,6 +85,7 @@ void xs_worker_leave(struct xs_worker *w);
 void xs_worker_want(struct xs_worker *w);
 void xs_worker_unwant(struct xs_worker *w);
 void xs_worker_give_way(struct xs_worker *w);
+void xs_worker_wake_waiting(struct xs_worker *w); /* it was left: one of those who sleep until it is */
 /* After walks outside of a poll: kicks what they put on rings, and sees to it that what had no room is sent later. */
 void xs_worker_finish(struct xs_worker *w);
 

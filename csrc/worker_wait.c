@@ -1,7 +1,10 @@
 /* Waiting for work, and waiting for one's turn to drive. See worker.h. */
 #include <errno.h>
+#include <linux/futex.h>
 #include <sched.h>
 #include <sys/epoll.h>
+#include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -52,6 +55,12 @@ int xs_worker_epoll_fd(struct xs_worker *w) { return w->epoll_fd; }
 
 /* ---- for one's turn ---- */
 
+/* Whoever waits yields so often, which is about as long as a poll takes; then he sleeps. */
+#define YIELDS 64u
+/* A wake-up may be missed: xs_worker_leave() does not order its store before its look at `wanted`, for that would cost every
+ * poll a fence. Who sleeps looks again after so long. */
+#define MISSED_NS 1000000l
+
 /* A thread that polls all the time leaves the worker for no longer than it takes to come again: it is told that somebody waits. */
 void xs_worker_want(struct xs_worker *w) { atomic_fetch_add_explicit(&w->wanted, 1, memory_order_relaxed); }
 
@@ -61,10 +70,25 @@ void xs_worker_give_way(struct xs_worker *w) {
     while (atomic_load_explicit(&w->wanted, memory_order_relaxed)) sched_yield();
 }
 
+/* Until it was left, or may have been. */
+static void sleep_until_left(struct xs_worker *w) {
+    struct timespec most = {.tv_nsec = MISSED_NS};
+    syscall(SYS_futex, &w->driver, FUTEX_WAIT_PRIVATE, 1, &most, NULL, 0);
+}
+
+void xs_worker_wake_waiting(struct xs_worker *w) {
+    syscall(SYS_futex, &w->driver, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
 void xs_worker_hold(struct xs_worker *w) {
     if (xs_worker_enter(w)) return;
     xs_worker_want(w);
-    while (!xs_worker_enter(w)) sched_yield();
+    for (uint32_t tries = 0; !xs_worker_enter(w); tries++) {
+        if (tries < YIELDS)
+            sched_yield();
+        else
+            sleep_until_left(w);
+    }
     xs_worker_unwant(w);
 }
 

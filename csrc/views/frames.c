@@ -5,29 +5,50 @@
 
 #include "worker_send.h"
 
-/* Walks up to XS_WEIGHT frames; how many were taken, 0 when there are no frames or no room. -1 with an exception. */
-static int transmit(struct socket_view *v, struct xs_worker *w, const Py_buffer *data, uint32_t n,
-                    uint8_t device, uint64_t stamp_id) {
-    if (!views_enter(v, w)) return -1;
-    if (w->frames_tx_entry == XS_EDGE_NONE) {
-        xs_worker_leave(w);
-        errno = ENETDOWN;
-        PyErr_SetFromErrno(PyExc_OSError);
-        return -1;
-    }
-    uint32_t room = xs_make_room(w, device), taken = 0;
-    struct xs_batch *b = xs_walk_begin(&w->walk, xs_stack_now_ns(v->stack));
-    for (; taken < n && taken < room; taken++) {
-        uint32_t frame = xs_make_packet(w, data[taken].buf, (uint32_t)data[taken].len, device);
+struct sending {
+    struct xs_worker *worker;
+    const Py_buffer *data;
+    uint32_t n, taken;
+    uint8_t device;
+    bool down;
+    uint64_t stamp_id;
+};
+
+/* As the one who drives the worker, with the GIL or without. */
+static void walk_out(void *argument) {
+    struct sending *a = argument;
+    struct xs_worker *w = a->worker;
+    a->down = w->frames_tx_entry == XS_EDGE_NONE;
+    if (a->down) return;
+    uint32_t room = xs_make_room(w, a->device), taken = 0;
+    struct xs_batch *b = xs_walk_begin(&w->walk, xs_stack_now_ns(w->stack));
+    for (; taken < a->n && taken < room; taken++) {
+        const Py_buffer *data = &a->data[taken];
+        uint32_t frame = xs_make_packet(w, data->buf, (uint32_t)data->len, a->device);
         if (frame == XS_NO_FRAME) break;
-        if (stamp_id) v->stack->mem.meta[frame].stamp_ns = stamp_id + taken;
+        if (a->stamp_id) w->stack->mem.meta[frame].stamp_ns = a->stamp_id + taken;
         b->frame[b->n++] = frame;
     }
     b->ledger->created += taken;
     if (taken) xs_walk_run(&w->walk, w->frames_tx_entry);
     xs_worker_finish(w);
-    xs_worker_leave(w);
-    return (int)taken;
+    a->taken = taken;
+}
+
+/* Walks up to XS_WEIGHT frames; how many were taken, 0 when there are no frames or no room. -1 with an exception. */
+static int transmit(struct socket_view *v, struct xs_worker *w, const Py_buffer *data, uint32_t n,
+                    uint8_t device, uint64_t stamp_id) {
+    struct sending a = {.worker = w, .data = data, .n = n, .device = device, .stamp_id = stamp_id};
+    if (likely(xs_worker_enter(w))) {
+        walk_out(&a);
+        xs_worker_leave(w);
+    } else if (!views_wait_and_do(v, w, walk_out, &a)) {
+        return -1;
+    }
+    if (!a.down) return (int)a.taken;
+    errno = ENETDOWN;
+    PyErr_SetFromErrno(PyExc_OSError);
+    return -1;
 }
 
 static bool sound(const struct xs_mem *mem, const struct xs_xsk *x, const Py_buffer *data) {

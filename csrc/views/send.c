@@ -33,6 +33,7 @@ static int slow_once(int fd, const struct outgoing *o, uint8_t family) {
 
 static int send_slow(struct socket_view *v, const struct outgoing *o) {
     struct xs_socket *s = v->socket;
+    if (!s) return EBADF; /* closed while we waited for the worker: the descriptor is no longer ours */
     if (s->shadow_fd < 0) return xs_reason_error(o->reason);
     int error = slow_once(s->shadow_fd, o, s->family);
     /* a pending ICMP error of an earlier datagram comes first; it is also on the error queue, where it is reported from */
@@ -55,9 +56,9 @@ static inline bool is_any(const uint8_t *a) {
 }
 
 /* The device that a datagram must leave by, or XS_ANY_DEVICE. False when that is none of this stack's. */
-static bool device_for(const struct xs_worker *w, const struct xs_socket *s, const struct outgoing *o,
-                       uint8_t *device) {
-    *device = s->sending.device;
+static bool device_for(const struct xs_worker *w, const struct xs_socket_sending *how,
+                       const struct outgoing *o, uint8_t *device) {
+    *device = how->device;
     if (*device == XS_OTHER_DEVICE) return false;
     if (!o->scope || !is_scoped(o->address)) return true;
     const struct xs_config *config = xs_table(&w->stack->tables, config);
@@ -96,12 +97,11 @@ static inline bool fits_device(const struct xs_worker *w, const struct outgoing 
 
 /* What the walk cannot express, or no device takes whole: a device that is not ours; multicast by IP_MULTICAST_IF; hop limit 0; an
  * address of one family that sends to the other's, which is an error of its own each way. */
-static bool kernel_sends(const struct xs_worker *w, const struct xs_socket *s, const struct outgoing *o,
-                         uint8_t *device) {
-    const struct xs_socket_sending *how = &s->sending;
+static bool kernel_sends(const struct xs_worker *w, const struct xs_socket *s,
+                         const struct xs_socket_sending *how, const struct outgoing *o, uint8_t *device) {
     bool ipv4 = views_is_mapped(o->address);
     if (!fits_device(w, o)) return true;
-    if (!device_for(w, s, o, device)) return true;
+    if (!device_for(w, how, o, device)) return true;
     if (how->kernel_multicast && is_multicast(o->address, ipv4)) return true;
     if (!hops_for(how, o->address, ipv4)) return true;
     const uint8_t *own = is_any(s->address) ? how->source : s->address; /* bound, or connected */
@@ -144,10 +144,9 @@ static __attribute__((noinline)) bool append(struct xs_worker *w, uint32_t head,
     return true;
 }
 
-static uint32_t make_frame(struct xs_worker *w, const struct xs_socket *s, const struct outgoing *o,
-                           uint8_t device) {
+static uint32_t make_frame(struct xs_worker *w, const struct xs_socket *s,
+                           const struct xs_socket_sending *how, const struct outgoing *o, uint8_t device) {
     const struct xs_mem *mem = w->walk.mem;
-    const struct xs_socket_sending *how = &s->sending;
     uint32_t frame = xs_pool_get(&w->pool, mem);
     if (frame == XS_NO_FRAME) return frame;
     struct xs_pkt *p = &mem->pkt[frame];
@@ -215,16 +214,16 @@ void views_settle(struct socket_view *v, struct outgoing *out, uint32_t n, const
     }
 }
 
-bool views_transmit(struct socket_view *v, struct outgoing *out, uint32_t n) {
-    struct xs_socket *s = v->socket;
-    struct xs_worker *w = v->stack->worker[s->index % v->stack->nworkers];
+/* Makes frames and walks them; as the one who drives the worker, with the GIL or without. One function, so that what it calls
+ * is in line with it. */
+static __attribute__((noinline)) void walk_out(struct socket_view *v, struct xs_socket *s,
+                                               const struct xs_socket_sending *how, struct xs_worker *w,
+                                               struct outgoing *out, uint32_t n) {
     const struct xs_mem *mem = w->walk.mem;
-    if (!views_enter(v, w)) return false;
     if (w->tx_entry == XS_EDGE_NONE) {
-        xs_worker_leave(w);
         for (uint32_t i = 0; i < n; i++)
             if (!out[i].error) out[i].error = ENETDOWN;
-        return true;
+        return;
     }
     uint32_t room = room_for(v, w, n), walked = 0;
     struct xs_batch *b = xs_walk_begin(&w->walk, xs_stack_now_ns(v->stack));
@@ -232,11 +231,11 @@ bool views_transmit(struct socket_view *v, struct outgoing *out, uint32_t n) {
         out[i].frame = XS_NO_FRAME;
         if (out[i].error) continue; /* it is refused already */
         uint8_t device;
-        if (kernel_sends(w, s, &out[i], &device)) { /* below */
+        if (kernel_sends(w, s, how, &out[i], &device)) { /* behind the walk */
             out[i].reason = fits_device(w, &out[i]) ? XS_REASON_TX_SLOW : XS_REASON_TX_FRAGMENT;
             continue;
         }
-        if (walked < room) out[i].frame = make_frame(w, s, &out[i], device);
+        if (walked < room) out[i].frame = make_frame(w, s, how, &out[i], device);
         if (out[i].frame == XS_NO_FRAME) {
             out[i].error = EAGAIN;
             continue;
@@ -259,7 +258,39 @@ bool views_transmit(struct socket_view *v, struct outgoing *out, uint32_t n) {
     v->parked = xs_walk_parked(&w->walk);
     if (v->parked) note_parked(v, &w->walk, out, n);
     xs_worker_finish(w);
-    xs_worker_leave(w);
+}
+
+/* A call's datagrams, while another thread has the worker. */
+struct waiting {
+    struct socket_view *view;
+    struct xs_socket *socket;
+    struct xs_worker *worker;
+    struct xs_socket_sending how; /* as it was then: it changes under the GIL */
+    struct outgoing *out;
+    uint32_t n;
+};
+
+static void walk_out_later(void *argument) {
+    struct waiting *a = argument;
+    walk_out(a->view, a->socket, &a->how, a->worker, a->out, a->n);
+}
+
+static __attribute__((noinline)) bool wait_and_walk_out(struct socket_view *v, struct xs_socket *s,
+                                                        struct xs_worker *w, struct outgoing *out,
+                                                        uint32_t n) {
+    struct waiting a = {.view = v, .socket = s, .worker = w, .how = s->sending, .out = out, .n = n};
+    return views_wait_and_do(v, w, walk_out_later, &a);
+}
+
+bool views_transmit(struct socket_view *v, struct outgoing *out, uint32_t n) {
+    struct xs_socket *s = v->socket;
+    struct xs_worker *w = v->stack->worker[s->index % v->stack->nworkers];
+    if (likely(xs_worker_enter(w))) {
+        walk_out(v, s, &s->sending, w, out, n);
+        xs_worker_leave(w);
+    } else if (!wait_and_walk_out(v, s, w, out, n)) {
+        return false;
+    }
     for (uint32_t i = 0; i < n; i++)
         if (out[i].frame == XS_NO_FRAME && !out[i].error) out[i].error = send_slow(v, &out[i]);
     return true;

@@ -13,6 +13,7 @@ static PyObject *fail(int error, const char *text) {
 }
 
 static PyObject *fail_sending(const struct socket_view *v, int error) {
+    if (!v->socket) return fail(error, NULL); /* closed while it was being sent */
     if (v->socket->shadow_fd < 0 && error == EMSGSIZE)
         return fail(
             error,

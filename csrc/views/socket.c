@@ -1,8 +1,10 @@
-/* Socket: the view of one socket. Its methods never block and keep the GIL. */
+/* Socket: the view of one socket. Its methods keep the GIL and do not block, but for senders that have to wait for the worker. */
 #include "views/views.h"
 
 #include <sched.h>
 #include <string.h>
+
+#include "ffi/10_core.cdef.h"
 
 #define TRIES 64u /* to become the one who drives, before other Python threads get a turn */
 
@@ -55,6 +57,17 @@ bool views_enter(struct socket_view *v, struct xs_worker *w) {
         Py_END_ALLOW_THREADS;
     }
     return false;
+}
+
+bool views_wait_and_do(struct socket_view *v, struct xs_worker *w, void (*work)(void *), void *argument) {
+    bool open;
+    Py_BEGIN_ALLOW_THREADS;
+    xs_worker_hold(w);
+    open = __atomic_load_n(&v->socket, __ATOMIC_RELAXED); /* its memory stays for as long as the view */
+    if (open) work(argument);
+    xs_worker_unhold(w);
+    Py_END_ALLOW_THREADS;
+    return open || views_socket(v);
 }
 
 /* Queues for another receive buffer. A feed's worker is ours while it is changed, and having the GIL we are its reader. */

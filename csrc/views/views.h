@@ -2,7 +2,8 @@
  * arguments of sendto() to the walk (send.c).
  *
  * Releasing and taking the GIL costs more than receiving a datagram, so these calls keep it and never block: they look at
- * a queue, or walk a batch to a ring. All that may wait is in the cffi module. Keeping the GIL also makes the caller the one
+ * a queue, or walk a batch to a ring. All that may wait is in the cffi module, but for one thing: a sender whose worker another
+ * thread drives waits for it, and then walks, without the GIL. Keeping the GIL also makes the caller the one
  * reader of every socket and the one producer of the rings by which frames go home.
  *
  *      Socket   one socket's receive queue and its way out      socket.c, receive.c, send.c, send_calls.c, address.c
@@ -96,9 +97,15 @@ static inline struct xs_socket *views_socket(struct socket_view *v) {
     return NULL;
 }
 
-/* Waits until the worker is ours to drive; while another thread has it, other Python threads run. xs_worker_leave() ends it.
- * False with an exception when the socket was closed meanwhile. socket.c */
+/* Waits until the worker is ours to drive, with the GIL; for what is done once in a while. Other Python threads have a turn now and
+ * then. xs_worker_leave() ends it. False with an exception when the socket was closed meanwhile. socket.c */
 bool views_enter(struct socket_view *v, struct xs_worker *w);
+
+/* For senders who found that another thread drives the worker: waits for it, does `work`, and leaves it, all of that without the
+ * GIL, so that nobody waits for a worker with the GIL, nor for the GIL with a worker. `work` touches nothing of Python's, and of
+ * the view only what whoever has the socket's worker may. False with an exception when the socket was closed meanwhile; then it
+ * was not done. socket.c */
+bool views_wait_and_do(struct socket_view *v, struct xs_worker *w, void (*work)(void *), void *argument);
 
 /* address.c */
 PyObject *views_address(struct known_address *known, uint8_t family, const uint8_t *address, uint16_t port,
