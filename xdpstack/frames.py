@@ -22,6 +22,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from xdpstack.claimed import Claimed, ClaimedTable
 from xdpstack.errors import ClosedError, ConfigurationError
 from xdpstack.native import check, ffi, lib, views
 from xdpstack.native.core import BUDGET
@@ -146,15 +147,14 @@ class FrameBatch:
         self.release()
 
 
-class Frames:
+class Frames(Claimed):
     """Frames of one claim in, frames of the user's out. Made by `Stack.frames()`; any thread may use it.
 
     `claim` None: only sending.
     """
 
     def __init__(self, queues: FrameQueues, claim: Claim | None, index: int) -> None:
-        self.claim = claim
-        self.ids: tuple[int, ...] = ()
+        super().__init__(claim)
         self._queues = queues
         self._number = queues.stamps.register()
         self._stamped = 0
@@ -299,23 +299,14 @@ class Frames:
             self._view.drain()
             self._view.close()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class FrameQueues:
+class FrameQueues(ClaimedTable[Frames]):
     """All Frames of one stack, and which claim's frames go to which (csrc/tables/frame_claims.h)."""
 
+    ROW = "taps.rx"
+
     def __init__(self, host: StackHost) -> None:
-        self.host = host
-        self._all: list[Frames] = []
-        # not control's lock: what changes the path waits for hooks to end, and these may wait for control
-        self._lock = threading.RLock()
+        super().__init__(host)
         self.stamps = SentStamps(host.core)
 
     def open(self, claim: Claim | None) -> Frames:
@@ -324,39 +315,14 @@ class FrameQueues:
             return Frames(self, claim, 0)
         self.host.walk.refuse_inside_hook()
         with self._lock:
-            made = Frames(self, claim, len(self._all))
-            self._all.append(made)
-            try:
-                made.ids = self.host.claim(claim)
-                self._publish()
-            except BaseException:
-                self.forget(made)
-                raise
-        return made
+            return self.add(Frames(self, claim, len(self._all)), claim)
 
-    def forget(self, frames: Frames) -> None:
-        """The claim out, then its frames are nobody's. Nothing to do for one that only sends."""
-        self.stamps.forget(frames._number)
-        if frames.claim is None:
-            return
-        with self._lock:
-            if frames not in self._all:
-                return
-            self._all.remove(frames)
-            try:
-                if frames.ids and frames.claim is not None:
-                    self.host.unclaim(frames.claim)
-            finally:
-                self._publish()
+    def forget(self, one: Frames) -> None:
+        """The claim out, then its frames are nobody's. One that only sends has none."""
+        self.stamps.forget(one._number)
+        super().forget(one)
 
-    def close(self) -> None:
-        """Close them all."""
-        for each in list(self._all):
-            each.close()
-
-    def _publish(self) -> None:
-        """taps.rx is on the path while somebody reads frames."""
-        self.host.walk.include("taps.rx", present=bool(self._all))
+    def _write(self) -> None:
         entries = [(number, device, each) for each in self._all for device, number in enumerate(each.ids)]
         table = ffi.new("struct xs_frame_claim[]", max(1, len(entries)))
         for row, (number, device, each) in zip(table, entries, strict=False):

@@ -10,20 +10,18 @@ piece of memory, so that none is copied: the frame that was received is the one 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
+from xdpstack.claimed import Claimed, ClaimedTable
 from xdpstack.errors import ConfigurationError
 from xdpstack.native import check, ffi, lib
 
 if TYPE_CHECKING:
     from xdpstack.device.claims import Claim
-    from xdpstack.host import StackHost
 
 
-class Redirect:
+class Redirect(Claimed):
     """One redirected claim. Made by `Stack.redirect()`; a context manager that closes. Any thread may use it.
 
     `claim` is what is lifted; `to` says, by the name of the device that a frame comes by, by which it leaves; `swap_macs`
@@ -31,46 +29,26 @@ class Redirect:
     """
 
     def __init__(self, redirects: Redirects, claim: Claim, to: Mapping[str, str], swap_macs: bool) -> None:
-        self.claim = claim
+        super().__init__(claim)
         self.to = to
         self.swap_macs = swap_macs
         self._redirects = redirects
 
     def close(self) -> None:
         """The claim out, then its frames are nobody's. Idempotent. Raises ConfigurationError inside of a hook."""
+        self._redirects.host.walk.refuse_inside_hook()
         self._redirects.forget(self)
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class Redirects:
+class Redirects(ClaimedTable[Redirect]):
     """All Redirects of one stack, and the table of which claim's frames leave by which device (csrc/tables/redirects.h)."""
 
-    def __init__(self, host: StackHost) -> None:
-        self.host = host
-        self._all: dict[Redirect, tuple[int, ...]] = {}  # with the claim's ids, by device
-        # not control's lock: what changes the path waits for hooks to end, and these may wait for control
-        self._lock = threading.RLock()
+    ROW = "xdp.redirect"
 
     def open(self, claim: Claim, to: str | Mapping[str, str], swap_macs: bool) -> Redirect:
         """See Stack.redirect(). What is lifted before the workers know where to goes on along the path."""
         self.host.walk.refuse_inside_hook()
-        made = Redirect(self, claim, self._ways(to), swap_macs)
-        with self._lock:
-            self._all[made] = ()
-            try:
-                self._all[made] = self.host.claim(claim)
-                self._publish()
-            except BaseException:
-                self.forget(made)
-                raise
-        return made
+        return self.add(Redirect(self, claim, self._ways(to), swap_macs), claim)
 
     def _ways(self, to: str | Mapping[str, str]) -> dict[str, str]:
         """By which device leaves what comes by each."""
@@ -88,34 +66,14 @@ class Redirects:
             )
         return ways
 
-    def forget(self, redirect: Redirect) -> None:
-        """The claim out, then the entry; what was lifted before leaves as it would have."""
-        self.host.walk.refuse_inside_hook()
-        with self._lock:
-            if redirect not in self._all:
-                return
-            try:
-                if self._all[redirect]:
-                    self.host.unclaim(redirect.claim)
-            finally:
-                del self._all[redirect]
-                self._publish()
-
-    def close(self) -> None:
-        """Close them all."""
-        for each in list(self._all):
-            each.close()
-
-    def _publish(self) -> None:
-        """xdp.redirect is on the path while something is redirected."""
-        self.host.walk.include("xdp.redirect", present=bool(self._all))
+    def _write(self) -> None:
         index = {device.name: device.index for device in self.host.devices}
         entries = [
             (number, index[came], index[leaves], each.swap_macs)
-            for each, ids in self._all.items()
-            if ids
+            for each in self._all
+            if each.ids
             for came, leaves in each.to.items()
-            if (number := ids[index[came]])
+            if (number := each.ids[index[came]])
         ]
         table = ffi.new("struct xs_redirect[]", max(1, len(entries)))
         for row, (number, came_by, leaves_by, swap) in zip(table, entries, strict=False):
