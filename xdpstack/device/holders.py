@@ -25,10 +25,14 @@ ANSWER = struct.Struct("=BBHI2I")  # family, type, pad, inode, cookie
 
 @dataclass(frozen=True, slots=True)
 class Holders:
-    """`exact`: these have the queue. Else: these have AF_XDP sockets, and one of them may have it."""
+    """`exact`: these have the queue. Else: these have AF_XDP sockets, and one of them may have it.
+
+    `nobody`: none has it, and none was there that this process may not look at.
+    """
 
     processes: tuple[Holder, ...]
     exact: bool
+    nobody: bool = False
 
     def __str__(self) -> str:
         names = ", ".join(map(str, self.processes))
@@ -43,7 +47,9 @@ def holders(ifindex: int, queue: int, ours: Collection[int] | None = None) -> Ho
     This process is left out, unless `ours` are its descriptors that are not meant: another stack of it may have the queue.
     """
     inodes = bound_inodes(ifindex, queue)
-    return Holders(tuple(_processes(inodes, ours)), inodes is not None)
+    unseen: list[int] = []
+    processes = tuple(_processes(inodes, ours, unseen))
+    return Holders(processes, inodes is not None, nobody=not processes and (not unseen or inodes == frozenset()))
 
 
 def bound_inodes(ifindex: int, queue: int) -> frozenset[int] | None:
@@ -62,8 +68,8 @@ def bound_inodes(ifindex: int, queue: int) -> frozenset[int] | None:
     return frozenset(found)
 
 
-def _processes(inodes: frozenset[int] | None, ours: Collection[int] | None) -> Iterator[Holder]:
-    """Those with one of the sockets; with any AF_XDP socket for None."""
+def _processes(inodes: frozenset[int] | None, ours: Collection[int] | None, unseen: list[int]) -> Iterator[Holder]:
+    """Those with one of the sockets; with any AF_XDP socket for None. `unseen` gets those that may not be looked at."""
     for process in Path("/proc").glob("[0-9]*"):
         pid = int(process.name)
         if pid == os.getpid() and ours is None:
@@ -72,7 +78,9 @@ def _processes(inodes: frozenset[int] | None, ours: Collection[int] | None) -> I
         try:
             if any(entry.name not in known and _is_meant(entry, inodes) for entry in process.joinpath("fd").iterdir()):
                 yield Holder(pid, process.joinpath("comm").read_text().strip())
-        except OSError:  # it ended meanwhile, or is another user's
+        except PermissionError:
+            unseen.append(pid)
+        except OSError:  # it ended meanwhile
             continue
 
 

@@ -44,7 +44,7 @@ from xdpstack.netlink import HeldNamespace, Link
 
 #: Some drivers reset when a program is attached or detached (igb: 2 to 3 s): how long the carrier is waited for.
 CARRIER_SECONDS = 5.0
-#: How long a queue is waited for that no process has: the kernel is letting the last one's socket go, behind other work.
+#: How long opening waits for a queue that no process has: the kernel is letting the last one's socket go, behind other work.
 ORPHAN_SECONDS = 10.0
 
 
@@ -87,7 +87,7 @@ class Interface:
         self._watched = False
         self._past: dict[str, int] = {}
         self._deadlines = Deadlines()
-        self._busy_seconds = BUSY_SECONDS
+        self._busy_seconds, self._orphan_seconds = BUSY_SECONDS, ORPHAN_SECONDS
         self._added: Sequence[int] = ()  # queues that are there only while a program is attached
         self._tuner = Tuner(link.name, link.index, options.tune)
 
@@ -246,7 +246,7 @@ class Interface:
     def _open_socket(self, queue: int, flags: int, orphan: bool = False) -> Xsk:
         try:
             rings, modes, segments = self._rings, self._options.modes, self._plan.zc_max_segs
-            patience = ORPHAN_SECONDS if orphan else self._busy_seconds
+            patience = self._orphan_seconds if orphan else self._busy_seconds
             return self._umem.open(self.link.index, queue, rings, flags, patience, modes, segments)
         except BindFailed as failed:
             zero_copy = bool(self._options.zero_copy) or self._granted_zero_copy
@@ -255,7 +255,7 @@ class Interface:
                 raise ModeRefused(error.message, f"{failed}. {lacks}", error.fix, number=failed.errno) from None
             if isinstance(error, QueueTaken):
                 who = holders(self.link.index, queue, [xsk.fileno() for xsk in self._umem.sockets])
-                if self._busy_seconds and not who.processes and not orphan:
+                if who.nobody and self._orphan_seconds and not orphan:
                     return self._open_socket(queue, flags, orphan=True)
                 raise QueueTaken(
                     f"queue {queue} of {self.name} has another AF_XDP socket ({who})",
@@ -281,7 +281,7 @@ class Interface:
 
         `busy_seconds`: how long a queue that is taken is waited for.
         """
-        self._busy_seconds = busy_seconds
+        self._busy_seconds, self._orphan_seconds = busy_seconds, 0.0  # who rebinds looks again later
         self._place.run(self._rebind)
 
     def _rebind(self) -> None:
