@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -192,9 +193,141 @@ def test_it_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     error.clear()
     assert tables.bring_to(snapshot) == []
     assert tables.bring_to(snapshot) is None
-    assert tables.info()["routing"] == {"published": 1, "failed": 3, "stale": ""}
-    assert tables.info()["others"] == {"published": 1, "failed": 0, "stale": ""}
+    told = {name: (of["published"], of["failed"], of["stale"]) for name, of in tables.info().items()}
+    assert told == {"routing": (1, 3, ""), "others": (1, 0, "")}
     assert [record.getMessage() for record in caplog.records] == [
         "routing not published, the table before serves on: OSError: [Errno 12] no memory",
         "routing published again",
     ]
+
+
+# ---- resting ----
+
+
+class Clock:
+    """Stands in for the time module of publishing.py."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr("xdpstack.publishing.time", made)
+    return made
+
+
+def table(clock: Clock, name: str, seconds: float, failing: bool = False) -> tuple[Publication, list[Snapshot]]:
+    """One that takes so long to make, and what it was made of."""
+    made: list[Snapshot] = []
+
+    def publish(snapshot: Snapshot) -> None:
+        clock.now += seconds
+        made.append(snapshot)
+        if failing:
+            raise OSError(errno.ENOMEM, "no memory")
+
+    return Publication(name, publish), made
+
+
+@pytest.mark.parametrize(
+    "takes, changes, apart, most",
+    [
+        (0.001, 1000, 0.001, 250),  # a change a millisecond: a fifth of the time
+        (0.2, 1000, 0.01, 13),  # 10,000 routes
+        (3.0, 100, 0.1, 5),  # 100,000: it rests for two seconds
+    ],
+)
+def test_changes_one_after_the_other_are_published_together(
+    clock: Clock, takes: float, changes: int, apart: float, most: int
+) -> None:
+    slow, made = table(clock, "routing", takes)
+    quick, others = table(clock, "neighbours", 0.0)
+    tables = Publications([slow, quick])
+    begun = clock.now
+    snapshot = Snapshot(rules=())
+    for n in range(changes):
+        snapshot = Snapshot(rules=(), generation=n)
+        tables.bring_to(snapshot, at_once=False)
+        clock.now += apart
+    assert made[0].generation == 0  # the first at once
+    assert len(made) <= most
+    assert len(others) == changes  # that one rests is nothing to another
+    if takes < 0.5:
+        assert takes * len(made) <= (clock.now - begun) / 5 + takes
+    wait = tables.wait(snapshot)
+    if wait is not None:  # and the last is not forgotten
+        assert wait <= 2
+        clock.now += wait
+        assert tables.bring_to(snapshot, at_once=False) == []
+    assert made[-1] is snapshot
+    assert tables.wait(snapshot) is None
+
+
+def test_what_could_not_be_made_is_not_tried_all_the_time(clock: Clock) -> None:
+    failing, made = table(clock, "routing", 0.0, failing=True)
+    tables = Publications([failing])
+    snapshot = Snapshot(rules=())
+    for _ in range(50):
+        tables.bring_to(snapshot, at_once=False)
+        assert tables.wait(snapshot)
+        clock.now += 0.1
+    assert len(made) == 5
+
+
+def test_who_asks_for_it_has_it_at_once(clock: Clock) -> None:
+    slow, made = table(clock, "routing", 1.0)
+    tables = Publications([slow])
+    for n in range(3):
+        tables.bring_to(Snapshot(rules=(), generation=n))
+    assert len(made) == 3
+
+
+class Watched:
+    """A mirror that takes so long for what is called `process()`, and what was called."""
+
+    def __init__(self, clock: Clock, seconds: float) -> None:
+        self.clock, self.seconds, self.called = clock, seconds, ""
+
+    def process(self) -> None:
+        self.clock.now += self.seconds
+        self.called += "p"
+
+    def collect(self) -> None:
+        self.called += "c"
+
+
+@pytest.mark.parametrize(
+    "seconds, called",
+    [
+        (0.001, "pppppppppp"),  # as ever
+        (0.02, "pcccpcccpc"),  # some thousand routes: a fifth of the time
+        (1.0, "pccccccccc"),  # but for a quarter of a second at most
+    ],
+)
+def test_a_mirror_of_very_many_routes_rests_too(
+    stack: MemoryStack, monkeypatch: pytest.MonkeyPatch, seconds: float, called: str
+) -> None:
+    """It goes on taking events from the kernel, which would drop them otherwise."""
+    clock, control = Clock(), stack._control
+    mirror = Watched(clock, seconds)
+    monkeypatch.setattr("xdpstack.control.time", clock)
+    monkeypatch.setattr(stack.host, "process", mirror.process)
+    monkeypatch.setattr(stack.host, "collect", mirror.collect)
+    control.step()
+    control.step()
+    assert mirror.called == "pp"  # whoever calls it himself has all of it
+    over = threading.Thread(target=lambda: None)
+    over.start()
+    monkeypatch.setattr(control, "_thread", over)
+    monkeypatch.setattr(control, "_mirror_rested", 0.0)
+    mirror.called = ""
+    for _ in range(10):
+        control.step()
+        assert 0 < control._wait() <= 1
+        clock.now += 0.02
+    assert mirror.called == called

@@ -38,6 +38,10 @@ IPV6_MIN_MTU = 1280
 #: There is no ip_forward yet: whatever the host does, a stack is a host and no router, and drops what is not for it.
 FORWARDING = lib.XS_DEV_FORWARDING | lib.XS_DEV_FORWARDING6 | lib.XS_DEV_BC_FORWARDING
 
+#: What the mirror takes to take in changes, from so many seconds on, it rests for so many times as long, up to so many
+#: seconds: with very many routes. What comes meanwhile is kept.
+MIRROR_SECONDS, MIRROR_SHARE, MIRROR_REST_SECONDS = 0.005, 4, 0.25
+
 #: How often a worker is asked for a tick that another thread drives; whoever drives all the time makes ticks himself.
 _TICK_TRIES = 10
 
@@ -73,6 +77,7 @@ class Control:
         self._sources: list[tuple[int, Callable[[], Any]]] = []
         self._thread: threading.Thread | None = None
         self._stopping = False
+        self._mirror_rested = 0.0
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     # ---- publishing ----
@@ -84,9 +89,12 @@ class Control:
                 raise error
 
     def _publish(self) -> Sequence[Exception]:
-        """Bring each table to the mirror's snapshot that is not yet; of one snapshot all. What stood in the way."""
+        """Bring each table to the mirror's snapshot that is not yet; of one snapshot all. What stood in the way.
+
+        The thread, which comes again by itself, lets them rest in between; who calls `step()` has them at once.
+        """
         snapshot = self.mirror.snapshot
-        failures = self.tables.bring_to(snapshot)
+        failures = self.tables.bring_to(snapshot, at_once=self._thread is None)
         if failures is None:
             return ()
         self._watch_devices(snapshot)
@@ -141,7 +149,17 @@ class Control:
                 steps.callback(handle)
             steps.callback(self._note_events)
             steps.callback(self._publish)
-            self.mirror.process()
+            if self._thread is not None and time.monotonic() < self._mirror_rested:
+                self.mirror.collect()
+            else:
+                self._process()
+
+    def _process(self) -> None:
+        begun = time.monotonic()
+        self.mirror.process()
+        ended = time.monotonic()
+        if ended - begun >= MIRROR_SECONDS:
+            self._mirror_rested = ended + min(MIRROR_SHARE * (ended - begun), MIRROR_REST_SECONDS)
 
     def _note_events(self) -> None:
         for event in self._backend.events():
@@ -166,7 +184,7 @@ class Control:
     # ---- the thread ----
 
     def start(self) -> None:
-        """Run rounds in a thread of their own, whenever something comes and once a second."""
+        """Run rounds in a thread of their own, whenever something comes, a table has rested, and once a second."""
         with ExitStack() as undo:
             selector = undo.enter_context(selectors.DefaultSelector())
             for descriptor in (self._wake_fd, self.mirror.fileno(), *(d for d, _ in self._sources)):
@@ -180,12 +198,17 @@ class Control:
     def _run(self, selector: selectors.BaseSelector) -> None:
         with selector:
             while not self._stopping:
-                selector.select(timeout=1.0)
+                selector.select(timeout=self._wait())
                 try:
                     self.step()
                     self.tick()
                 except Exception:
                     log.exception("control round failed; the tables published before go on serving")
+
+    def _wait(self) -> float:
+        """Seconds until there is something to do though nothing comes."""
+        tables, mirror = self.tables.wait(self.mirror.snapshot), self._mirror_rested - time.monotonic()
+        return min(1.0, 1.0 if tables is None else tables, mirror if mirror > 0 else 1.0)
 
     def stop(self) -> None:
         """End the thread. Idempotent."""

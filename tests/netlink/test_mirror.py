@@ -246,6 +246,23 @@ def test_selector_wakes_for_a_change(namespace) -> None:
         assert mirror.process()
 
 
+def test_what_is_collected_is_published_later(namespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More events than the socket has room for, but somebody takes them in: none is lost, and one snapshot has them all."""
+    monkeypatch.setattr(channel, "EVENT_BUFFER_BYTES", 65536)
+    namespace.ip(*PAIR)
+    with Mirror(namespace.name) as mirror:
+        generation, before = mirror.snapshot.generation, mirror.counters.events
+        for n in range(40):
+            namespace.ip(*(f"route add 10.{n}.{m}.0/24 via 10.0.0.2" for m in range(1, 26)))
+            mirror.collect()
+        assert mirror.snapshot.generation == generation
+        assert mirror.counters.events - before >= 1000
+        mirror.process()
+        assert mirror.counters.overruns == 0
+        assert mirror.snapshot.generation == generation + 1
+        assert same(mirror.snapshot, fresh(namespace))
+
+
 def test_probe_resolves_once_a_second(namespace, wait) -> None:
     """Two devices of one namespace that are each other's peer: a0 asks for an address of b0, and b0 answers."""
     now = [100.0]

@@ -79,6 +79,10 @@ class MirrorLike(Protocol):
         """Take in what has come, without blocking; the changes (empty: nothing changed)."""
         ...
 
+    def collect(self) -> None:
+        """Keep what has come for the next `process()`, without blocking: it waits nowhere else, where it could be lost."""
+        ...
+
     def probe(self, neighbour: Neighbour | tuple[int, bytes]) -> bool:
         """Ask the kernel to resolve (ifindex, address); at most once a second each."""
         ...

@@ -111,6 +111,9 @@ class MemoryMirror:
         changes, self._changes = self._changes, []
         return changes
 
+    def collect(self) -> None:
+        """Nothing comes by itself."""
+
     def probe(self, neighbour: Neighbour | tuple[int, bytes]) -> bool:
         """Note that the stack wants a neighbour resolved; answer by `learn()`. False within a second of the last time."""
         key = neighbour if isinstance(neighbour, tuple) else (neighbour.index, neighbour.address)

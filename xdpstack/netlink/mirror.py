@@ -206,6 +206,14 @@ class Mirror:
             self._settle()
         return self._publish()
 
+    def collect(self) -> None:
+        """Apply what waits, and leave the rest to the next `process()`: nothing is dumped, nothing published.
+
+        For who lets `process()` rest, which takes the longer the more routes there are, while changes come: they do not wait
+        in the kernel, where they could be lost.
+        """
+        self._drain()
+
     def resync(self) -> tuple[Change, ...]:
         """Dump every table and read every switch again, then as `process()`.
 
