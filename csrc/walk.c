@@ -50,6 +50,7 @@ static inline bool is_as_said(uint32_t facts, const struct xs_pkt *p) {
         (p->l4_proto != 17 || p->pkt_type != XS_PACKET_HOST || p->frag != XS_NO_FRAME ||
          p->flags & XS_PKT_FRAGMENT || p->payload_off != l4 + 8))
         return false;
+    if (facts & XS_ALL_OUTGOING && p->pkt_type != XS_PACKET_OUTGOING) return false;
     if (facts & XS_ALL_TRIMMED && p->pkt_len != end - p->data_off) return false;
     return !(facts & XS_ALL_VERIFIED) || p->csum == XS_CSUM_VERIFIED || p->csum == XS_CSUM_NONE;
 }

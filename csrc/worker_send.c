@@ -49,23 +49,43 @@ static __attribute__((noinline)) bool append(struct xs_worker *w, uint32_t head,
     return true;
 }
 
-uint32_t xs_make_packet(struct xs_worker *w, const uint8_t *data, uint32_t bytes, uint32_t device) {
-    const struct xs_mem *mem = w->walk.mem;
-    const uint32_t most = (1u << mem->frame_shift) - HEADROOM, first = bytes < most ? bytes : most;
-    uint32_t frame = xs_pool_get(&w->pool, mem);
+/* The packet's first frame, or all of it: `bytes` of data in it, `total` in the packet. */
+static inline uint32_t make_frame(struct xs_worker *w, const struct xs_mem *mem, const uint8_t *data,
+                                  uint32_t bytes, uint32_t total, uint32_t device) {
+    uint32_t frame = xs_pool_take(&w->pool, mem);
     if (unlikely(frame == XS_NO_FRAME)) return frame;
-    struct xs_pkt *p = &mem->pkt[frame];
-    p->pkt_len = bytes;
-    p->data_off = HEADROOM;
-    p->len = (uint16_t)first;
-    p->l3_off = HEADROOM + XS_ETH_BYTES;
-    p->device = (uint8_t)device;
-    p->pkt_type = XS_PACKET_OUTGOING;
+    mem->pkt[frame] = (struct xs_pkt){.pkt_len = total,
+                                      .data_off = HEADROOM,
+                                      .len = (uint16_t)bytes,
+                                      .l3_off = HEADROOM + XS_ETH_BYTES,
+                                      .device = (uint8_t)device,
+                                      .pkt_type = XS_PACKET_OUTGOING,
+                                      .frag = XS_NO_FRAME,
+                                      .seg = XS_NO_FRAME,
+                                      .owner = XS_WALKING};
     memset(&mem->meta[frame], 0, sizeof mem->meta[frame]);
-    memcpy(xs_frame_data(mem, frame) + HEADROOM, data, first);
-    if (likely(first == bytes) || append(w, frame, data + first, bytes - first, device)) return frame;
+    memcpy(xs_frame_data(mem, frame) + HEADROOM, data, bytes);
+    return frame;
+}
+
+static __attribute__((noinline)) uint32_t make_chain(struct xs_worker *w, const uint8_t *data, uint32_t bytes,
+                                                     uint32_t device) {
+    const struct xs_mem *mem = w->walk.mem;
+    const uint32_t most = (1u << mem->frame_shift) - HEADROOM;
+    uint32_t frame = make_frame(w, mem, data, most, bytes, device);
+    if (frame == XS_NO_FRAME || append(w, frame, data + most, bytes - most, device)) return frame;
     xs_pool_put_packet(&w->pool, mem, frame);
     return XS_NO_FRAME;
+}
+
+static inline uint32_t make_packet(struct xs_worker *w, const struct xs_mem *mem, const uint8_t *data,
+                                   uint32_t bytes, uint32_t device) {
+    if (unlikely(bytes > (1u << mem->frame_shift) - HEADROOM)) return make_chain(w, data, bytes, device);
+    return make_frame(w, mem, data, bytes, bytes, device);
+}
+
+uint32_t xs_make_packet(struct xs_worker *w, const uint8_t *data, uint32_t bytes, uint32_t device) {
+    return make_packet(w, w->walk.mem, data, bytes, device);
 }
 
 uint32_t xs_make_room(struct xs_worker *w, uint32_t device) {
@@ -109,9 +129,10 @@ struct place {
 };
 
 static inline void step(const struct xs_packed *packed, struct place *at) {
-    at->data += packed->lengths[at->i];
-    if (likely(++at->i < packed->n)) return;
-    *at = (struct place){.data = packed->data};
+    if (at->i + 1 == packed->n)
+        *at = (struct place){.data = packed->data};
+    else
+        at->data += packed->lengths[at->i++];
 }
 
 /* One walk's worth. Returns how many were taken: 0 when there is no frame, or no room. */
@@ -121,13 +142,16 @@ static uint32_t send_some(struct xs_worker *w, uint32_t device, const struct xs_
     if (room > XS_WEIGHT) room = XS_WEIGHT;
     if (room > most) room = (uint32_t)most;
     struct xs_batch *b = xs_walk_begin(&w->walk, xs_stack_now_ns(w->stack));
-    while (b->n < room) {
-        uint32_t frame = xs_make_packet(w, at->data, packed->lengths[at->i], device);
+    const struct xs_mem mem = *w->walk.mem; /* a copy: no store can change it, it stays in registers */
+    uint32_t taken = 0;
+    for (; taken < room; taken++) {
+        uint32_t frame = make_packet(w, &mem, at->data, packed->lengths[at->i], device);
         if (frame == XS_NO_FRAME) break;
-        b->frame[b->n++] = frame;
+        b->frame[taken] = frame;
         step(packed, at);
     }
-    uint32_t taken = b->n;
+    b->n = taken;
+    b->facts = XS_ALL_OUTGOING;
     b->ledger->created += taken;
     if (taken) xs_walk_run(&w->walk, w->frames_tx_entry);
     return taken;

@@ -33,14 +33,20 @@ struct xs_pool {
 int xs_pool_init(struct xs_pool *pool, uint32_t home, uint32_t nhomes, uint32_t per_home);
 void xs_pool_deinit(struct xs_pool *pool);
 
-/* Takes a free frame and gives it to the caller (owner WALKING, no links, all fields zero); XS_NO_FRAME when none. */
-static inline uint32_t xs_pool_get(struct xs_pool *pool, const struct xs_mem *mem) {
+/* Takes a free frame, whose descriptor the caller writes, all of it; XS_NO_FRAME when there is none. */
+static inline uint32_t xs_pool_take(struct xs_pool *pool, const struct xs_mem *mem) {
     if (pool->n == 0) return XS_NO_FRAME;
     uint32_t frame = pool->stack[--pool->n];
-    struct xs_pkt *p = &mem->pkt[frame];
-    xs_assert(p->owner == XS_FREE, "a frame in the pool that is not free");
+    xs_assert(mem->pkt[frame].owner == XS_FREE, "a frame in the pool that is not free");
     xs_frame_open(mem, frame);
-    *p = (struct xs_pkt){.frag = XS_NO_FRAME, .seg = XS_NO_FRAME, .owner = XS_WALKING};
+    return frame;
+}
+
+/* Takes a free frame and gives it to the caller (owner WALKING, no links, all fields zero); XS_NO_FRAME when none. */
+static inline uint32_t xs_pool_get(struct xs_pool *pool, const struct xs_mem *mem) {
+    uint32_t frame = xs_pool_take(pool, mem);
+    if (frame != XS_NO_FRAME)
+        mem->pkt[frame] = (struct xs_pkt){.frag = XS_NO_FRAME, .seg = XS_NO_FRAME, .owner = XS_WALKING};
     return frame;
 }
 
@@ -56,6 +62,29 @@ static inline void xs_pool_put(struct xs_pool *pool, const struct xs_mem *mem, u
     else
         xs_pool_put_foreign(pool, frame);
 }
+
+/* The same for many in a row, nothing else of the pool's being called meanwhile: what it has to know stays in registers. */
+struct xs_pool_run {
+    uint32_t *stack;
+    uint32_t n, first, per_home;
+};
+
+static inline struct xs_pool_run xs_pool_run(const struct xs_pool *pool) {
+    return (struct xs_pool_run){pool->stack, pool->n, pool->home * pool->per_home, pool->per_home};
+}
+
+static inline void xs_pool_run_put(struct xs_pool *pool, struct xs_pool_run *run, const struct xs_mem *mem,
+                                   uint32_t frame) {
+    xs_assert(mem->pkt[frame].owner != XS_FREE, "a frame was freed twice");
+    mem->pkt[frame].owner = XS_FREE;
+    xs_frame_close(mem, frame, 0);
+    if (frame - run->first < run->per_home)
+        run->stack[run->n++] = frame;
+    else
+        xs_pool_put_foreign(pool, frame); /* on another's ring */
+}
+
+static inline void xs_pool_run_end(struct xs_pool *pool, const struct xs_pool_run *run) { pool->n = run->n; }
 
 /* Ends the life of a packet: the frame, its further frames, and the packets chained to it. */
 void xs_pool_put_packet(struct xs_pool *pool, const struct xs_mem *mem, uint32_t frame);

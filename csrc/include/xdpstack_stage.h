@@ -188,6 +188,7 @@ struct xs_ledger {
 #define XS_ALL_VERIFIED 8u  /* its UDP checksum is right, or it has none and needs none */
 #define XS_ALL_TO_ONE 16u   /* to the same address and port, by one device */
 #define XS_ALL_ONE_FLOW 32u /* and from the same */
+#define XS_ALL_OUTGOING 64u /* made here, not received: pkt_type is XS_PACKET_OUTGOING */
 
 struct xs_batch {
     uint32_t n;     /* packets; grows when a stage emits */

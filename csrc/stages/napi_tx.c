@@ -27,14 +27,16 @@ void xs_napi_complete(struct xs_napi *self, uint32_t port) {
     struct xs_pool *pool = self->pool;
     const uint32_t at = x->comp.cons, mask = x->comp.mask;
     uint32_t bad = 0;
+    struct xs_pool_run run = xs_pool_run(pool);
     if (unlikely(x->tx_offloads & XS_TX_TIMESTAMP)) xs_napi_note_sent(self, x, n);
     for (uint32_t i = 0; i < n; i++) {
         uint64_t frame = slots[(at + i) & mask] >> mem.frame_shift;
         if (unlikely(frame >= mem.nframes || mem.pkt[frame].owner != XS_TRANSMITTING))
             bad++; /* never from a sound kernel: a frame that it was not given, or has given back */
         else
-            xs_pool_put(pool, &mem, (uint32_t)frame);
+            xs_pool_run_put(pool, &run, &mem, (uint32_t)frame);
     }
+    xs_pool_run_end(pool, &run);
     xs_ring_release(&x->comp, n);
     x->bad_completions += bad;
     x->transmitting -= n - bad;
@@ -203,7 +205,8 @@ static __attribute__((noinline)) void complete_checksums(struct xs_batch *b) {
 }
 
 void xs_napi_tx(struct xs_napi *self, struct xs_batch *b) {
-    if (unlikely(some_are_partial(xs_table(self->tables, config)))) complete_checksums(b);
+    if (!(b->facts & XS_ALL_OUTGOING) && unlikely(some_are_partial(xs_table(self->tables, config))))
+        complete_checksums(b);
     uint64_t used = 0, sent = 0, bytes = 0;
     for (uint32_t i = 0; i < b->n; i++) {
         const struct xs_pkt *p = xs_pkt(b, i);
