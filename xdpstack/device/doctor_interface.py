@@ -66,6 +66,8 @@ def driver_findings(link: Link, mode: str, frame_bytes: int) -> Iterator[Finding
             "Generic mode runs after the kernel has made an skb: about ten times dearer for each frame.",
             "Use a device whose driver has native XDP, or mode='generic' (mode='auto' takes it).",
         )
+    if features is not None and XdpFeature.HW_OFFLOAD in features.xdp:
+        yield ok("driver", f"{kind}: the NIC runs XDP programs itself, so a pre-filter can be had")
     added = added_queues(name, len(active_queues(name, link.index))) if native else ()
     expected = "native" if native else "generic"
     obstacle = zero_copy_obstacle(name, expected, features, False, link.mtu, frame_bytes, kind, added)

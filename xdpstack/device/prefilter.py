@@ -73,7 +73,8 @@ class PrefilterProgram:
         try:
             program.maps["xs_denied"].set_max_entries(len(asked.keys))
             program.load(PROGRAM, offload_ifindex=ifindex)
-            program.maps["xs_denied"].update(dict.fromkeys(asked.keys, struct.pack("=I", 1)))
+            for key in asked.keys:  # one by one: the kernel has no batches for tables in a NIC
+                program.maps["xs_denied"].update({key: struct.pack("=I", 1)})
         except (VerifierError, OSError) as error:
             program.close()
             if not offload or (isinstance(error, XdpstackError) and not isinstance(error, VerifierError)):
