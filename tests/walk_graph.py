@@ -44,7 +44,7 @@ class Graph:
         assert lib.xs_worker_add_stage(self.worker, b"napi.rx") == 0
         for at, edges in enumerate(stages, 1):
             state = ctypes.create_string_buffer(size)
-            state[:8] = at.to_bytes(4, "little") + ticks.to_bytes(4, "little")  # type: ignore[assignment]
+            ctypes.memmove(state, at.to_bytes(4, "little") + ticks.to_bytes(4, "little"), 8)
             self.states.append(state)
             functions = [
                 ffi.cast("void *", ctypes.cast(getattr(self.library, name), ctypes.c_void_p).value)

@@ -12,7 +12,7 @@ from tests.paths.world import FAR, NEAR, PORT, MakeVeth, kernel_udp, opened
 from xdpstack.device.claims import EthertypeClaim, EverythingBut
 from xdpstack.device.hints import checked, grant
 from xdpstack.device.netdev import NetdevFeatures, RxMetadata, XdpFeature
-from xdpstack.device.xdp import Hint, XdpProgram
+from xdpstack.device.xdp import Hint, Mode, XdpProgram
 from xdpstack.errors import ConfigurationError
 from xdpstack.hook import HookBatch
 from xdpstack.testing import memory_stack
@@ -53,12 +53,12 @@ def test_what_is_asked_is_checked() -> None:
     ],
 )
 def test_what_the_driver_gives_is_granted(
-    mode: str, features: RxMetadata | None, granted: tuple[str, ...], why: str
+    mode: Mode, features: RxMetadata | None, granted: tuple[str, ...], why: str
 ) -> None:
     said = NetdevFeatures(XdpFeature.BASIC, 1, features)
-    assert grant(ALL, mode, said)[0] == granted  # type: ignore[arg-type]
-    assert why in grant(ALL, mode, said)[1]  # type: ignore[arg-type]
-    assert grant((), mode, said) == ((), "")  # type: ignore[arg-type]
+    assert grant(ALL, mode, said)[0] == granted
+    assert why in grant(ALL, mode, said)[1]
+    assert grant((), mode, said) == ((), "")
     assert grant(ALL, "auto", None) == (ALL, "")
 
 

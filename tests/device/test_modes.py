@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -24,17 +26,9 @@ RINGS = Rings(rx=256, tx=256, fill=512, completion=256, fill_target=512)
 class FakeXsk(Xsk):
     """One whose kernel refuses."""
 
-    def __init__(self, **values: object) -> None:
-        self._modes = XskModes(
-            **{
-                "always_kick": False,
-                "busy_poll": False,
-                "busy_poll_error": 0,
-                "tx_budget": 32,
-                "tx_budget_error": 0,
-                **values,
-            }
-        )  # type: ignore[arg-type]
+    def __init__(self, **values: Any) -> None:
+        none = XskModes(always_kick=False, busy_poll=False, busy_poll_error=0, tx_budget=32, tx_budget_error=0)
+        self._modes = replace(none, **values)
 
     def modes(self) -> XskModes:
         return self._modes

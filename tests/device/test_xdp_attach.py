@@ -202,8 +202,9 @@ def test_a_program_attached_through_netlink_is_named_and_stays(near: End, tmp_pa
     near.netns.ip(f"link set {near.name} xdpgeneric obj {program_file} sec xdp")
     (other,) = near.netns.call(lambda: attached_programs(near.name))
     assert (other.name, other.mode, other.link_id) == ("other", "generic", None)
-    for mode in ("native", "generic", "auto"):
-        with opened(near, mode) as program:  # type: ignore[arg-type]
+    modes: tuple[Mode, ...] = ("native", "generic", "auto")
+    for mode in modes:
+        with opened(near, mode) as program:
             with pytest.raises(ProgramAttached, match=rf"program other \(id {other.program_id}\)") as raised:
                 near.netns.call(program.attach)
             assert raised.value.fix == "ip link set dev near0 xdpgeneric off"
@@ -260,14 +261,14 @@ def test_metadata_names_the_claim(near: End, frags: bool) -> None:
 # ---- nothing is left behind ----
 
 
-def test_claims_are_out_before_the_program_is_detached(near: End) -> None:
+def test_claims_are_out_before_the_program_is_detached(near: End, monkeypatch: pytest.MonkeyPatch) -> None:
     program = opened(near)
     near.netns.call(program.attach)
     program.claims.add(SocketClaim("10.0.0.2", 7))
     order = []
     clear, detach = program.claims.clear, program._detach
-    program.claims.clear = lambda: (order.append("claims"), clear())  # type: ignore[method-assign]
-    program._detach = lambda: (order.append("detach"), detach())  # type: ignore[method-assign]
+    monkeypatch.setattr(program.claims, "clear", lambda: (order.append("claims"), clear()))
+    monkeypatch.setattr(program, "_detach", lambda: (order.append("detach"), detach()))
     program.close()
     assert order == ["claims", "detach"]
     assert not program.attached
@@ -275,7 +276,7 @@ def test_claims_are_out_before_the_program_is_detached(near: End) -> None:
 
 
 @pytest.mark.parametrize("mode", ["native", "generic"])
-def test_a_killed_process_leaves_nothing(near: End, mode: str) -> None:
+def test_a_killed_process_leaves_nothing(near: End, mode: Mode) -> None:
     script = (
         "import sys, time\n"
         "from xdpstack.device.xdp import XdpProgram\n"
@@ -290,10 +291,10 @@ def test_a_killed_process_leaves_nothing(near: End, mode: str) -> None:
     ) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"
-        assert list(ids(near)) == [mode]  # type: ignore[call-overload]
+        assert list(ids(near)) == [mode]
         child.send_signal(signal.SIGKILL)
     until(lambda: ids(near) == {})
-    with opened(near, mode) as again:  # type: ignore[arg-type]
+    with opened(near, mode) as again:
         assert near.netns.call(again.attach).mode == mode
 
 

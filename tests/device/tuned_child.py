@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import xdpstack
 from xdpstack.testing.veth import End
@@ -28,7 +29,7 @@ def start(end: End, **tuning: int) -> subprocess.Popen[str]:
 
 
 def main(netns: str, name: str, *words: str) -> None:
-    values = {key: int(value) for key, _, value in (word.partition("=") for word in words)}
-    with xdpstack.open(name, netns=netns, frames=1024, observable=False, tune=xdpstack.Tuning(**values)):  # type: ignore[arg-type]
+    values: dict[str, Any] = {key: int(value) for key, _, value in (word.partition("=") for word in words)}
+    with xdpstack.open(name, netns=netns, frames=1024, observable=False, tune=xdpstack.Tuning(**values)):
         print("ready", flush=True)
         sys.stdin.read()

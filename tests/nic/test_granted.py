@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.nic.expected import EXPECTED
-from tests.paths.world import FAR, NEAR, OURS, PORT, echo_once, kernel_udp, opened
+from tests.paths.world import FAR, NEAR, OURS, PORT, devices_of, echo_once, kernel_udp, opened
 from xdpstack.device import ethtool, netdev
 from xdpstack.device.doctor import examine
 from xdpstack.device.finding import Level
@@ -68,7 +68,7 @@ def test_what_is_granted(veth: MakeVeth) -> None:
     changes = carrier_changes(end)
     with opened(end, frame_bytes=HERE.frame_bytes) as stack:
         [device] = stack.devices
-        sockets = stack._backend.interfaces[0].sockets  # type: ignore[attr-defined]
+        sockets = devices_of(stack).interfaces[0].sockets
         facts |= {
             "mode": device.mode,
             "zero-copy": "yes" if device.zero_copy else "no",

@@ -18,7 +18,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.paths.world import PORT, opened
+from tests.paths.world import PORT, devices_of, opened
 from xdpstack.stack import Stack
 from xdpstack.testing.veth import End
 from xdpstack.udp.socket import UdpSocket
@@ -70,7 +70,7 @@ class Server:
 
 
 def facts(stack: Stack) -> str:
-    [interface] = stack._backend.interfaces  # type: ignore[attr-defined]
+    [interface] = devices_of(stack).interfaces
     deadman = interface.program.deadman
     return json.dumps([deadman.first_pass_ns, deadman.lapses, stack.ledger().missing, stack.counters()])
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.paths.world import FAR, NEAR, OURS, PORT, kernel_udp, opened
+from tests.paths.world import FAR, NEAR, OURS, PORT, devices_of, kernel_udp, opened
 from xdpstack.native import lib
 from xdpstack.stack import Stack
 from xdpstack.testing.veth import Veth
@@ -36,7 +36,7 @@ def stack(pair: Veth) -> Iterator[Stack]:
 
 def watching(stack: Stack) -> int:
     """In how many epoll instances of this process the AF_XDP socket is."""
-    [xsk] = stack._backend.interfaces[0].sockets  # type: ignore[attr-defined]
+    [xsk] = devices_of(stack).interfaces[0].sockets
     count = 0
     for path in Path("/proc/self/fdinfo").iterdir():
         try:

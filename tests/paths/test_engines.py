@@ -16,6 +16,7 @@ from xdpstack.stack import Stack
 from xdpstack.testing.ledger import Ledger
 from xdpstack.testing.veth import Veth
 from xdpstack.testing.wait import PATIENCE, until
+from xdpstack.udp.socket import UdpSocket
 
 pytestmark = pytest.mark.root
 BOTH = {"routing": "python", "udp": "python"}
@@ -103,11 +104,11 @@ def test_threads(pair: Veth, stack: Stack, ledger: Ledger) -> None:
     with stack.udp(("::", PORT)) as sock, stack.udp(("::", PORT + 1)) as other:
         stop = threading.Event()
 
-        def serve(one: object) -> None:
-            one.settimeout(0.2)  # type: ignore[attr-defined]
+        def serve(one: UdpSocket) -> None:
+            one.settimeout(0.2)
             while not stop.is_set():
                 try:
-                    echo_once(one)  # type: ignore[arg-type]
+                    echo_once(one)
                 except TimeoutError:
                     continue
 

@@ -17,7 +17,19 @@ import pytest
 
 import xdpstack
 from tests.paths.server import Server
-from tests.paths.world import FAR, NEAR, OURS, PORT, MakeNetns, MakeVeth, echo_once, exchange, kernel_udp, opened
+from tests.paths.world import (
+    FAR,
+    NEAR,
+    OURS,
+    PORT,
+    MakeNetns,
+    MakeVeth,
+    devices_of,
+    echo_once,
+    exchange,
+    kernel_udp,
+    opened,
+)
 from xdpstack.errors import ClosedError, ForkedError
 from xdpstack.observe.server import running
 from xdpstack.testing.namespace import Namespace
@@ -137,10 +149,12 @@ def test_what_nobody_reads_comes_by_the_kernel_after_a_while(pair: Veth) -> None
         sock.settimeout(PATIENCE)
         client.send(b"0")
         until(lambda: stack.counters().get("xdp.rx.redirect_socket") == 1)
-        backend = stack._backend
-        [interface] = backend.interfaces  # type: ignore[attr-defined]
+        backend = devices_of(stack)
+        [interface] = backend.interfaces
         # A late watchdog lets the deadline pass and renews it: only one that has seen the frame wait will not.
-        until(lambda: backend.watchdog.counters().lapses == 1)  # type: ignore[attr-defined]
+        watchdog = backend.watchdog
+        assert watchdog is not None
+        until(lambda: watchdog.counters().lapses == 1)
         until(lambda: interface.program.deadman.deadline_ns < time.monotonic_ns())
         client.send(b"1")
         until(lambda: stack.counters().get("xdp.rx.pass_deadman") == 1)

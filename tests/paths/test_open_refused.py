@@ -16,7 +16,7 @@ import pytest
 
 import xdpstack
 from tests.paths.left import check_left, held, nothing_left
-from tests.paths.world import FAR, NEAR, PORT, MakeNetns, MakeVeth, opened
+from tests.paths.world import FAR, NEAR, PORT, MakeNetns, MakeVeth, devices_of, opened
 from xdpstack.device import interface
 from xdpstack.device.holders import Holders
 from xdpstack.testing.veth import End, Veth
@@ -149,7 +149,7 @@ def test_a_queue_that_no_process_has_is_waited_for(pair: Veth, monkeypatch: pyte
     """The socket is in no process any more, but the kernel has it for a while: here, on its way between two."""
     ends = socket.socketpair()
     with opened(pair.near, transmit_only=True) as stack:
-        [xsk] = stack._backend.interfaces[0].sockets  # type: ignore[attr-defined]
+        [xsk] = devices_of(stack).interfaces[0].sockets
         socket.send_fds(ends[0], [b"x"], [xsk.fileno()])
 
     def nobody(*_: object) -> Holders:

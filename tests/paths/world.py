@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import xdpstack
+from xdpstack.device.device import KernelBackend
 from xdpstack.stack import Stack
 from xdpstack.testing.namespace import Namespace
 from xdpstack.testing.peer import Peer
@@ -23,6 +24,12 @@ PORT = 7777
 OURS = (("10.0.0.1", PORT), ("fd00::1", PORT))
 #: Small memory and rings: opening takes milliseconds.
 SMALL: dict[str, Any] = {"frames": 2048, "rx_ring": 256, "tx_ring": 256}
+
+
+def devices_of(stack: Stack) -> KernelBackend:
+    """The devices of a stack that is not in memory."""
+    assert isinstance(stack._backend, KernelBackend)
+    return stack._backend
 
 
 def opened(*ends: End, **options: Any) -> Stack:

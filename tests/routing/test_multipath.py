@@ -1,6 +1,8 @@
 """Paths of multipath routes: their shares of the hash space, and which one a hash falls to."""
 
-from hypothesis import given
+from typing import Any
+
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xdpstack.netlink import Address, Hop, Link, Neighbour, Route, Snapshot, packed
@@ -14,8 +16,8 @@ ADDRESSES = [Address.parse("10.0.0.1/24", 2), Address.parse("10.0.1.1/24", 3), A
 SPACE = 1 << 31
 
 
-def tables_of(route: Route, **more: object) -> Tables:
-    return compile_tables(Snapshot.build(more.pop("links", LINKS), ADDRESSES, [route], **more))  # type: ignore[arg-type]
+def tables_of(route: Route, **more: Any) -> Tables:
+    return compile_tables(Snapshot.build(more.pop("links", LINKS), ADDRESSES, [route], **more))
 
 
 def entry_of(tables: Tables, route: Route) -> Entry:
@@ -23,6 +25,7 @@ def entry_of(tables: Tables, route: Route) -> Entry:
 
 
 @given(st.lists(st.integers(1, 256), min_size=2, max_size=16), st.sampled_from([AF_INET, AF_INET6]))
+@settings(deadline=None)
 def test_shares_follow_the_weights(weights: list[int], family: int) -> None:
     gateways = [packed(f"10.0.0.{i + 2}" if family == AF_INET else f"fe80::{i + 2}") for i in range(len(weights))]
     hops = tuple(Hop(2, gateway, weight) for gateway, weight in zip(gateways, weights, strict=True))
@@ -37,8 +40,8 @@ HOPS = (Hop(2, packed("10.0.0.5"), 1), Hop(3, packed("10.0.1.5"), 3))
 ROUTE = Route.make("8.0.0.0/8", hops=HOPS)
 
 
-def way(tables: Tables, hash_: int, **more: object) -> int:
-    return route_output(tables, Flow(packed("8.8.8.8"), hash=hash_, **more)).oif  # type: ignore[arg-type]
+def way(tables: Tables, hash_: int, **more: Any) -> int:
+    return route_output(tables, Flow(packed("8.8.8.8"), hash=hash_, **more)).oif
 
 
 def test_a_hash_falls_to_the_path_whose_share_it_is_in() -> None:

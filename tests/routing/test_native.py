@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -70,7 +71,7 @@ def test_output_is_as_in_semantics(case: Case, snapshot: Snapshot, seed: int) ->
 # ---- a host as there are many ----
 
 
-def host(*routes: Route, **more: object) -> Snapshot:
+def host(*routes: Route, **more: Any) -> Snapshot:
     """a0 10.0.0.1/24, b0 10.1.0.1/24, both with IPv6; c0 is not of the stack."""
     links = [Link(i, name, bytes([2, 0, 0, 0, 0, i])) for i, name in NAMES.items()]
     addresses = [
@@ -80,7 +81,7 @@ def host(*routes: Route, **more: object) -> Snapshot:
         Address.parse("fd00:1::1/64", 3),
         Address.parse("10.2.0.1/24", 4),
     ]
-    return Snapshot.build(links, addresses, routes, **more)  # type: ignore[arg-type]
+    return Snapshot.build(links, addresses, routes, **more)
 
 
 def send(destination: str, source: str = "", oif: int = 0) -> Flow:

@@ -3,7 +3,7 @@
 import itertools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -189,7 +189,7 @@ class Sender(Walk):
             meta.src = mapped(packed(source)) if source else bytes(16)
             self.number = number
 
-    def _catcher(self, row: str):  # type: ignore[no-untyped-def]
+    def _catcher(self, row: str) -> Callable[[HookBatch], None]:
         catch = super()._catcher(row)
 
         def look(batch: HookBatch) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -45,8 +46,8 @@ ROUTES = [
 ]
 
 
-def host(routes: list[Route] = ROUTES, **more: object) -> Tables:
-    return compile_tables(Snapshot.build([A0, B0], ADDRESSES, routes, **more))  # type: ignore[arg-type]
+def host(routes: list[Route] = ROUTES, **more: Any) -> Tables:
+    return compile_tables(Snapshot.build([A0, B0], ADDRESSES, routes, **more))
 
 
 def incoming(tables: Tables, source: str, to: str, iif: int = 2, **more: int) -> str:

@@ -1,6 +1,7 @@
 """ip.rx: every check of ip_rcv_core, ip_options_compile, ip6_rcv_core and ipv6_parse_hopopts, on literal packets."""
 
 import struct
+from collections.abc import Callable
 
 import pytest
 
@@ -474,7 +475,9 @@ CHUNK = 2048 - 256
 @pytest.mark.parametrize("padding", [0, 1, 30, CHUNK - 100, CHUNK, 3 * CHUNK])
 @pytest.mark.parametrize("size", [CHUNK - 14, CHUNK - 13, 4000, 3 * CHUNK - 14])
 @pytest.mark.parametrize("build, header", [(ipv4, 20), (ipv6, 40)])
-def test_packets_of_several_frames_are_trimmed(build, header: int, size: int, padding: int) -> None:  # type: ignore[no-untyped-def]
+def test_packets_of_several_frames_are_trimmed(
+    build: Callable[..., bytes], header: int, size: int, padding: int
+) -> None:
     payload = bytes(range(256)) * 40
     packet = build(udp(payload)[: size - header])
     assert len(packet) == size

@@ -8,6 +8,7 @@ import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
+from xdpstack.hook import HookBatch
 from xdpstack.native import lib
 from xdpstack.testing import MemoryDevice, MemoryStack, Rings, check_open, memory_stack, until
 
@@ -168,8 +169,8 @@ def test_forwarded_to_a_device_of_fewer_queues() -> None:
     frame = bytes(Ether(dst="02:00:00:00:00:01") / IP(src="10.0.0.2", dst="10.0.0.1") / UDP() / b"1234")
     with memory_stack(MemoryDevice("a0", queues=2), "b0", workers=2) as stack:
 
-        def redirect(batch: object) -> None:
-            for packet in batch:  # type: ignore[attr-defined]
+        def redirect(batch: HookBatch) -> None:
+            for packet in batch:
                 packet._pkt.device = 1
                 packet.go("out")
 

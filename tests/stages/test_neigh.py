@@ -7,6 +7,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Dot1Q, Ether
 
+from xdpstack.hook import HookBatch
 from xdpstack.native import lib
 from xdpstack.netlink import Address, Link, Neighbour, Route, Snapshot, packed
 from xdpstack.netlink.uapi import (
@@ -281,9 +282,9 @@ def test_a_next_hop_that_is_anothers_by_now() -> None:
     with Router() as router:
         router.publish(entry("10.1.0.9"))
 
-        def spoil(batch: object) -> None:
-            for number in batch.frames:  # type: ignore[attr-defined]
-                batch.pkts[number].nexthop += 1 << lib.XS_NEXTHOP_SLOT_BITS  # type: ignore[attr-defined]
+        def spoil(batch: HookBatch) -> None:
+            for number in batch.frames:
+                batch.pkts[number].nexthop += 1 << lib.XS_NEXTHOP_SLOT_BITS
 
         router.hook("neigh.tx", spoil)
         router.forward("10.1.0.9")

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.csrc.compile import load
+from xdpstack.hook import HookBatch
 from xdpstack.native import lib
 from xdpstack.testing import MemoryWalk, TestDevice, rows
 from xdpstack.walk import CStage
@@ -36,7 +37,7 @@ def test_the_rows_are_those_of_c() -> None:
 
 
 def test_a_hook_sees_and_sends_packets() -> None:
-    def reflect(batch) -> None:  # type: ignore[no-untyped-def]
+    def reflect(batch: HookBatch) -> None:
         for packet in batch:
             packet.data[:12] = bytes(packet.data[6:12]) + bytes(packet.data[:6])
 
@@ -48,7 +49,7 @@ def test_a_hook_sees_and_sends_packets() -> None:
 
 
 def test_a_hook_that_raises_loses_its_batch() -> None:
-    def fails(batch) -> None:  # type: ignore[no-untyped-def]
+    def fails(batch: HookBatch) -> None:
         raise RuntimeError("no")
 
     with walk() as made:

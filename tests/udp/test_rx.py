@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.udp.by_hand import UdpRx
-from tests.udp.strategies import datagrams, worlds
+from tests.udp.strategies import datagrams, families, worlds
 from xdpstack.native import lib
 from xdpstack.udp import native
 from xdpstack.udp.semantics import (
@@ -16,6 +16,7 @@ from xdpstack.udp.semantics import (
     V4_MAPPED,
     Bound,
     Datagram,
+    Family,
     ReceiveQueue,
     ones_complement_sum,
     pseudo_header,
@@ -139,6 +140,6 @@ def test_a_replaced_table_serves_at_once() -> None:
     assert first
 
 
-@given(st.integers(0, 65507), st.sampled_from([4, 6]), st.booleans())
-def test_truesize(payload: int, family: int, slow: bool) -> None:
-    assert native.truesize(payload, family, slow) == truesize(payload, family, slow)  # type: ignore[arg-type]
+@given(st.integers(0, 65507), families, st.booleans())
+def test_truesize(payload: int, family: Family, slow: bool) -> None:
+    assert native.truesize(payload, family, slow) == truesize(payload, family, slow)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from xdpstack.netlink import Route, text
 from xdpstack.netlink.ip import ANY, family_of
@@ -57,9 +58,9 @@ class Flow:
         """What the choice among several paths goes by."""
         return self.hasher(self) if self.hasher else self.hash
 
-    def but(self, **changes: object) -> "Flow":
+    def but(self, **changes: Any) -> "Flow":
         """The same flow with some keys changed."""
-        return replace(self, **changes)  # type: ignore[arg-type]
+        return replace(self, **changes)
 
 
 @dataclass(frozen=True, slots=True)

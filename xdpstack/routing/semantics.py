@@ -12,6 +12,7 @@ in rules.py, the choice of a source address in source.py.
 
 import errno
 from dataclasses import replace
+from typing import Any
 
 from xdpstack.netlink.ip import ANY
 from xdpstack.netlink.uapi import (
@@ -85,7 +86,7 @@ def drop(
     return Verdict("drop", reason=reason, errno=number, icmp=icmp, martian=martian, route=route)
 
 
-def toward(action: str, tables: Tables, found: Result, family: int, **more: object) -> Verdict:
+def toward(action: str, tables: Tables, found: Result, family: int, **more: Any) -> Verdict:
     """The verdict that a packet goes along the path that was found."""
     assert found.entry is not None
     assert found.path is not None
@@ -99,16 +100,16 @@ def toward(action: str, tables: Tables, found: Result, family: int, **more: obje
         hop_limit=route.hop_limit,
         route=route,
         encap=path.encap,
-        **more,  # type: ignore[arg-type]
+        **more,
     )
 
 
-def local(action: str, tables: Tables, found: Result | None, family: int, **more: object) -> Verdict:
+def local(action: str, tables: Tables, found: Result | None, family: int, **more: Any) -> Verdict:
     """The verdict that a packet is for this host: it goes to the loopback device."""
     device = tables.devices.get(tables.loopback)
     route = found.entry.route if found and found.entry else None
     mtu = device.mtu[family] if device else 0
-    return Verdict(action, tables.loopback, mtu=mtu, route=route, **more)  # type: ignore[arg-type]
+    return Verdict(action, tables.loopback, mtu=mtu, route=route, **more)
 
 
 # ---- IPv4, input ----

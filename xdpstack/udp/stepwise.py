@@ -39,11 +39,11 @@ class Stepwise:
     def sendto(self, data: Any, address: Any) -> int | None:
         """As the view's. OSError(EDEADLK): called by a Python layer that would have to decide about it itself."""
         with self._our_turn():
-            sent = self._view.sendto(data, address)
+            sent: int | None = self._view.sendto(data, address)
             reasons = self._follow()
         if sent is not None and any(reasons):
-            return self._view.sendto(data, address, reasons[0])  # type: ignore[no-any-return]
-        return sent  # type: ignore[no-any-return]
+            sent = self._view.sendto(data, address, reasons[0])
+        return sent
 
     def send_batch(self, payloads: list[Any], addresses: Any, start: int, errors: dict[int, int]) -> int:
         """As the view's."""
@@ -51,7 +51,7 @@ class Stepwise:
             done: int = self._view.send_batch(payloads, addresses, start, errors)
             reasons = self._follow()[:done]
         if any(reasons):
-            return self._view.send_batch(payloads, addresses, start, errors, reasons)  # type: ignore[no-any-return]
+            done = self._view.send_batch(payloads, addresses, start, errors, reasons)
         return done
 
     @contextmanager
