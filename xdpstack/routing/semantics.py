@@ -108,8 +108,7 @@ def local(action: str, tables: Tables, found: Result | None, family: int, **more
     """The verdict that a packet is for this host: it goes to the loopback device."""
     device = tables.devices.get(tables.loopback)
     route = found.entry.route if found and found.entry else None
-    mtu = device.mtu[family] if device else 0
-    return Verdict(action, tables.loopback, mtu=mtu, route=route, **more)
+    return Verdict(action, tables.loopback, mtu=device.mtu[family] if device else 0, route=route, **more)
 
 
 # ---- IPv4, input ----
