@@ -64,6 +64,8 @@ static __always_inline __u32 xs_lapsed(struct xs_xdp_deadman *deadman, struct xs
     return XS_XDP_PASS_DEADMAN;
 }
 
+#ifndef XS_XDP_JOINED
+
 static __always_inline bool xs_put_metadata(struct xdp_md *context, __u32 claim_id, __u32 cause) {
     struct xs_xdp_metadata *metadata;
 
@@ -91,6 +93,8 @@ static __always_inline bool xs_put_hints(struct xdp_md *context, struct xs_tag s
     return true;
 }
 
+#endif
+
 static __always_inline __u32 xs_decide(struct xdp_md *context, struct xs_xdp_counters *counters) {
     __u32 zero = 0;
     struct xs_xdp_deadman *deadman = bpf_map_lookup_elem(&xs_deadman, &zero);
@@ -113,10 +117,12 @@ static __always_inline __u32 xs_decide(struct xdp_md *context, struct xs_xdp_cou
     if (cause < XS_XDP_REDIRECT_SOCKET) return cause;
     if (bpf_redirect_map(&xs_xsks, context->rx_queue_index, XDP_PASS) != XDP_REDIRECT)
         return XS_XDP_PASS_NO_SOCKET;
+#ifndef XS_XDP_JOINED
     if ((xs_options & XS_XDP_OPTION_METADATA) && !xs_put_metadata(context, view.claim_id, cause))
         return XS_XDP_PASS_NO_METADATA;
     if ((xs_options & XS_XDP_OPTION_HINTS) && !xs_put_hints(context, stripped))
         return XS_XDP_PASS_NO_METADATA;
+#endif
     counters->last_redirect_ns = now;
     return cause;
 }
@@ -138,6 +144,15 @@ int xs_xdp_frags(struct xdp_md *context) { return xs_run(context); }
 
 SEC("xdp")
 int xs_xdp_plain(struct xdp_md *context) { return xs_run(context); }
+
+/* What libxdp's dispatcher reads of a program that joins others: after those that filter (xdp-filter has 10), which lower
+ * numbers have; and what this one passes the next one sees. It is the names of the variables that say for which program. */
+#define XS_RUN_CONFIG(function) _##function SEC(".xdp_run_config")
+
+struct {
+    __uint(priority, 50);
+    __uint(XDP_PASS, 1);
+} XS_RUN_CONFIG(xs_xdp_frags), XS_RUN_CONFIG(xs_xdp_plain);
 
 /* Of the two licences the sources may be used under, the one that the kernel asks for. */
 char _license[] SEC("license") = "GPL";

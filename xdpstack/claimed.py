@@ -54,7 +54,7 @@ class ClaimedTable(Generic[One]):
         with self._lock:
             self._all.append(made)
             try:
-                made.ids = self.host.claim(claim)
+                made.ids = self.host.claim_frames(claim)
                 self._publish()
             except BaseException:
                 self.forget(made)

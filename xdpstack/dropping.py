@@ -89,6 +89,12 @@ def _check() -> None:
             "Start it without them.",
         )
     for backend in device.open_backends():
+        if backend.options.coexist:
+            raise ConfigurationError(
+                f"{', '.join(backend.names)} has a program that joins others, and only root can take it out",
+                "libxdp's dispatcher is attached anew without it, which wants CAP_NET_ADMIN and CAP_BPF.",
+                "Open without coexist, or have a process with privileges do it.",
+            )
         for interface in backend.interfaces:
             if interface.tuned:
                 raise ConfigurationError(

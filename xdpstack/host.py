@@ -73,6 +73,17 @@ class StackHost:
             )
         return self._backend.claim(claim)
 
+    def claim_frames(self, claim: Claim) -> tuple[int, ...]:
+        """As `claim`, for frames that are told from others by it. Raises ConfigurationError where they cannot be."""
+        for device in self.devices:
+            if "claims" in device.why:
+                raise ConfigurationError(
+                    f"frames of {device.name} cannot be read or redirected by claim",
+                    device.why["claims"],
+                    "UDP sockets can be opened; for frames, open without coexist, or with a later libxdp.",
+                )
+        return self.claim(claim)
+
     def unclaim(self, claim: Claim) -> None:
         """Lift it no more."""
         self._backend.unclaim(claim)

@@ -454,6 +454,7 @@ def open(  # noqa: A001  # the word that users expect, as in socket.open or tarf
     tune: Tuning | None = None,
     broker: str | None = None,
     pinned: str | None = None,
+    coexist: bool = False,
 ) -> Stack:
     """Open a stack over network interfaces, in the caller's network namespace or in `netns`.
 
@@ -474,7 +475,8 @@ def open(  # noqa: A001  # the word that users expect, as in socket.open or tarf
     and `tx_budget`: how the AF_XDP sockets are driven; `prefilter`: frames that the NIC itself is to drop; see
     docs/modes.md. `broker`: the socket of `xdpstack broker`, which attaches the program and makes the sockets for
     a process without privileges; see docs/broker.md. `pinned`: the directory of a program that `xdpstack pin` has
-    attached, for a process with CAP_NET_RAW alone; see docs/without-root.md.
+    attached, for a process with CAP_NET_RAW alone; see docs/without-root.md. `coexist`: join the XDP programs that are
+    there already, through libxdp's dispatcher; see docs/device.md.
 
     Raises PrivilegeError, NamespaceError, NoSuchInterface, InterfaceDown, ProgramAttached, QueueTaken, ModeRefused,
     TuningRefused, BrokerError, PinError, MtuTooLarge, OutOfMemory, TooManyOpenFiles or ConfigurationError; then nothing
@@ -497,6 +499,7 @@ def open(  # noqa: A001  # the word that users expect, as in socket.open or tarf
         asked,
         broker,
         pinned,
+        coexist,
     )
     backend = KernelBackend(*interfaces, options=options, window_seconds=deadman_seconds)
     with naming_what_ran_out(f"open {', '.join(interfaces)}"):

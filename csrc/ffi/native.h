@@ -17,6 +17,7 @@
 #include "ffi/17_vlan.cdef.h"
 #include "ffi/18_offload.cdef.h"
 #include "ffi/20_libbpf.cdef.h"
+#include "ffi/21_libxdp.cdef.h"
 #include "ffi/40_fake.cdef.h"
 #include "base/events.h" /* and through it ffi/51_neigh.cdef.h */
 #include "ffi/62_engine.cdef.h"

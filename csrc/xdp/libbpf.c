@@ -12,6 +12,7 @@
 #include <linux/if_link.h>
 
 #include "ffi/20_libbpf.cdef.h"
+#include "xdp/log.h"
 
 _Static_assert(XS_BPF_XDP_GENERIC == XDP_FLAGS_SKB_MODE, "flags are passed on");
 _Static_assert(XS_BPF_XDP_NATIVE == XDP_FLAGS_DRV_MODE, "flags are passed on");
@@ -27,18 +28,22 @@ static libbpf_print_fn_t previous_printer;
 static __thread char *log_at;
 static __thread size_t log_left;
 
-__attribute__((format(printf, 2, 0))) static int print(enum libbpf_print_level level, const char *format,
-                                                       va_list arguments) {
+void xs_bpf_log_add(const char *format, va_list arguments) {
     int length;
 
-    if (!log_at) return previous_printer ? previous_printer(level, format, arguments) : 0;
-    if (level == LIBBPF_DEBUG) return 0;
+    if (!log_at) return;
     length = vsnprintf(log_at, log_left, format, arguments);
-    if (length < 0) return length;
+    if (length < 0) return;
     if ((size_t)length >= log_left) length = (int)log_left - 1;
     log_at += length;
     log_left -= (size_t)length;
-    return length;
+}
+
+__attribute__((format(printf, 2, 0))) static int print(enum libbpf_print_level level, const char *format,
+                                                       va_list arguments) {
+    if (!log_at) return previous_printer ? previous_printer(level, format, arguments) : 0;
+    if (level != LIBBPF_DEBUG) xs_bpf_log_add(format, arguments);
+    return 0;
 }
 
 void xs_bpf_log_begin(char *buffer, size_t bytes) {

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,11 @@ from typing import Any
 
 from xdpstack.errors import NoSuchInterface, ProgramAttached
 from xdpstack.native import check, ffi, lib
+
+#: The name of libxdp's dispatcher, as the kernel cuts it.
+DISPATCHER = "xdp_dispatcher"
+#: Held while descriptors of others' programs are open for a moment (libxdp.py closes those that it finds open).
+program_descriptors = threading.RLock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +85,7 @@ def attached_programs(interface: str) -> list[AttachedProgram]:
             interface,
             mode,
             program_id,
-            _program_name(program_id),
+            program_name(program_id),
             links.get(program_id),
             tuple(_holders("link_id", links[program_id]) if program_id in links else _holders("prog_id", program_id)),
         )
@@ -90,11 +96,18 @@ def attached_programs(interface: str) -> list[AttachedProgram]:
 def already_attached(interface: str, others: Sequence[AttachedProgram]) -> ProgramAttached:
     """What to raise for programs that are in the way, one or more."""
     other = others[0]
+    if other.name == DISPATCHER:
+        return ProgramAttached(
+            f"{interface} has other XDP programs: {'; '.join(map(str, others))}",
+            "They are called by libxdp's dispatcher; without your word none is joined.",
+            "coexist=True joins them; xdp-loader status lists them.",
+        )
     pinned = other.link_id is not None and not other.holders
     keyword = {"native": "xdpdrv", "generic": "xdpgeneric", "offloaded": "xdpoffload"}[other.mode]
     return ProgramAttached(
         f"{interface} has another XDP program: {'; '.join(map(str, others))}",
-        "An interface runs one XDP program; it is never replaced without your word.",
+        "An interface runs one XDP program; it is never replaced without your word. Others are joined only where libxdp's "
+        "dispatcher calls them (coexist=True).",
         f"ip link set dev {interface} {keyword} off"
         if other.link_id is None
         else (
@@ -121,16 +134,18 @@ def link_info(link_fd: int) -> Any:
     return info
 
 
-def _program_name(program_id: int) -> str:
-    fd = lib.bpf_prog_get_fd_by_id(program_id)
-    if fd < 0:  # no privilege, or gone meanwhile
-        return ""
-    try:
-        info = ffi.new("struct xs_bpf_program_info *")
-        check(lib.xs_bpf_program_info(fd, info), f"BPF program {program_id}")
-        return str(ffi.string(info.name).decode())
-    finally:
-        os.close(fd)
+def program_name(program_id: int) -> str:
+    """The name of a BPF program, as the kernel cuts it; empty if it may not be known."""
+    with program_descriptors:
+        fd = lib.bpf_prog_get_fd_by_id(program_id)
+        if fd < 0:  # no privilege, or gone meanwhile
+            return ""
+        try:
+            info = ffi.new("struct xs_bpf_program_info *")
+            check(lib.xs_bpf_program_info(fd, info), f"BPF program {program_id}")
+            return str(ffi.string(info.name).decode())
+        finally:
+            os.close(fd)
 
 
 def _links() -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""Which program an interface of a stack gets, and from where: its own, a broker's, or one that is pinned."""
+"""Which program an interface of a stack gets: its own, alone or beside others; a broker's; one that is pinned."""
 
 from __future__ import annotations
 
@@ -10,28 +10,39 @@ from xdpstack.device import netdev
 from xdpstack.device.attached import refuse_others
 from xdpstack.device.broker.client import BrokerClient, BrokeredProgram
 from xdpstack.device.hints import open_attached
+from xdpstack.device.joined import JoinedProgram, check_there
 from xdpstack.device.options import Options
 from xdpstack.device.pinned import PinnedProgram
 from xdpstack.device.xdp import Granted, Mode, XdpProgram
 from xdpstack.netlink import Link
 
+UNTOLD = (
+    "Since Linux 6.13 no program that a dispatcher of libxdp from before May 2025 calls may put metadata before a frame: "
+    "the claim that lifted it is not known."
+)
 #: What an interface has: these do the same.
-Program = XdpProgram | BrokeredProgram | PinnedProgram
+Program = XdpProgram | BrokeredProgram | PinnedProgram | JoinedProgram
 
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A program that is attached. `why` says of metadata why it was not granted, `tuning` the same of a broker's tuning."""
+    """A program that is attached. `why` says of metadata why it was not granted, `tuning` the same of a broker's tuning.
+
+    `untold`: why it does not say by which claim it has lifted a frame; empty: it does.
+    """
 
     program: Program
     granted: Granted
     why: str = ""
     tuning: Mapping[str, str] = field(default_factory=dict)
+    untold: str = ""
 
 
 def check_others(name: str, options: Options, broker: BrokerClient | None) -> None:
     """Refuse an interface with another program, as far as that is ours to say. Raises ProgramAttached, NoSuchInterface."""
-    if not options.transmit_only and not options.pinned and broker is None:  # a broker says so when it attaches
+    if options.coexist:
+        check_there(name)
+    elif not options.transmit_only and not options.pinned and broker is None:  # a broker says so when it attaches
         refuse_others(name, options.mode)
 
 
@@ -43,5 +54,9 @@ def attach(link: Link, mode: Mode, options: Options, broker: BrokerClient | None
     if options.pinned is not None:
         pinned = PinnedProgram(Path(options.pinned), link.name, options.mode)
         return Attachment(pinned, pinned.granted)
+    if options.coexist:
+        joined = JoinedProgram(link.name, link.rx_queues, mode)
+        why = "A program that a dispatcher calls cannot ask its device." if options.metadata else ""
+        return Attachment(joined, joined.granted, why, untold="" if joined.tells_claims else UNTOLD)
     attached = open_attached(link.name, link.rx_queues, mode, options.metadata, netdev.features(link.index))
     return Attachment(attached.program, attached.granted, attached.why)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from xdpstack.device import ethtool, firewall, netdev
-from xdpstack.device.attached import attached_programs
+from xdpstack.device.attached import DISPATCHER, attached_programs
 from xdpstack.device.drivers import GENERIC_ONLY, RESETS, added_queues, native_lacks, zero_copy_lacks
 from xdpstack.device.finding import Finding, error, note, ok, warning
 from xdpstack.device.holders import Holders, bound_inodes, holders
@@ -261,6 +261,14 @@ def program_findings(name: str) -> Iterator[Finding]:
     if not others:
         yield ok("XDP program", "none attached")
     for other in others:
+        if other.name == DISPATCHER:
+            yield warning(
+                "XDP program",
+                f"others are attached, by libxdp: {other}",
+                "Its dispatcher calls several programs one after the other.",
+                "open(..., coexist=True) joins them; else the interface is refused. `xdp-loader status` lists them.",
+            )
+            continue
         word = {"native": "xdpdrv", "generic": "xdpgeneric", "offloaded": "xdpoffload"}[other.mode]
         netlink = other.link_id is None
         yield error(

@@ -83,6 +83,7 @@ class Interface:
         self._granted: Granted | None = None
         self._rings = Rings()
         self._no_hints = ""  # why not all were granted
+        self._untold = ""  # why it is not known which claim has lifted a frame
         self._offloads = Offloads(options.offloads)
         self._watched = False
         self._past: dict[str, int] = {}
@@ -139,6 +140,7 @@ class Interface:
         attached = attach(self.link, mode, self._options, self._broker)
         self.program, self._granted, self._no_hints = attached.program, attached.granted, attached.why
         self._tuner.why |= attached.tuning
+        self._untold = attached.untold
 
     def _choose_mode(self) -> Mode:
         """Generic instead of native, which was not demanded, where the driver would take the program in vain.
@@ -314,7 +316,7 @@ class Interface:
             last_first.callback(self._tuner.forget if self.gone else lambda: self._place.run(self._tuner.undo))
             last_first.callback(lambda: home.append(self.unbind()))
             if program is not None:
-                last_first.callback(program.close)
+                last_first.callback(self._place.run, program.close)  # libxdp looks for its interface
                 if self._watched:
                     self._watched = False
                     last_first.callback(self._watchdog.remove, program.deadman)
@@ -346,6 +348,8 @@ class Interface:
         refused = [self._no_native] if self._no_native else []
         if refused := [*refused, *(self._granted.refused if self._granted else ())]:
             why["mode"] = "; ".join(refused)
+        if self._untold:
+            why["claims"] = self._untold
         if self._no_hints:
             why["metadata"] = self._no_hints
         if self._offloads.why:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
@@ -46,10 +46,21 @@ class BpfObject:
         pointer = next(pointer for each, pointer in self._data.items() if each.endswith(".rodata"))
         check(lib.bpf_map__set_initial_value(pointer, data, len(data)), f"{self.name}: .rodata")
 
-    def load(self, *programs: str, offload_ifindex: int = 0, bound_ifindex: int = 0) -> None:
+    def set_target(self, program: str, target_fd: int, function: str) -> None:
+        """The program is to replace this function of the program of that descriptor. Before `load`. Raises OSError."""
+        result = lib.bpf_program__set_attach_target(self._programs[program], target_fd, function.encode())
+        check(result, f"{program}: replace {function}")
+
+    def load(
+        self,
+        *programs: str,
+        offload_ifindex: int = 0,
+        bound_ifindex: int = 0,
+        by: Callable[[Any], int] = lib.bpf_object__load,
+    ) -> None:
         """Load these programs, and all maps: into the NIC (`offload_ifindex`), or for one device (`bound_ifindex`).
 
-        Raises PrivilegeError, OutOfMemory, VerifierError, or OSError.
+        `by` does it, given the object. Raises PrivilegeError, OutOfMemory, VerifierError, or OSError.
         """
         logs = {each: ffi.new("char[]", LOG_BYTES) for each in programs}
         for each, pointer in self._programs.items():
@@ -63,7 +74,7 @@ class BpfObject:
             for table in self.maps.values():
                 check(lib.bpf_map__set_ifindex(table.pointer, offload_ifindex), table.name)
         with collected_log() as said:
-            result = lib.bpf_object__load(self._object)
+            result = by(self._object)
         if result >= 0:
             return
         if result == -errno.EPERM:

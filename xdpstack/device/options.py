@@ -25,6 +25,7 @@ class Options:
     `modes`: how the sockets are driven. `prefilter`: what the NIC itself is to drop. `offloads`: what the
     devices are to do with the frames to send. `broker`: the socket of a
     broker that attaches programs and makes sockets for us. `pinned`: the directory of a program that is attached already.
+    `coexist`: join other programs through libxdp's dispatcher.
     """
 
     netns: str | None = None
@@ -41,6 +42,7 @@ class Options:
     offloads: tuple[Offload, ...] = ()
     broker: str | None = None
     pinned: str | None = None
+    coexist: bool = False
 
     def __post_init__(self) -> None:
         for name in ("rx_ring", "tx_ring"):
@@ -57,6 +59,12 @@ class Options:
                 "netns, transmit_only, prefilter and tune do not go with a broker",
                 "It serves its own namespace, and tunes as it sees fit.",
                 "Be in that namespace; leave the others out.",
+            )
+        if self.coexist and (self.transmit_only or self.broker or self.pinned or self.mode == "offloaded"):
+            raise ConfigurationError(
+                "transmit_only, broker, pinned and offloaded mode do not go with coexist",
+                "The program that joins others is this process's own, on the host.",
+                "Leave them out, or coexist.",
             )
         if self.pinned is not None and (
             self.netns is not None
@@ -85,4 +93,5 @@ class Options:
             "offloads": self.offloads,
             "broker": self.broker,
             "pinned": self.pinned,
+            "coexist": self.coexist,
         }

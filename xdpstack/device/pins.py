@@ -157,7 +157,7 @@ def _check_place(directory: Path) -> None:
         raise PinError(
             f"there is something at {directory}", "", f"xdpstack unpin {directory}, if it is a pin.", errno.EEXIST
         )
-    if not _is_bpf(directory.parent):
+    if not is_bpf(directory.parent):
         raise PinError(
             f"{directory.parent} is not in a BPF file system",
             "Programs can be pinned there alone.",
@@ -165,7 +165,8 @@ def _check_place(directory: Path) -> None:
         )
 
 
-def _is_bpf(directory: Path) -> bool:
+def is_bpf(directory: Path) -> bool:
+    """Whether it is in a BPF file system."""
     try:
         status = directory.stat()
     except OSError:
@@ -179,7 +180,7 @@ def _is_bpf(directory: Path) -> bool:
 
 
 def _is_pin(directory: Path) -> bool:
-    if not directory.is_dir() or not _is_bpf(directory):
+    if not directory.is_dir() or not is_bpf(directory):
         return False
     names = {path.name for path in directory.iterdir()}
     return all(name in (LINK, ABOUT, LOCK) or name.startswith("xs_") for name in names)

@@ -160,11 +160,9 @@ class XdpProgram:
         refused: list[str] = []
         for twins in choices:
             with ExitStack() as undo:
-                program = undo.enter_context(BpfObject("xdpstack", _elf(bound=bool(hints))))
-                program.set_read_only(struct.pack("=I", options))
-                program.maps["xs_xsks"].set_max_entries(queues)
-                for table in fields(TableSizes):
-                    program.maps[f"xs_{table.name}"].set_max_entries(getattr(sizes or TableSizes(), table.name))
+                program = undo.enter_context(
+                    unloaded("xdpstack_bound" if hints else "xdpstack", queues, options, sizes)
+                )
                 try:
                     program.load(*twins, offload_ifindex=offload, bound_ifindex=ifindex if hints else 0)
                 except OSError as error:
@@ -337,6 +335,17 @@ class XdpProgram:
         )
 
 
+def unloaded(name: str, queues: int, options: int, sizes: TableSizes | None = None) -> BpfObject:
+    """The object bpf/`name`.bpf.c with its tables sized; `options` are XS_XDP_OPTION_*. Raises OutOfMemory."""
+    elf = importlib.resources.files("xdpstack.device").joinpath("bpf", f"{name}.bpf.o").read_bytes()
+    made = BpfObject("xdpstack", elf)
+    made.set_read_only(struct.pack("=I", options))
+    made.maps["xs_xsks"].set_max_entries(queues)
+    for table in fields(TableSizes):
+        made.maps[f"xs_{table.name}"].set_max_entries(getattr(sizes or TableSizes(), table.name))
+    return made
+
+
 def read_counters(table: BpfMap) -> XdpCounters:
     """What xs_counters has."""
     layout = struct.Struct(f"={lib.XS_XDP_CAUSES + 2}Q")
@@ -369,11 +378,6 @@ def hardware_address(interface: str) -> bytes:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         answer = fcntl.ioctl(any_socket, _SIOCGIFHWADDR, struct.pack("40s", interface.encode()))
     return answer[18:24]
-
-
-def _elf(bound: bool) -> bytes:
-    name = "xdpstack_bound.bpf.o" if bound else "xdpstack.bpf.o"
-    return importlib.resources.files("xdpstack.device").joinpath("bpf", name).read_bytes()
 
 
 def _not_offloaded(interface: str, error: OSError) -> ModeRefused:
