@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,28 @@ def exchange(client: Client, pair: Veth, count: int = 3) -> dict[str, int]:
     return counters
 
 
+Served = tuple[Veth, Running, Client]
+MakeServed = Callable[..., AbstractContextManager[Served]]
+
+
+@pytest.fixture
+def served(veth: MakeVeth, broker: MakeBroker) -> MakeServed:
+    """A pair, a broker on its near end, and a client of it that has near0; with an `address` an echo on port 7007 too."""
+
+    @contextmanager
+    def make(policy: str = POLICY, address: str = "") -> Iterator[Served]:
+        pair = veth()
+        running = broker(pair.near, policy)
+        with Client(pair.near) as client:
+            client.ask("open", interfaces=["near0"], broker=running.path)
+            if address:
+                client.ask("udp", address=[address, 7007])
+                exchange(client, pair)
+            yield pair, running, client
+
+    return make
+
+
 @pytest.mark.parametrize("mode", ["native", "generic"])
 def test_without_any_capability(mode: str, veth: MakeVeth, broker: MakeBroker) -> None:
     pair = veth(queues=2)
@@ -156,14 +179,9 @@ def test_the_policy(veth: MakeVeth, broker: MakeBroker) -> None:
     assert not pair.near.has_xdp()
 
 
-def test_a_client_that_is_killed(veth: MakeVeth, broker: MakeBroker) -> None:
+def test_a_client_that_is_killed(served: MakeServed) -> None:
     """The kernel has the traffic at once, and another client may have the interface."""
-    pair = veth()
-    running = broker(pair.near)
-    with Client(pair.near) as client:
-        client.ask("open", interfaces=["near0"], broker=running.path)
-        client.ask("udp", address=["10.0.0.1", 7007])
-        exchange(client, pair)
+    with served(address="10.0.0.1") as (pair, running, client):
         client.kill()
     until(lambda: not pair.near.has_xdp())
     plain = pair.near.netns.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
@@ -182,14 +200,9 @@ def test_a_client_that_is_killed(veth: MakeVeth, broker: MakeBroker) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_broker_that_ends(number: int, veth: MakeVeth, broker: MakeBroker) -> None:
+def test_a_broker_that_ends(number: int, served: MakeServed) -> None:
     """The kernel has the traffic, the client is told, its shadow socket serves, and it closes in order."""
-    pair = veth()
-    running = broker(pair.near)
-    with Client(pair.near) as client:
-        client.ask("open", interfaces=["near0"], broker=running.path)
-        client.ask("udp", address=["10.0.0.1", 7007])
-        exchange(client, pair)
+    with served(address="10.0.0.1") as (pair, running, client):
         running.end(number)
         until(lambda: not pair.near.has_xdp())
         assert exchange(client, pair)["udp.rx.slow"] >= 3
@@ -211,14 +224,9 @@ def test_an_interface_has_one_client(veth: MakeVeth, broker: MakeBroker) -> None
         exchange(one, pair)
 
 
-def test_addresses_and_mac_are_followed_by_the_broker(veth: MakeVeth, broker: MakeBroker) -> None:
+def test_addresses_and_mac_are_followed_by_the_broker(served: MakeServed) -> None:
     """What the host has the client has no say in."""
-    pair = veth()
-    running = broker(pair.near)
-    with Client(pair.near) as client:
-        client.ask("open", interfaces=["near0"], broker=running.path)
-        client.ask("udp", address=["0.0.0.0", 7007])
-        exchange(client, pair)
+    with served(address="0.0.0.0") as (pair, _running, client):
         pair.near.netns.ip("address add 10.0.0.9/24 dev near0", "link set near0 address 02:00:00:00:00:77")
         pair.far.netns.ip("neighbour replace 10.0.0.9 lladdr 02:00:00:00:00:77 dev far0")
         kernel = pair.far.netns.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
@@ -254,12 +262,9 @@ def test_another_namespace(veth: MakeVeth, broker: MakeBroker) -> None:
         assert "serves another network namespace" in answer["error"]
 
 
-def test_who_talks_nonsense(veth: MakeVeth, broker: MakeBroker) -> None:
+def test_who_talks_nonsense(served: MakeServed) -> None:
     """Is put off or cut off; the others go on."""
-    pair = veth()
-    running = broker(pair.near, POLICY.replace(f"[{USER}]", f"[{USER}, {os.getuid()}]"))
-    with Client(pair.near) as client:
-        client.ask("open", interfaces=["near0"], broker=running.path)
+    with served(policy=POLICY.replace(f"[{USER}]", f"[{USER}, {os.getuid()}]")) as (pair, running, client):
         for message in (b"{", b"[]", b"\xff", b"x" * 70_000, b"[" * 60_000):
             with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as rude:
                 rude.settimeout(10.0)
@@ -293,11 +298,8 @@ def test_what_does_not_go_with_a_broker() -> None:
             xdpstack.open("lo", broker="/nowhere", frames=1024, **options)
 
 
-def test_what_was_asked_of_a_broker_is_told(veth: MakeVeth, broker: MakeBroker) -> None:
-    pair = veth()
-    running = broker(pair.near)
-    with Client(pair.near) as client:
-        client.ask("open", interfaces=["near0"], broker=running.path)
+def test_what_was_asked_of_a_broker_is_told(served: MakeServed) -> None:
+    with served() as (_pair, running, client):
         asked = client.ask("asked")
         assert (asked["broker"], asked["tune"]) == (running.path, {"merging": "auto"})
 

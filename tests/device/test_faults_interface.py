@@ -5,7 +5,9 @@ from __future__ import annotations
 import select
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from tests.device.harness import EXPERIMENTAL, MODES, SMALL, Harness, frame
 from xdpstack.device import device, overdue
 from xdpstack.device.backend import DeviceEvent
 from xdpstack.device.claims import EthertypeClaim
+from xdpstack.device.device import KernelBackend
 from xdpstack.device.tuning.asked import Tuning
 from xdpstack.device.tuning.knobs import knob
 from xdpstack.device.xsk import XDP_COPY, XDP_USE_NEED_WAKEUP, XDP_USE_SG, Rings
@@ -26,6 +29,24 @@ from xdpstack.testing.wait import until
 pytestmark = pytest.mark.root
 MakeNetns, MakeVeth, MakePeer = Callable[..., Namespace], Callable[..., Veth], Callable[..., Peer]
 CLAIM = EthertypeClaim(EXPERIMENTAL)
+Claimed = tuple[Veth, Peer, Harness, KernelBackend]
+MakeClaimed = Callable[..., AbstractContextManager[Claimed]]
+
+
+@pytest.fixture
+def claimed(veth: MakeVeth, peer: MakePeer) -> MakeClaimed:
+    """A pair, what speaks on its far end, and a harness with the near one open and CLAIM claimed."""
+
+    @contextmanager
+    def make(queues: int = 1, **options: Any) -> Iterator[Claimed]:
+        pair = veth(queues=queues)
+        raw = peer(pair.far)
+        with Harness() as harness:
+            backend = harness.open(pair.near, **options)
+            backend.claim(CLAIM)
+            yield pair, raw, harness, backend
+
+    return make
 
 
 class Traffic:
@@ -65,12 +86,8 @@ def echo(harness: Harness, condition: Callable[[], object], seconds: float = 10.
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_deleted_under_traffic(mode: str, veth: MakeVeth, peer: MakePeer) -> None:
-    pair = veth()
-    raw = peer(pair.far)
-    with Harness() as harness:
-        backend = harness.open(pair.near, mode=mode)
-        backend.claim(CLAIM)
+def test_deleted_under_traffic(mode: str, claimed: MakeClaimed) -> None:
+    with claimed(mode=mode) as (pair, raw, harness, backend):
         assert harness.mirror is not None
         with Traffic(raw, pair):
             echo(harness, lambda: harness.core.ledger().sent > 100)
@@ -119,12 +136,8 @@ def test_moved_to_another_namespace(netns: MakeNetns, veth: MakeVeth) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_set_down_and_up_under_traffic(mode: str, veth: MakeVeth, peer: MakePeer) -> None:
-    pair = veth(queues=2)
-    raw = peer(pair.far)
-    with Harness() as harness:
-        backend = harness.open(pair.near, mode=mode)
-        backend.claim(CLAIM)
+def test_set_down_and_up_under_traffic(mode: str, claimed: MakeClaimed) -> None:
+    with claimed(queues=2, mode=mode) as (pair, raw, harness, backend):
         [interface] = backend.interfaces
         with Traffic(raw, pair):
             for _ in range(3):
@@ -246,13 +259,9 @@ def test_a_packet_may_come_over_two_polls(veth: MakeVeth, peer: MakePeer) -> Non
         harness.resume([lib.XS_DROP])
 
 
-def test_an_mtu_that_grows_is_followed(veth: MakeVeth, peer: MakePeer) -> None:
+def test_an_mtu_that_grows_is_followed(claimed: MakeClaimed) -> None:
     """The sockets were bound for packets of one frame; they are bound anew for several, and back again."""
-    pair = veth()
-    raw = peer(pair.far)
-    with Harness() as harness:
-        backend = harness.open(pair.near)
-        backend.claim(CLAIM)
+    with claimed() as (pair, raw, harness, backend):
         [interface] = backend.interfaces
 
         def set_mtu(mtu: int) -> None:
@@ -281,13 +290,9 @@ def test_an_mtu_that_grows_is_followed(veth: MakeVeth, peer: MakePeer) -> None:
         assert backend.events() == []
 
 
-def test_frames_longer_than_they_were_bound_for_are_in_the_statistics(veth: MakeVeth, peer: MakePeer) -> None:
+def test_frames_longer_than_they_were_bound_for_are_in_the_statistics(claimed: MakeClaimed) -> None:
     """Until the change is followed."""
-    pair = veth()
-    raw = peer(pair.far)
-    with Harness() as harness:
-        backend = harness.open(pair.near)
-        backend.claim(CLAIM)
+    with claimed() as (pair, raw, harness, backend):
         pair.near.netns.ip("link set near0 mtu 3000")
         pair.far.netns.ip("link set far0 mtu 3000")
         raw.send(frame(pair.far, pair.near, bytes(2900)))
@@ -296,12 +301,8 @@ def test_frames_longer_than_they_were_bound_for_are_in_the_statistics(veth: Make
         assert len(harness.receive(1)) == 1
 
 
-def test_a_mac_that_changes_is_followed(veth: MakeVeth, peer: MakePeer) -> None:
-    pair = veth()
-    raw = peer(pair.far)
-    with Harness() as harness:
-        backend = harness.open(pair.near)
-        backend.claim(CLAIM)
+def test_a_mac_that_changes_is_followed(claimed: MakeClaimed) -> None:
+    with claimed() as (pair, raw, harness, backend):
         pair.near.netns.ip("link set near0 address 02:00:00:00:00:77")
         changed = bytes.fromhex("020000000077") + frame(pair.far, pair.near, b"x" * 60)[6:]
         assert harness.mirror is not None
