@@ -142,3 +142,25 @@ def test_a_tag_beside_the_frame_reaches_the_socket_of_its_vlan(pair: Veth, peer:
         untagged.settimeout(0)
         with pytest.raises(BlockingIOError):
             untagged.recv(1)
+
+
+def test_a_service_tag_beside_the_frame_is_the_outer_one(pair: Veth, peer: MakePeer, ledger: Ledger) -> None:
+    """As with a NIC that takes service tags off; the VLAN's own is in the frame still."""
+    wire = peer(pair.far)
+    with (
+        opened(pair.near, metadata=("vlan",)) as stack,
+        stack.udp(("10.0.0.1", PORT), vlan=(100, 200)) as within,
+        stack.udp(("10.0.0.1", PORT), vlan=200) as inner,
+    ):
+        within.settimeout(PATIENCE)
+        with tagging(pair.far, 0x6000 | 100, proto=0x88A8):
+            wire.send(request(pair, Dot1Q(vlan=200)))
+        with within.recv_batch() as batch:
+            assert batch.payloads() == [b"ping"]
+            assert list(batch.vlan_tcis) == [0x6000 | 100]
+            within.send_batch(batch.payloads(), batch)
+        answer = wire.expect(lambda frame: UDP in frame and frame[UDP].dport == 9999)
+        assert (answer[Dot1AD].vlan, answer[Dot1Q].vlan) == (100, 200)
+        inner.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            inner.recv(1)
