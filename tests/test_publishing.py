@@ -162,6 +162,27 @@ def test_a_failure_keeps_neither_events_nor_questions(stack: MemoryStack, monkey
     assert asked == [True]
 
 
+def test_events_can_be_asked_for_while_a_table_is_made(stack: MemoryStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which may take seconds, where there are very many routes."""
+    module, function, _ = MAKERS["routing"]
+    asking, told = threading.Event(), threading.Event()
+
+    def slowly(*arguments: object) -> int:
+        asking.set()
+        assert told.wait(10)
+        return int(getattr(lib, function)(*arguments))
+
+    monkeypatch.setattr(f"{module}.lib", Failing(**{function: slowly}))
+    stack.host.set_link("b0", up=False)
+    control = threading.Thread(target=stack._control.step)
+    control.start()
+    assert asking.wait(10)
+    assert stack.events() == []
+    told.set()
+    control.join(10)
+    assert [event.what for event in stack.events()] == ["down"]
+
+
 def test_a_mirror_that_fails_keeps_nothing_else(stack: MemoryStack, monkeypatch: pytest.MonkeyPatch) -> None:
     """A dump that the kernel refuses: what is known is published, what happened is told, and then it is raised."""
     event = DeviceEvent(stack.devices[0], "queues")

@@ -47,7 +47,7 @@ _TICK_TRIES = 10
 
 
 class Control:
-    """Publishes, listens, answers. `events` collects what happened to the devices.
+    """Publishes, listens, answers; collects what happens to the devices.
 
     `publishers` are further tables by name, published after the devices and before the addresses.
     """
@@ -62,7 +62,8 @@ class Control:
     ) -> None:
         self.lock = threading.RLock()
         self.mirror = mirror
-        self.events: list[DeviceEvent] = []
+        self._events: list[DeviceEvent] = []
+        self._events_lock = threading.Lock()  # not `lock`, which is held while tables are made
         self._core = core
         self._backend = backend
         self._devices = devices
@@ -125,9 +126,15 @@ class Control:
     def note(self, event: DeviceEvent) -> None:
         """Something happened to a device: log it, keep it, wake who sleeps."""
         log.warning("%s: %s %s", event.device.name, event.what, event.detail)
-        with self.lock:
-            self.events.append(event)
+        with self._events_lock:
+            self._events.append(event)
         self.wake_workers()
+
+    def take_events(self) -> list[DeviceEvent]:
+        """What has happened since the last call."""
+        with self._events_lock:
+            out, self._events = self._events, []
+        return out
 
     def wake_workers(self) -> None:
         """Make sleeping workers look again."""

@@ -313,9 +313,7 @@ class Stack:
 
     def events(self) -> list[DeviceEvent]:
         """What happened to the devices since the last call: "down", "gone", "up", "queues", "bound", "queue-error"."""
-        with self._control.lock:
-            out, self._control.events = self._control.events, []
-        return out
+        return self._control.take_events()
 
     def counters(self) -> dict[str, int]:
         """Every counter that is not zero: of the stages, the XDP program, the AF_XDP sockets, and control."""
