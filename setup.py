@@ -9,6 +9,7 @@ Before anything is compiled, everything that compiling needs is looked for, and 
 package that brings it.
 """
 
+import hashlib
 import logging
 import os
 import platform
@@ -80,8 +81,8 @@ def compile_bpf(out: Path, notes: Path) -> None:
         target = out / source.name.replace(".bpf.c", ".bpf.o")
         command = [*BPF_CLANG, "-O2", "-g", "-Wall", "-Werror", *BPF_FLAGS, f"-D__TARGET_ARCH_{BPF_ARCH}"]
         command += ["-I", str(ROOT / "bpf"), "-c", str(source), "-o", str(target)]
-        made_by = notes / f"{target.resolve().as_posix().strip('/').replace('/', '-')}.command"
-        made = f"{shlex.join(command)}\n{clang}"
+        made_by = notes / f"{hashlib.sha256(str(target.resolve()).encode()).hexdigest()[:16]}.command"
+        made = f"{target.resolve()}\n{shlex.join(command)}\n{clang}"
         if target.exists() and target.stat().st_mtime > newest and made_by.exists() and made_by.read_text() == made:
             continue
         made_by.unlink(missing_ok=True)

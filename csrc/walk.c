@@ -206,7 +206,8 @@ static int emit(struct xs_batch *b, uint8_t next) {
     if (b->n == XS_BATCH_CAP) return -1;
     uint32_t frame = xs_pool_get(b->walk->pool, b->mem);
     if (frame == XS_NO_FRAME) return -1;
-    b->mem->meta[frame].hints = 0; /* no device has said anything of it */
+    b->mem->meta[frame].hints = 0;          /* no device has said anything of it */
+    b->mem->meta[frame].vlan_inner_tci = 0; /* nor has it had tags before */
     b->ledger->created++;
     b->facts = 0;
     b->frame[b->n] = frame;

@@ -13,7 +13,8 @@
  * behind the exchange too, and what the poll loads after it is the new table. A seq_cst read-modify-write of the epoch in place
  * of the fence would not do: the load of the table is an acquire load, which is not part of that one order, and may come before
  * the store (on arm64 where it is compiled to LDAPR). When control sees an even epoch, the release has made the poll's reads
- * happen before the free.
+ * happen before the free; when it sees another odd one, perhaps of another thread that drives now, that store's release has,
+ * as who enters has taken the worker over from who left.
  *
  * Only whoever drives the worker writes its epoch, so no read-modify-write is needed: a poll costs one fence, on x86 one locked
  * instruction, and not one a packet. Entering and leaving in a loop of nothing else: 8 ns on a Xeon at 2.5 GHz; 15 ns when
@@ -37,7 +38,7 @@ static inline uint64_t xs_epoch_next(const struct xs_epoch *e) {
 
 /* By whoever drives the worker, and nobody else meanwhile; tables are loaded after it and before xs_epoch_leave(). */
 static inline void xs_epoch_enter(struct xs_epoch *e) {
-    atomic_store_explicit(&e->value, xs_epoch_next(e), memory_order_relaxed);
+    atomic_store_explicit(&e->value, xs_epoch_next(e), memory_order_release);
     atomic_thread_fence(memory_order_seq_cst);
 }
 static inline void xs_epoch_leave(struct xs_epoch *e) {

@@ -40,7 +40,8 @@ static __attribute__((noinline)) void put_tagged(const struct xs_batch *b, uint3
         put(b, i, header);
         return;
     }
-    uint32_t grows = XS_ETH_BYTES + (m->vlan_inner_tci ? 2 : 1) * XS_VLAN_BYTES;
+    uint16_t inner = m->vlan_proto == XS_ETHERTYPE_QINQ ? m->vlan_inner_tci : 0;
+    uint32_t grows = XS_ETH_BYTES + (inner ? 2 : 1) * XS_VLAN_BYTES;
     p->data_off = (uint16_t)(p->l3_off - grows);
     p->len = (uint16_t)(p->len + grows);
     p->pkt_len += grows;
@@ -49,9 +50,9 @@ static __attribute__((noinline)) void put_tagged(const struct xs_batch *b, uint3
     memcpy(eth, header, XS_ETH_TYPE);
     xs_put16(eth + XS_ETH_TYPE, m->vlan_proto);
     xs_put16(eth + XS_ETH_TYPE + 2, m->vlan_tci);
-    if (m->vlan_inner_tci) {
+    if (inner) {
         xs_put16(type - XS_VLAN_BYTES, XS_ETHERTYPE_VLAN);
-        xs_put16(type - XS_VLAN_BYTES + 2, m->vlan_inner_tci);
+        xs_put16(type - XS_VLAN_BYTES + 2, inner);
     }
     xs_put16(type, p->l3_proto);
 }

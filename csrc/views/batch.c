@@ -35,7 +35,7 @@ static struct batch *new_batch(struct socket_view *v, uint32_t n) {
     b->n = b->nviews = 0;
     b->released = b->all_home = b->described = b->viewed = 0;
     b->family = v->socket->family;
-    b->marks = (uint8_t)(xs_socket_flags(v->socket) & XS_SOCKET_MARKS);
+    b->marks = (uint8_t)(xs_socket_flags(v->socket) & v->marked);
     b->stack = v->stack;
     b->forks = v->forks;
     b->keep = v->keep;

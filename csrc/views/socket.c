@@ -88,12 +88,13 @@ static PyObject *socket_set_rcvbuf(PyObject *self, PyObject *number) {
 }
 
 /* From now on each datagram that is queued gets the marks that these flags ask for (XS_SOCKET_MARKS). What is on the queue has
- * none of them: its frames may still say what they were used for before. */
+ * none of them: its frames may still say what they were used for before. So nobody reads marks until all is marked. */
 static PyObject *socket_mark(PyObject *self, PyObject *number) {
     struct socket_view *v = (struct socket_view *)self;
     struct xs_socket *s = views_socket(v);
     unsigned long flags = s ? PyLong_AsUnsignedLong(number) : 0;
     if (PyErr_Occurred()) return NULL;
+    v->marked &= ~(uint32_t)flags;
     for (uint32_t i = 0; i < s->nfeeds; i++) {
         struct xs_worker *w = v->stack->worker[i];
         if (!views_enter(v, w)) return NULL;
@@ -107,6 +108,7 @@ static PyObject *socket_mark(PyObject *self, PyObject *number) {
         }
         xs_worker_leave(w);
     }
+    v->marked |= (uint32_t)flags & XS_SOCKET_MARKS;
     Py_RETURN_NONE;
 }
 
@@ -121,8 +123,9 @@ static PyObject *socket_parked(PyObject *self, void *unused) {
 /* After a call that sent and left packets with Python: the frame of each datagram that is among them, else None. */
 static PyObject *socket_under_way(PyObject *self, void *unused) {
     const struct socket_view *v = (const struct socket_view *)self;
-    PyObject *list = PyList_New(v->nsent);
-    for (uint32_t i = 0; list && i < v->nsent; i++) {
+    const uint32_t n = *(const volatile uint32_t *)&v->nsent; /* who waits without the GIL may be sending just now */
+    PyObject *list = PyList_New(n);
+    for (uint32_t i = 0; list && i < n; i++) {
         PyObject *frame =
             v->under_way[i] == XS_NO_FRAME ? Py_NewRef(Py_None) : PyLong_FromUnsignedLong(v->under_way[i]);
         if (frame && !PyList_SetItem(list, i, frame)) continue;

@@ -40,6 +40,7 @@ struct socket_view {
     uint64_t forks; /* of the process when the view was made; another number: we are a child */
     struct known_address from, to;
     uint32_t tx_device; /* by which the last packet left, for the question whether there is room */
+    uint32_t marked;    /* XS_SOCKET_MARKS that all datagrams on the queue have, or have zeroed */
     uint64_t slow;      /* datagrams sent by the shadow socket */
     bool parked;        /* a Python hook had packets after the last send */
     /* Then: how many datagrams it was about, and of each the frame that waits for Python, or XS_NO_FRAME */

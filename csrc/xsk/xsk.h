@@ -76,10 +76,11 @@ int xs_xsk_watch(struct xs_xsk *x);
 void xs_xsk_unwatch(struct xs_xsk *x);
 
 /* How many frames a packet to send may have. Of a longer one in zero-copy the kernel takes the descriptors off the ring and sends
- * none of them, and gives none of their frames back: xskq_cons_read_desc_batch(). */
+ * none of them, and gives none of their frames back: xskq_cons_read_desc_batch(). What a driver takes that does not say is
+ * one: the kernel's own default. */
 static inline uint8_t xs_xsk_frags_max(const struct xs_xsk *x, uint32_t zc_max_segs) {
-    if (!x->multi) return 1;
-    return x->zero_copy && zc_max_segs && zc_max_segs < XS_FRAGS_MAX ? (uint8_t)zc_max_segs : XS_FRAGS_MAX;
+    if (!x->multi || (x->zero_copy && !zc_max_segs)) return 1;
+    return x->zero_copy && zc_max_segs < XS_FRAGS_MAX ? (uint8_t)zc_max_segs : XS_FRAGS_MAX;
 }
 
 #endif
