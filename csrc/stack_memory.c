@@ -24,7 +24,8 @@ static size_t whole_huge_pages(size_t bytes) {
 
 /* All pages, now. Returns the memory; NULL when there is not enough, and then it is unmapped. */
 static void *take(char *p, size_t bytes) {
-    bool unforked = madvise(p, bytes, MADV_DONTFORK) == 0; /* there may be too many mappings (vm.max_map_count) */
+    bool unforked =
+        madvise(p, bytes, MADV_DONTFORK) == 0; /* there may be too many mappings (vm.max_map_count) */
     if (unforked && madvise(p, bytes, XS_UAPI_MADV_POPULATE_WRITE) == 0) return p;
     if (unforked && errno == EINVAL) { /* that is Linux before 5.14 */
         for (size_t at = 0; at < bytes; at += SMALL_PAGE_BYTES) ((volatile char *)p)[at] = 0;

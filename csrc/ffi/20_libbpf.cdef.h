@@ -18,7 +18,8 @@ int bpf_program__fd(const struct bpf_program *prog);
 int bpf_program__set_autoload(struct bpf_program *prog, bool autoload);
 int bpf_program__set_log_buf(struct bpf_program *prog, char *log_buf, size_t log_size);
 void bpf_program__set_ifindex(struct bpf_program *prog, uint32_t ifindex);
-int bpf_program__set_attach_target(struct bpf_program *prog, int attach_prog_fd, const char *attach_func_name);
+int bpf_program__set_attach_target(struct bpf_program *prog, int attach_prog_fd,
+                                   const char *attach_func_name);
 int bpf_program__set_flags(struct bpf_program *prog, uint32_t flags);
 
 const char *bpf_map__name(const struct bpf_map *map);

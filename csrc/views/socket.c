@@ -123,7 +123,8 @@ static PyObject *socket_parked(PyObject *self, void *unused) {
 /* After a call that sent and left packets with Python: the frame of each datagram that is among them, else None. */
 static PyObject *socket_under_way(PyObject *self, void *unused) {
     const struct socket_view *v = (const struct socket_view *)self;
-    const uint32_t n = *(const volatile uint32_t *)&v->nsent; /* who waits without the GIL may be sending just now */
+    const uint32_t n =
+        *(const volatile uint32_t *)&v->nsent; /* who waits without the GIL may be sending just now */
     PyObject *list = PyList_New(n);
     for (uint32_t i = 0; list && i < n; i++) {
         PyObject *frame =
