@@ -6,6 +6,7 @@ import errno
 import os
 import pwd
 import resource
+import select
 import socket
 import subprocess
 import sys
@@ -110,6 +111,11 @@ def serves(serving: Broker, client: socket.socket) -> bool:
     wire.send(client, {"ask": "probe", "ifindex": 7, "address": "0a000001"})
     serving.step(1.0)
     return "ok" in wire.receive(client)[0]
+
+
+def step_until_answered(serving: Broker, client: socket.socket) -> None:
+    client.settimeout(10.0)
+    until(lambda: serving.step(0.01) or select.select([client], [], [], 0)[0])
 
 
 class FakeOpened(Opened):
@@ -318,21 +324,19 @@ def test_who_attaches_for_long_is_alone_with_it(broker: MakeBroker, opened: list
         with pytest.raises(BlockingIOError):
             slow.recv(100)
         FakeOpened.may_attach.set()
-        slow.settimeout(10.0)
-        serving.step(10.0)
-        serving.step(10.0)
+        step_until_answered(serving, slow)
         answer, [deadman] = wire.receive(slow)
         os.close(deadman)
         assert answer["ok"]["granted"]["mode"] == "native"
+        step_until_answered(serving, slow)
         assert "has no queue 2" in wire.receive(slow)[0]["error"]["message"]
         wire.send(slow, {"ask": "detach", "interface": "near0"})
-        serving.step(10.0)
-        serving.step(10.0)
+        step_until_answered(serving, slow)
         assert wire.receive(slow)[0] == {"ok": {}}
     assert [each.closed for each in opened] == [1]
 
 
-@pytest.mark.parametrize("how", ["dies", "fails", "broker ends"])
+@pytest.mark.parametrize("how", ["dies", "fails", "broker ends", "fails and broker ends"])
 def test_what_was_attached_for_who_is_gone_by_then_is_detached(
     how: str, broker: MakeBroker, opened: list[FakeOpened], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -347,12 +351,12 @@ def test_what_was_attached_for_who_is_gone_by_then_is_detached(
         serving.step(1.0)
         if how == "dies":
             slow.close()
-        elif how == "fails":
+        elif how.startswith("fails"):
             monkeypatch.setattr(session, "follow", fail)
             monkeypatch.setattr(serving._mirror, "changed", True)
             serving.step(0)
             assert slow.recv(100) == b""
-        else:
+        if how.endswith("broker ends"):
             threading.Timer(0.05, FakeOpened.may_attach.set).start()
             serving.close()
             assert [each.closed for each in opened] == [1]

@@ -209,6 +209,8 @@ class Broker:
         for session, work in self._done:
             with contextlib.suppress(Exception):
                 session.finish(work)
+            if session not in self._sessions.values():  # it had failed meanwhile
+                _end(session)
         self._done.clear()
         with contextlib.ExitStack() as last_first:
             for session in self._sessions.values():
