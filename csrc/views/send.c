@@ -283,7 +283,8 @@ static __attribute__((noinline)) bool wait_and_walk_out(struct socket_view *v, s
 }
 
 bool views_transmit(struct socket_view *v, struct outgoing *out, uint32_t n) {
-    struct xs_socket *s = v->socket;
+    struct xs_socket *s = views_socket(v);
+    if (unlikely(!s)) return false;
     struct xs_worker *w = v->stack->worker[s->index % v->stack->nworkers];
     if (likely(xs_worker_enter(w))) {
         walk_out(v, s, &s->sending, w, out, n);

@@ -33,9 +33,11 @@ static void set_address(struct outgoing *o, const uint8_t *address, uint16_t por
     o->scope = scope;
 }
 
+/* Arguments are read by calls that may run Python, __index__ and __buffer__, which may close the socket: what reads them is given
+ * the socket, whose memory stays, and views_transmit() looks whether it is still open. */
+
 /* Where a datagram goes that is sent without an address; -1 with ENOTCONN or EDESTADDRREQ. */
-static int peer_address(struct socket_view *v, struct outgoing *o) {
-    struct xs_socket *s = v->socket;
+static int peer_address(struct xs_socket *s, struct outgoing *o) {
     if (!(xs_socket_flags(s) & XS_SOCKET_CONNECTED)) {
         fail(EDESTADDRREQ, NULL);
         return -1;
@@ -45,17 +47,17 @@ static int peer_address(struct socket_view *v, struct outgoing *o) {
 }
 
 /* The errno of a datagram that need not walk to be refused, or 0. */
-static int refused(struct socket_view *v, const struct outgoing *o) {
+static int refused(struct xs_socket *s, const struct outgoing *o) {
     if (o->bytes > 0xffff) return EMSGSIZE;
-    if (v->socket->family == 6 && views_is_mapped(o->address) &&
-        xs_socket_flags(v->socket) & XS_SOCKET_V6ONLY)
+    if (s->family == 6 && views_is_mapped(o->address) && xs_socket_flags(s) & XS_SOCKET_V6ONLY)
         return ENETUNREACH;
     return o->port ? 0 : EINVAL;
 }
 
 /* Where a datagram goes that is sent to `tuple`; -1 with an exception. */
-static int given_address(struct socket_view *v, PyObject *tuple, struct outgoing *o) {
-    if (views_parse_address(&v->to, v->socket->family, tuple)) return -1;
+static int given_address(struct socket_view *v, const struct xs_socket *s, PyObject *tuple,
+                         struct outgoing *o) {
+    if (views_parse_address(&v->to, s->family, tuple)) return -1;
     set_address(o, v->to.address, v->to.port, v->to.scope);
     return 0;
 }
@@ -82,13 +84,13 @@ PyObject *views_sendto(PyObject *self, PyObject *const *args, Py_ssize_t n) {
     int pending = n == 2 ? xs_socket_take_error(s) : 0;
     if (pending) return fail(pending, NULL);
     struct outgoing o = {0};
-    if (Py_IsNone(args[1]) ? peer_address(v, &o) : given_address(v, args[1], &o)) return NULL;
+    if (Py_IsNone(args[1]) ? peer_address(s, &o) : given_address(v, s, args[1], &o)) return NULL;
     Py_buffer data;
     if (PyObject_GetBuffer(args[0], &data, PyBUF_SIMPLE)) return NULL;
     o.data = data.buf;
     o.bytes = data.len;
     bool done = true;
-    o.error = refused(v, &o);
+    o.error = refused(s, &o);
     if (n == 3)
         views_settle(v, &o, 1, &reason);
     else if (!o.error)
@@ -100,11 +102,12 @@ PyObject *views_sendto(PyObject *self, PyObject *const *args, Py_ssize_t n) {
 }
 
 /* One datagram's address out of what send_batch() was given: None, one tuple, a list of tuples, or a Batch to answer. */
-static int address_for(struct socket_view *v, PyObject *addresses, Py_ssize_t i, struct outgoing *o) {
-    if (Py_IsNone(addresses)) return peer_address(v, o);
+static int address_for(struct socket_view *v, struct xs_socket *s, PyObject *addresses, Py_ssize_t i,
+                       struct outgoing *o) {
+    if (Py_IsNone(addresses)) return peer_address(s, o);
     if (Py_IS_TYPE(addresses, views_batch_type)) {
         struct batch *b = (struct batch *)addresses;
-        if (i >= (Py_ssize_t)b->n || b->family != v->socket->family) {
+        if (i >= (Py_ssize_t)b->n || b->family != s->family) {
             PyErr_SetString(PyExc_ValueError,
                             "the batch that is answered has fewer datagrams, or is of another family");
             return -1;
@@ -115,7 +118,7 @@ static int address_for(struct socket_view *v, PyObject *addresses, Py_ssize_t i,
         return 0;
     }
     PyObject *tuple = PyList_Check(addresses) ? PyList_GetItem(addresses, i) : addresses;
-    return tuple ? given_address(v, tuple, o) : -1;
+    return tuple ? given_address(v, s, tuple, o) : -1;
 }
 
 /* send_batch(payloads: list, addresses, start, errors: dict[, reasons: list]): from index `start` on, one walk's worth.
@@ -124,7 +127,8 @@ static int address_for(struct socket_view *v, PyObject *addresses, Py_ssize_t i,
  * some were under way when the call without them returned. */
 PyObject *views_send_batch(PyObject *self, PyObject *const *args, Py_ssize_t n) {
     struct socket_view *v = (struct socket_view *)self;
-    if (!views_socket(v)) return NULL;
+    struct xs_socket *s = views_socket(v);
+    if (!s) return NULL;
     if ((n != 4 && n != 5) || !PyList_Check(args[0]) || !PyDict_Check(args[3]) ||
         (n == 5 && !PyList_Check(args[4]))) {
         PyErr_SetString(
@@ -135,7 +139,7 @@ PyObject *views_send_batch(PyObject *self, PyObject *const *args, Py_ssize_t n) 
     }
     Py_ssize_t start = PyLong_AsSsize_t(args[2]);
     if (start < 0) return PyErr_Occurred() ? NULL : fail(EINVAL, NULL);
-    int pending = n == 4 && start == 0 ? xs_socket_take_error(v->socket) : 0;
+    int pending = n == 4 && start == 0 ? xs_socket_take_error(s) : 0;
     if (pending) return fail(pending, NULL);
     Py_ssize_t left = PyList_Size(args[0]) - start;
     uint32_t want = left < 0 ? 0 : left > (Py_ssize_t)XS_WEIGHT ? XS_WEIGHT : (uint32_t)left;
@@ -152,8 +156,8 @@ PyObject *views_send_batch(PyObject *self, PyObject *const *args, Py_ssize_t n) 
         if (PyObject_GetBuffer(PyList_GetItem(args[0], start + ready), &data[held], PyBUF_SIMPLE)) break;
         o->data = data[held].buf;
         o->bytes = data[held++].len;
-        if (address_for(v, args[1], start + ready, o)) break;
-        o->error = refused(v, o);
+        if (address_for(v, s, args[1], start + ready, o)) break;
+        o->error = refused(s, o);
     }
     bool done = ready == want;
     if (done && n == 5)

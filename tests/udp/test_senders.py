@@ -12,6 +12,7 @@ import pytest
 from xdpstack.errors import ClosedError
 from xdpstack.native import lib
 from xdpstack.testing import MemoryStack, memory_stack, until
+from xdpstack.udp.socket import UdpSocket
 
 PEER = ("10.0.0.2", 9)
 FRAME = bytes.fromhex("020000000099 020000000001 88b5") + bytes(50)
@@ -173,6 +174,26 @@ def test_a_socket_that_is_closed_meanwhile_sends_or_says_so(stack: MemoryStack) 
         assert all(end == 1 or isinstance(end, ClosedError) for end in ends)
     stack.step()
     assert stack.ledger().missing == 0
+
+
+class ClosingPort:
+    """A port that closes the socket when it is asked for its number."""
+
+    def __init__(self, sock: UdpSocket) -> None:
+        self.sock = sock
+
+    def __index__(self) -> int:
+        self.sock.close()
+        return 9
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_a_socket_that_its_arguments_close_says_so(stack: MemoryStack, batch: bool) -> None:
+    sock = stack.udp(("10.0.0.1", 7))
+    to = ("10.0.0.2", ClosingPort(sock))
+    with pytest.raises(ClosedError):
+        sock._view.send_batch([b"x"] * 2, to, 0, {}) if batch else sock.sendto(b"x", to)
+    assert stack.sent("a0") == []
 
 
 def test_what_was_set_when_it_was_sent_is_what_it_is_sent_with(stack: MemoryStack) -> None:
