@@ -9,7 +9,7 @@ from xdpstack.walk import c_stages
 
 STEMS = {row.stem for row in PATH}
 #: Folders of tests/ that are not about one part of xdpstack/ or one stage.
-JOURNEYS = {"house", "kernel", "paths", "bpf", "examples", "csrc", "nic"}
+JOURNEYS = {"house", "kernel", "paths", "bpf", "examples", "csrc", "nic", "offloaded"}
 
 #: Source files of more than 400 lines, each with the reason why it is one file. More than 600 have no excuse.
 LONG = {

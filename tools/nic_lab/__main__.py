@@ -20,12 +20,12 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from tools.nic_lab import machine
+from tools.nic_lab import machine, netdevsim
 from tools.nic_lab.models import DEFAULT, MODELS
 from tools.nic_lab.packages import KERNEL, QEMU, Cache, LabError
 from tools.nic_lab.table import table
 
-PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/nic")
+PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
 
 
 def main(words: list[str]) -> int:
@@ -42,8 +42,8 @@ def main(words: list[str]) -> int:
     options = parser.parse_args(words[: words.index("--")] if "--" in words else words)
     if unknown := set(options.models) - set(MODELS):
         parser.error(f"no model {', '.join(sorted(unknown))}; there are {', '.join(MODELS)}")
-    if not command and (without := [name for name in options.models if not MODELS[name].device]):
-        parser.error(f"{', '.join(without)} has no NIC to be tested: give it a command, after --")
+    if not command and (without := [name for name in options.models if not MODELS[name].tests]):
+        parser.error(f"{', '.join(without)} has nothing to be tested: give it a command, after --")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the guest ends with us
     cache = Cache(options.qemu, options.kernel)
     try:
@@ -57,7 +57,10 @@ def main(words: list[str]) -> int:
         for model in chosen:
             print(f"nic-lab: {model.name}, Linux {cache.kernel_version}", flush=True)
             began = time.monotonic()
-            tests = [*PYTEST, *options.pytest]
+            tests = [*PYTEST, model.tests, *options.pytest]
+            if model.driver == "netdevsim":
+                with cache.locked():
+                    netdevsim.add(cache)
             outcome = machine.run(cache, model, command or tests, options.seconds, options.verbose)
             if outcome.failure:
                 print(f"nic-lab: {model.name}: {outcome.failure}", file=sys.stderr)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from tools.nic_lab.packages import Cache, LabError
 
-#: Beside the NIC's driver: the shared folders, the overlay, the terminal, and the kernel's word on who has a queue.
-MODULES = ("9p", "9pnet_virtio", "overlay", "virtio_console", "xsk_diag")
+#: Beside the NIC's driver: the shared folders, the overlay, the terminal, the kernel's word on who has a queue, veth pairs.
+MODULES = ("9p", "9pnet_virtio", "overlay", "virtio_console", "xsk_diag", "veth")
 
 #: {python} is the host's interpreter. Whatever fails ends the guest.
 INIT = """#!/bin/busybox sh

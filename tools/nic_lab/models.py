@@ -9,9 +9,9 @@ from dataclasses import dataclass
 class Model:
     """One NIC. `device` is QEMU's name with its options, `driver` the kernel module.
 
-    `pairs` are the queue pairs that the device offers; `used` those that are in use before a program is attached. No
-    `device`: the guest has no NIC, and no tests of its own. `instruction_clock`: its clock counts the instructions of its
-    one CPU.
+    `pairs` are the queue pairs that the device offers; `used` those that are in use before a program is attached. `tests`:
+    what runs there; empty if it takes a command. No `device`: the guest has no NIC. `instruction_clock`: its clock counts
+    the instructions of its one CPU.
     """
 
     name: str
@@ -20,6 +20,7 @@ class Model:
     pairs: int = 1
     used: int = 1
     instruction_clock: bool = False
+    tests: str = "tests/nic"
 
 
 #: How many CPUs the guest has, and so how many queues a NIC needs for one each.
@@ -45,7 +46,8 @@ MODELS = {
         _virtio("virtio-net-spare", 2 * CPUS, CPUS),
         Model("vmxnet3", "vmxnet3", "vmxnet3"),
         Model("e1000e", "e1000e", "e1000e"),
-        Model("instructions", "veth", "", instruction_clock=True),
+        Model("netdevsim", "netdevsim", "", tests="tests/offloaded"),
+        Model("instructions", "veth", "", instruction_clock=True, tests=""),
     )
 }
 

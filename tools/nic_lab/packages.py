@@ -10,7 +10,7 @@ import fcntl
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -89,13 +89,24 @@ class Cache:
                     f"the archive no longer has Linux {self.kernel_version}; it has {', '.join(plain)}. "
                     "Name one of them, KERNEL=..., or a mirror that has it, XDPSTACK_NIC_MIRROR=..."
                 )
-            target = self._apt_folder / "kernel"
-            shutil.rmtree(target, ignore_errors=True)
-            target.mkdir()
-            self._apt("apt-get", "download", *(each for each in wanted if each in there), folder=target)
-            self._unpack(target, self.kernel)
+            self._download([each for each in wanted if each in there], self.kernel)
+
+    def unpacked(self, root: Path, names: Sequence[str]) -> None:
+        """Fetch these packages and unpack them into a root, if it is not there. Raises LabError."""
+        if root.exists():
+            return
+        print(f"nic-lab: fetching {', '.join(names)}", flush=True)
+        self._refresh()
+        self._download(names, root)
 
     # ---- apt ----
+
+    def _download(self, names: Sequence[str], root: Path) -> None:
+        target = self._apt_folder / "packages"
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir()
+        self._apt("apt-get", "download", *names, folder=target)
+        self._unpack(target, root)
 
     def _apt(self, tool: str, *words: str, folder: Path | None = None) -> str:
         own = self._apt_folder
