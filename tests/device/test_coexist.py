@@ -53,13 +53,13 @@ char _license[] SEC("license") = "GPL";
 class Other:
     """A program of somebody else, attached through libxdp."""
 
-    def __init__(self, end: End, folder: Path, priority: int = 10) -> None:
-        self.end = end
+    def __init__(self, end: End, folder: Path, priority: int = 10, mode: str = "generic") -> None:
+        self.end, self.mode = end, mode
         self.object = BpfObject("other", compiled(OTHER.replace("PRIORITY", str(priority)), folder))
 
         def attach() -> None:
             check(lib.xs_libxdp_load(), "libxdp")
-            libxdp.attach(self.object, "other", "xdp", end.name, "generic")
+            libxdp.attach(self.object, "other", "xdp", end.name, mode)
 
         try:
             end.netns.call(attach)
@@ -73,7 +73,7 @@ class Other:
 
     def close(self) -> None:
         number = program_number(self.object.program_fd("other"))
-        self.end.netns.call(lambda: libxdp.remove(self.end.name, number, "generic"))
+        self.end.netns.call(lambda: libxdp.remove(self.end.name, number, self.mode))
         self.object.close()
 
 
@@ -189,14 +189,23 @@ def test_beside_another_program(replacing: Veth, bpffs: Path, tmp_path: Path, st
     assert not pair.near.has_xdp()
 
 
-def test_alone_first(replacing: Veth, bpffs: Path, tmp_path: Path, stacks: Callable[..., Stack]) -> None:
-    """Another joins us, and leaves before us: we go on."""
+@pytest.mark.parametrize("mode", ["generic", "native"])
+def test_alone_first(mode: str, replacing: Veth, tmp_path: Path, stacks: Callable[..., Stack]) -> None:
+    """Another joins us, and leaves before us: we go on. Who wants another mode than the dispatcher's is refused."""
     pair = replacing
-    stack = stacks(pair.near)
+    stack = stacks(pair.near, mode=mode)
+    [device] = stack.info()["devices"]
+    assert device["mode"] == mode
     assert exchange(stack, pair, 7007) >= 5
-    other = Other(pair.near, tmp_path)
+    other = Other(pair.near, tmp_path, mode=mode)
     lifted = exchange(stack, pair, 7008)
     assert lifted >= 10
+    with pytest.raises(ModeRefused, match="no dispatcher of libxdp") as raised:
+        stacks(pair.near, mode="native" if mode == "generic" else "generic")
+    assert "in another mode" in raised.value.cause
+    with pytest.raises(ConfigurationError, match="only root can take it out"):
+        xdpstack.drop_privileges("nobody")
+    assert os.geteuid() == 0
     other.close()
     assert exchange(stack, pair, 7009) >= lifted + 5
     stack.close()

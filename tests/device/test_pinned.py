@@ -99,6 +99,7 @@ def entries(directory: Path, name: str) -> int:
 def test_with_cap_net_raw_alone(mode: str, far: Far, bpffs: Path) -> None:
     """It opens, claims, echoes, resolves neighbours; and again; the program stays until it is unpinned."""
     pair, kernel = far
+    pair.near.netns.run("ethtool", "-K", "near0", "gro", "on")
     pin(pair.near, bpffs / "near", "--user", str(USER), "--mode", mode)
     assert pair.near.has_xdp()
     with user(pair.near) as client:
@@ -107,6 +108,7 @@ def test_with_cap_net_raw_alone(mode: str, far: Far, bpffs: Path) -> None:
         for _ in range(2):
             said = client.ask("open", interfaces=["near0"], pinned=str(bpffs / "near"))
             assert (said["mode"], said["queues"]) == (mode, [0, 1])
+            assert ("ethtool -K near0 rx-gro off" in said["why"].get("merging", "")) == (mode == "generic")
             client.ask("udp", address=["10.0.0.1", 7007])
             before, last = exchange(client, kernel, ("10.0.0.1", 7007)), before
             assert before >= last + 5

@@ -13,6 +13,9 @@ from xdpstack.device.hints import open_attached
 from xdpstack.device.joined import JoinedProgram, check_there
 from xdpstack.device.options import Options
 from xdpstack.device.pinned import PinnedProgram
+from xdpstack.device.tuning.asked import Tuning
+from xdpstack.device.tuning.facts import read_facts
+from xdpstack.device.tuning.plan import plan_after
 from xdpstack.device.xdp import Granted, Mode, XdpProgram
 from xdpstack.netlink import Link
 
@@ -26,7 +29,7 @@ Program = XdpProgram | BrokeredProgram | PinnedProgram | JoinedProgram
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A program that is attached. `why` says of metadata why it was not granted, `tuning` the same of a broker's tuning.
+    """A program that is attached. `why` says of metadata why it was not granted, `tuning` the same of what others tune.
 
     `untold`: why it does not say by which claim it has lifted a frame; empty: it does.
     """
@@ -53,10 +56,20 @@ def attach(link: Link, mode: Mode, options: Options, broker: BrokerClient | None
         return Attachment(mine, mine.granted, mine.why, mine.tuning)
     if options.pinned is not None:
         pinned = PinnedProgram(Path(options.pinned), link.name, options.mode)
-        return Attachment(pinned, pinned.granted)
+        return Attachment(pinned, pinned.granted, tuning=_not_tuned(link, pinned.granted.mode))
     if options.coexist:
         joined = JoinedProgram(link.name, link.rx_queues, mode)
         why = "A program that a dispatcher calls cannot ask its device." if options.metadata else ""
         return Attachment(joined, joined.granted, why, untold="" if joined.tells_claims else UNTOLD)
     attached = open_attached(link.name, link.rx_queues, mode, options.metadata, netdev.features(link.index))
     return Attachment(attached.program, attached.granted, attached.why)
+
+
+def _not_tuned(link: Link, mode: str) -> dict[str, str]:
+    """What a program in `mode` wants of the device, and who uses a pinned one may not change."""
+    wanted = plan_after(Tuning(), read_facts(link.name, link.index), mode, link.rx_queues)
+    on = [name.removeprefix("feature ") for name, _ in wanted.steps if name.startswith("feature ")]
+    if not on:
+        return wanted.why
+    because = f"On, and only root can switch them off: ethtool -K {link.name} {' '.join(f'{each} off' for each in on)}."
+    return wanted.why | {"merging": because}
