@@ -286,8 +286,7 @@ def test_another_interface_and_another_program(far: Far, bpffs: Path) -> None:
         answer = root.try_to("open", interfaces=["near0"])
         assert "ProgramAttached" in answer["error"]
         assert "xdpstack unpin" in answer["error"]
-    link = int(pair.near.netns.run("bpftool", "-j", "link", "show").split('"id":')[1].split(",")[0])
-    pair.near.netns.run("bpftool", "link", "detach", "id", str(link))
+    subprocess.run(["bpftool", "link", "detach", "pinned", str(where / "link")], check=True)
     with user(pair.near) as client:
         answer = client.try_to("open", interfaces=["near0"], pinned=str(where))
         assert "is not attached any more" in answer["error"]
