@@ -11,7 +11,7 @@ import pytest
 
 import xdpstack
 from tests.device.broker_client import USER, Client
-from xdpstack.dropping import _identity, threads_with_capabilities
+from xdpstack.dropping import _check_namespace, _identity, threads_with_capabilities
 from xdpstack.errors import ConfigurationError, PrivilegeError
 from xdpstack.observe.server import DIRECTORY, running
 from xdpstack.testing.veth import End, Veth
@@ -188,3 +188,39 @@ def test_root_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(PrivilegeError, match="only root can become another user"):
         xdpstack.drop_privileges("nobody")
+
+
+@pytest.mark.parametrize(
+    "uids, setgroups, said",
+    [
+        ("0 0 4294967295", "allow", ""),
+        ("0 1000 1", "allow", "uid 7 is nobody in this user namespace"),
+        ("0 1000 1\n5 2000 3", "allow", ""),
+        ("0 1000 1\n5 2000 2", "allow", "uid 7 is nobody"),
+        ("0 0 100", "deny", "denies setgroups"),
+    ],
+)
+def test_who_is_there_in_the_user_namespace(uids: str, setgroups: str, said: str, tmp_path: Path) -> None:
+    """Asked before anything is changed: the kernel would refuse half way."""
+    for name, text in (("uid_map", uids), ("gid_map", "0 0 4294967295"), ("setgroups", setgroups)):
+        (tmp_path / name).write_text(text + "\n")
+    found = ""
+    try:
+        _check_namespace(7, {8}, tmp_path)
+    except ConfigurationError as error:
+        found = f"{error.message} {error.cause}"
+    assert bool(said) == bool(found)
+    assert said in found
+
+
+@pytest.mark.root
+def test_a_change_of_user_that_fails_half_way_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "setgroups", lambda _: None)
+    monkeypatch.setattr(os, "setresgid", lambda *_: None)
+    monkeypatch.setattr(os, "setresuid", refuse)
+    with pytest.raises(PrivilegeError, match="could not become user") as raised:
+        xdpstack.drop_privileges("nobody")
+    assert raised.value.fix == "End the process."

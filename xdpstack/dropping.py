@@ -36,19 +36,28 @@ def drop_privileges(user: str | int, group: str | int | None = None) -> None:
     (net.ipv4.ip_unprivileged_port_start), claims, following Linux, resolving neighbours, closing. What does not is in
     docs/without-root.md: no interface is opened any more, and one that was set down comes back without this stack.
 
-    Raises ConfigurationError for a user or group that there is not, for root itself, and where a stack has tuned a
-    device, which it could not undo; PrivilegeError: the process is not root, or may not change its user. Then nothing
-    has been changed.
+    Raises ConfigurationError for a user or group that there is not, also in this user namespace, for root itself, and where
+    a stack has tuned a device, which it could not undo; PrivilegeError: the process is not root, or may not change its user.
+    Then nothing has been changed; unless the error says that the process is to be ended, as it is half way.
     """
     uid, gid, groups = _identity(user, group)
     _check()
+    _check_namespace(uid, {gid, *groups})
     for backend in device.open_backends():
         backend.live_without_privileges()
     for each in server.servers():
         each.hand_over(uid, gid)
-    os.setgroups(groups)
-    os.setresgid(gid, gid, gid)
-    os.setresuid(uid, uid, uid)
+    try:
+        os.setgroups(groups)
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+    except OSError as error:
+        raise PrivilegeError(
+            f"the process could not become user {uid} altogether",
+            f"{error.strerror}: a security module, or a limit of that user (RLIMIT_NPROC), is in the way.",
+            "End the process.",
+            number=error.errno,
+        ) from error
     if left := threads_with_capabilities():
         raise PrivilegeError(
             f"{len(left)} threads still have capabilities: {', '.join(map(str, left))}",
@@ -104,6 +113,25 @@ def _check() -> None:
                 )
 
 
+def _check_namespace(uid: int, gids: set[int], proc: Path = Path("/proc/self")) -> None:
+    """Raises ConfigurationError for who is not there in the user namespace of this process (a container's)."""
+    for kind, numbers in (("uid", {uid}), ("gid", gids)):
+        ranges = [[int(word) for word in line.split()] for line in (proc / f"{kind}_map").read_text().splitlines()]
+        for number in sorted(numbers):
+            if not any(first <= number < first + count for first, _, count in ranges):
+                raise ConfigurationError(
+                    f"{kind} {number} is nobody in this user namespace",
+                    f"/proc/self/{kind}_map does not have it.",
+                    "Name another, or have the container map it.",
+                )
+    if (proc / "setgroups").read_text().strip() != "allow":
+        raise ConfigurationError(
+            "the groups of this process cannot be changed",
+            "Its user namespace denies setgroups(2).",
+            "Have who makes the namespace map groups with privileges (newgidmap).",
+        )
+
+
 def _identity(user: str | int, group: str | int | None) -> tuple[int, int, list[int]]:
     """Numbers of the user and of his group, and those of all groups he is in."""
     try:
@@ -128,6 +156,6 @@ def _identity(user: str | int, group: str | int | None) -> tuple[int, int, list[
         gid = entry.pw_gid
     else:
         raise ConfigurationError(f"user {uid} has no entry, so his group is not known", fix="Name it: group=...")
-    if not 0 <= gid < 2**32 - 1:
-        raise ConfigurationError(f"{gid} is no group")
+    if not 0 < gid < 2**32 - 1:
+        raise ConfigurationError(f"group {gid} is root's, or is none", fix="Name another: group=...")
     return uid, gid, os.getgrouplist(entry.pw_name, gid) if entry else [gid]

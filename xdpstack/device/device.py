@@ -235,11 +235,13 @@ class KernelBackend:
             return
         if link.address != interface.link.address and interface.program is not None:
             interface.program.claims.set_mac(link.address)
-        same_mtu = link.mtu == interface.link.mtu
+        same_mtu, was_up = link.mtu == interface.link.mtu, interface.link.is_up
         interface.link = link
         if not link.is_up:
             interface.unbind()
             return
+        if not interface.sockets and was_up and not self.privileged:
+            return  # it could not when the link came up, and was told of
         try:
             if interface.sockets and not same_mtu and not interface.fits():
                 interface.unbind()
