@@ -24,6 +24,7 @@ import xdpstack
 from xdpstack.device import privileges
 from xdpstack.device.broker.wire import claim_from_json
 from xdpstack.device.device import KernelBackend
+from xdpstack.device.pins import unpin
 from xdpstack.observe import server
 from xdpstack.stack import Stack
 from xdpstack.testing.veth import End
@@ -147,6 +148,9 @@ class Served:
 
     def do_unlink(self, path: str) -> Any:
         Path(path).unlink()
+
+    def do_unpin(self, path: str) -> Any:
+        unpin(Path(path))
 
     def do_observed(self) -> Any:
         return [str(each.path) for each in server.servers()]

@@ -271,6 +271,61 @@ def test_another_release_has_pinned_it(far: Far, bpffs: Path) -> None:
     unpin(pair.near, where)
 
 
+def test_what_its_user_has_done_to_it(far: Far, bpffs: Path) -> None:
+    """He may write `about`, and into the directory of the lock: neither keeps root from unpinning."""
+    pair, _ = far
+    where = bpffs / "near"
+    pin(pair.near, where, "--user", str(USER))
+    descriptor = lib.bpf_obj_get(bytes(where / ABOUT))
+    about = PinnedMap(ABOUT, descriptor)
+    layout = b'{"layout": %d}' % lib.XS_XDP_LAYOUT
+    for nonsense, words in ((b"\xff{", "of another release"), (b"[1]", "of another release"), (layout, "not said as")):
+        about.update({KEY: nonsense.ljust(ABOUT_BYTES, b"\0")})
+        with user(pair.near) as client:
+            answer = client.try_to("open", interfaces=["near0"], pinned=str(where))
+            assert "PinError" in answer["error"]
+            assert words in answer["error"], answer
+    os.close(descriptor)
+    (where / "lock").chmod(0o700)
+    (where / "lock" / "x" / "y").mkdir(parents=True)
+    unpin(pair.near, where)
+
+
+def test_what_is_no_pin_is_not_removed(far: Far, bpffs: Path) -> None:
+    pair, _ = far
+    empty, foreign = bpffs / "empty", bpffs / "foreign"
+    for place in (empty, foreign):
+        place.mkdir()
+    pin(pair.near, bpffs / "near")
+    descriptor = lib.bpf_obj_get(bytes(bpffs / "near" / "link"))
+    assert lib.bpf_obj_pin(descriptor, bytes(foreign / "link")) == 0
+    os.close(descriptor)
+    for place in (empty, foreign):
+        assert f"no program is pinned at {place}" in command(pair.near, "unpin", str(place)).stderr
+        assert place.exists()
+    assert pair.near.has_xdp()
+    with user(pair.near) as client:
+        answer = client.try_to("unpin", path=str(bpffs / "near"))
+        assert "PrivilegeError" in answer["error"]
+        assert "unpin an XDP program" in answer["error"]
+    unpin(pair.near, bpffs / "near")
+
+
+def test_a_closed_file_system_is_opened_as_the_error_says(far: Far, bpffs: Path) -> None:
+    """systemd mounts it so that root alone can enter, and a remount does not change that."""
+    pair, _ = far
+    where = bpffs / "near"
+    pin(pair.near, where, "--user", str(USER))
+    bpffs.chmod(0o700)
+    with user(pair.near) as client:
+        answer = client.try_to("open", interfaces=["near0"], pinned=str(where))
+        assert "chmod 0711 /sys/fs/bpf" in answer["error"]
+        bpffs.chmod(0o711)
+        client.ask("open", interfaces=["near0"], pinned=str(where))
+        client.ask("close")
+    unpin(pair.near, where)
+
+
 def test_another_interface_and_another_program(far: Far, bpffs: Path) -> None:
     pair, _ = far
     where = bpffs / "near"

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import struct
 from pathlib import Path
@@ -19,7 +18,7 @@ from xdpstack.device.attached import interface_index, program_ids
 from xdpstack.device.claim_set import Claims
 from xdpstack.device.deadman import Deadman
 from xdpstack.device.libbpf import PinnedMap
-from xdpstack.device.pins import ABOUT, KEY, About, take
+from xdpstack.device.pins import ABOUT, KEY, LOCK, About, read_about, take
 from xdpstack.device.ssh import ssh_endpoints
 from xdpstack.device.table_diff import TABLES
 from xdpstack.device.tuning.journal import namespace
@@ -44,6 +43,7 @@ class PinnedProgram:
         self._interface = interface
         self._pid = os.getpid()
         with contextlib.ExitStack() as undo:
+            _lock(directory, undo)  # first: what is looked at then stays
             about = PinnedMap(ABOUT, _get(directory, ABOUT, undo))
             self.about = _checked(about, directory, interface)
             if mode not in ("auto", self.about.mode):
@@ -52,10 +52,6 @@ class PinnedProgram:
                     f"The program pinned at {directory} is attached in {self.about.mode} mode.",
                     "mode='auto' takes what there is.",
                 )
-            try:
-                undo.callback(os.close, take(directory))
-            except PermissionError as error:
-                raise _not_allowed(directory, error.errno or errno.EACCES) from None
             self._maps = {name: PinnedMap(name, _get(directory, name, undo)) for name in MAPS}
             self.deadman = Deadman(self._maps["xs_deadman"].fd)
             undo.callback(self.deadman.close)
@@ -112,7 +108,7 @@ class PinnedProgram:
 
 
 def _checked(about: PinnedMap, directory: Path, interface: str) -> About:
-    said = json.loads((about.lookup(KEY) or b"{}").rstrip(b"\0"))
+    said = read_about(about)
     if said.get("layout") != lib.XS_XDP_LAYOUT:
         raise PinError(
             f"the program pinned at {directory} is of another release of xdpstack",
@@ -120,7 +116,14 @@ def _checked(about: PinnedMap, directory: Path, interface: str) -> About:
             f"xdpstack unpin {directory}, and pin it with this release.",
             errno.EPROTO,
         )
-    found = About(**{**said, "netns": tuple(said["netns"])})
+    try:
+        found = About(**{**said, "netns": tuple(said["netns"])})
+    except (TypeError, KeyError):
+        raise PinError(
+            f"what is pinned at {directory} is not said as this release says it",
+            "Somebody has written into its map `about`.",
+            f"xdpstack unpin {directory}, and pin it again.",
+        ) from None
     if (found.netns, found.ifindex) != (namespace(), interface_index(interface)):
         raise ConfigurationError(
             f"the program pinned at {directory} is not {interface}'s",
@@ -137,21 +140,37 @@ def _checked(about: PinnedMap, directory: Path, interface: str) -> About:
     return found
 
 
+def _lock(directory: Path, undo: contextlib.ExitStack) -> None:
+    """Use it until `undo`."""
+    try:
+        undo.callback(os.close, take(directory))
+    except PinError:
+        raise
+    except PermissionError as error:
+        raise _not_allowed(directory, error.errno or errno.EACCES) from None
+    except OSError as error:
+        raise _not_there(directory, LOCK, error.errno or errno.ENOENT) from None
+
+
 def _get(directory: Path, name: str, undo: contextlib.ExitStack) -> int:
     """A descriptor of what is pinned, closed with `undo`."""
     descriptor = lib.bpf_obj_get(bytes(directory / name))
     if descriptor in (-errno.ENOENT, -errno.ENOTDIR, -errno.EINVAL):
-        raise PinError(
-            f"no program is pinned at {directory}",
-            f"{directory / name}: {os.strerror(-descriptor)}.",
-            "xdpstack pin INTERFACE DIRECTORY, as root.",
-        )
+        raise _not_there(directory, name, -descriptor)
     if descriptor in (-errno.EACCES, -errno.EPERM):
         raise _not_allowed(directory, -descriptor)
     if descriptor < 0:
         raise OSError(-descriptor, f"{directory / name}: {os.strerror(-descriptor)}")
     undo.callback(os.close, descriptor)
     return int(descriptor)
+
+
+def _not_there(directory: Path, name: str, number: int) -> PinError:
+    return PinError(
+        f"no program is pinned at {directory}",
+        f"{directory / name}: {os.strerror(number)}.",
+        "xdpstack pin INTERFACE DIRECTORY, as root.",
+    )
 
 
 def _not_allowed(directory: Path, number: int) -> PrivilegeError:
@@ -161,6 +180,6 @@ def _not_allowed(directory: Path, number: int) -> PrivilegeError:
     return PrivilegeError(
         f"not permitted to use the program pinned at {directory}",
         f"{why}.",
-        "xdpstack pin --user or --group says who may; a BPF file system mounted with mode=0711 lets users in.",
+        "xdpstack pin --user or --group says who may; `chmod 0711 /sys/fs/bpf` lets users into the BPF file system.",
         number,
     )

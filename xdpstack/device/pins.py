@@ -19,6 +19,7 @@ import grp
 import json
 import os
 import pwd
+import shutil
 import struct
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -112,29 +113,45 @@ def _pin_all(program: XdpProgram, directory: Path, said: About, uid: int, gid: i
 
 
 def unpin(directory: Path) -> None:
-    """Detach what is pinned there and remove it. Raises PinError: there is none, or somebody uses it."""
+    """Detach what is pinned there and remove it. Raises PrivilegeError; PinError: there is none, or somebody uses it."""
+    if lacking := {"CAP_BPF", "CAP_NET_ADMIN"} - privileges.effective():
+        raise privileges.missing("unpin an XDP program", lacking)
     if not _is_pin(directory):
         raise PinError(f"no program is pinned at {directory}", fix="`find /sys/fs/bpf` lists what is pinned.")
-    with contextlib.suppress(FileNotFoundError):  # pinning was interrupted before there was one
-        os.close(take(directory))
-    _remove(directory)
+    with contextlib.ExitStack() as undo:
+        with contextlib.suppress(FileNotFoundError):  # pinning was interrupted before there was one
+            undo.callback(os.close, take(directory))  # and kept until nothing is left
+        _remove(directory)
 
 
 def take(directory: Path) -> int:
     """The lock of who uses the program, a descriptor; closing it lets go of it. Raises PinError, OSError."""
-    descriptor = os.open(directory / LOCK, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        who = _holder(descriptor)
-        os.close(descriptor)
-        raise PinError(
-            f"the program pinned at {directory} is used by {who or 'another process'}",
-            "It has one deadline and one set of claims, so one process at a time.",
-            "End that process; or pin another interface's program, and use that.",
-            errno.EBUSY,
-        ) from None
+    path = directory / LOCK
+    with contextlib.ExitStack() as undo:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        undo.callback(os.close, descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PinError(
+                f"the program pinned at {directory} is used by {_holder(descriptor) or 'another process'}",
+                "It has one deadline and one set of claims, so one process at a time.",
+                "End that process; or pin another interface's program, and use that.",
+                errno.EBUSY,
+            ) from None
+        if not os.path.samestat(os.fstat(descriptor), path.stat()):
+            raise FileNotFoundError(errno.ENOENT, "unpinned meanwhile", str(path))
+        undo.pop_all()
     return descriptor
+
+
+def read_about(about: PinnedMap) -> dict[str, Any]:
+    """What `about` says; empty if that is not JSON: its user can write it."""
+    try:
+        said = json.loads((about.lookup(KEY) or b"").rstrip(b"\0"))
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def _holder(descriptor: int) -> Holder | None:
@@ -180,23 +197,31 @@ def is_bpf(directory: Path) -> bool:
 
 
 def _is_pin(directory: Path) -> bool:
+    """Whether all of it is ours; also what is left where pinning was interrupted, which is never a link alone."""
     if not directory.is_dir() or not is_bpf(directory):
         return False
     names = {path.name for path in directory.iterdir()}
-    return all(name in (LINK, ABOUT, LOCK) or name.startswith("xs_") for name in names)
+    ours = all(name in (LINK, ABOUT, LOCK) or name.startswith("xs_") for name in names)
+    return bool(names) and ours and (LINK not in names or {ABOUT, LOCK} <= names)
 
 
 def _remove(directory: Path) -> None:
-    """The link first: with it the program is detached, whoever has a descriptor of it."""
+    """The link first: with it the program is detached, whoever has a descriptor of it. Raises PinError, OSError."""
     link = directory / LINK
     if link.exists():
         descriptor = check(lib.bpf_obj_get(bytes(link)), str(link))
         lib.bpf_link_detach(descriptor)
         os.close(descriptor)
         link.unlink()
-    for path in directory.iterdir():
-        path.rmdir() if path.is_dir() else path.unlink()
-    directory.rmdir()
+    try:
+        shutil.rmtree(directory)  # in `lock` its owner may have made others
+    except OSError as error:
+        raise PinError(
+            f"not all of {directory} is gone: {error.strerror}",
+            "The program is detached, and something is in the way of the rest.",
+            f"rm -r {directory}",
+            error.errno,
+        ) from error
 
 
 def _pin(descriptor: int, path: Path) -> None:
