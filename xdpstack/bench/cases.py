@@ -95,7 +95,9 @@ class Bench:
             raise BenchError(f"{near.name} has an MTU of {near.mtu}: frames of {fits} bytes at most")
         frame = self.folder / "frame"
         if far is not None:
-            frame.write_bytes(datagram(self.wire, self.setting.frame_bytes, self.target))
+            away = Wire(far, near)  # a NIC takes what is for its own MAC
+            sent = (away, far.address) if self.case == "tx" else (self.wire, self.target)
+            frame.write_bytes(datagram(sent[0], self.setting.frame_bytes, sent[1]))
         self.spot = Spot(
             interface=near.name,
             address=near.address,
