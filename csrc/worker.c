@@ -1,4 +1,5 @@
-/* A worker's life and its poll. See worker.h. */
+/* A worker's life and its poll: off the RX rings (stages/napi_rx.c), through the walk (walk.c), and what has to be told to the
+ * kernel at the end. See worker.h. */
 #include "worker.h"
 
 #include <errno.h>

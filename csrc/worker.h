@@ -6,7 +6,8 @@
  * Other threads reach a worker through: published tables (tables/config.h), the pool's return rings, socket queues,
  * the wake-up eventfd, and counters, which others read as they are at the moment.
  *
- *      poll:  frames come home -> per device: completions, RX ring -> walk -> refill -> ticks -> wake-ups -> kicks
+ *      poll:  frames come home -> per device: completions, RX ring -> walk -> refill -> what other workers hand over
+ *             -> ticks (readers are woken) -> kicks -> events to control
  */
 #ifndef XS_WORKER_H
 #define XS_WORKER_H

@@ -146,7 +146,7 @@ class Control:
     def step(self) -> None:
         """Take in what has come since the last time, without blocking.
 
-        A table that cannot be published is tried again with the next call; `tables` knows which. Nothing that fails
+        A table that cannot be published is tried again a second later; `tables` knows which. Nothing that fails
         keeps the rest from being done; what the mirror, the devices or an answer raise is raised then.
         """
         with self.lock, ExitStack() as steps:  # the last one first, whatever the others raise

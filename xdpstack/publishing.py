@@ -3,8 +3,8 @@
     snapshot ----> devices, routing, neighbours (for the workers), addresses (for the XDP programs)
 
 A table is made and published whole, or not at all. One that cannot be (no memory, more than fits) keeps none of the
-others from it: the table before serves on, the failure is counted and logged, and the table is tried again in every
-round of control until it is what the last snapshot says.
+others from it: the table before serves on, the failure is counted and logged, and the table is tried again once a
+second until it is what the last snapshot says.
 
 Making a table takes the longer the more there is in it (routing: 0.2 s for 10,000 routes), with the GIL. So that changes
 that come one after the other do not keep control and the GIL busy, a table rests after it was made, for four times as long

@@ -14,7 +14,8 @@
  * A packet is a frame number. A batch is a vector of frame numbers. A stage looks at every packet of a batch and says
  * where each goes next: it sets next[i] to one of its edges, or to XS_DROP with reason[i]. The walk (csrc/walk.c) does the
  * rest: it groups packets by next, calls the stages that follow, counts reasons and returns the frames of dropped packets.
- * So a stage never frees, never blocks, never calls another stage, and has no error to return.
+ * So a stage never frees (but further frames of a packet that it shortens), never blocks, never calls another stage, and has no
+ * error to return.
  *
  * Ownership: while a stage runs, the packets of its batch are its own and nobody else looks at them. Setting next[i] gives
  * the packet away when the function returns:

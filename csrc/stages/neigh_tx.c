@@ -128,7 +128,7 @@ void xs_neigh_tx(struct xs_neigh *self, struct xs_batch *b) {
         const struct xs_nexthop *hop = before.hop;
         if (!hop || hop->id != p->nexthop) hop = xs_fib_nexthop(fib, p->nexthop);
         if (unlikely(!hop || hop->device >= config->ndevices)) {
-            xs_drop(b, i, XS_REASON_NEIGH_DEAD); /* held or parked for so long that its next hop is gone */
+            xs_drop(b, i, XS_REASON_NEIGH_DEAD); /* gone since it was routed: another table */
             continue;
         }
         p->device = hop->device; /* a forwarded packet comes with the one it was received by */

@@ -1,6 +1,7 @@
 /* udp.rx: socket, receive queue; before that header and checksum, of packets of which napi.rx has not said that they are right
  * (XS_ALL_PLAIN, XS_ALL_VERIFIED). Contract: xdpstack/udp/layer.py. What each check means, in plain words
- * and in the same order: xdpstack/udp/semantics.py.
+ * and in the same order: xdpstack/udp/semantics.py. What is queued (tables/inbox.h) readers see when the poll ends
+ * (udp_tick.c), and take by views/receive.c. Datagrams to many sockets: udp_many.c; in a run to one: udp_decided.c.
  * Path: ip.local > udp.rx. */
 #include <netinet/in.h>
 

@@ -1,4 +1,5 @@
-/* Taking datagrams off a socket's receive queue. */
+/* Taking datagrams off a socket's receive queue: what udp.rx and udp_tick.c have put there, one at a time for recvfrom(), many
+ * for recv_batch() (batch.c). */
 #include "views/views.h"
 
 #include <errno.h>

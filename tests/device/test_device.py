@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
+import xdpstack
 from tests.device.harness import EXPERIMENTAL, Harness, frame
 from xdpstack.device.claims import EthertypeClaim
 from xdpstack.device.device import KernelBackend
@@ -105,6 +106,15 @@ def test_two_interfaces(netns: MakeNetns, veth: MakeVeth, peer: MakePeer) -> Non
         left.send(frame(one.far, one.near, b"l" * 60))
         right.send(frame(two.far, two.near, b"r" * 60))
         assert sorted(each[14:15] for each in harness.receive(2)) == [b"l", b"r"]
+
+
+def test_half_of_the_frames_are_left_for_sending_and_for_sockets(netns: MakeNetns, veth: MakeVeth) -> None:
+    """However many queues and devices wait for packets: rings of two devices could take all of them."""
+    here = netns("here")
+    names = [veth(netns_near=here, queues=2).near.name for _ in range(2)]
+    with xdpstack.open(*names, netns=here.name, frames=4096, rx_ring=2048) as stack:
+        sockets = [xsk for interface in stack._backend.interfaces for xsk in interface.sockets]  # type: ignore[attr-defined]
+        assert [xsk.state().filled for xsk in sockets] == [512] * 4
 
 
 def test_transmit_only_needs_no_program(veth: MakeVeth, peer: MakePeer) -> None:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from xdpstack.cli import find
 from xdpstack.observe.server import ask, running
-from xdpstack.path import PATH
+from xdpstack.path import ASKED_BY, PATH
 from xdpstack.walk import c_stages
 
 #: Columns of a terminal from which on the table of the path has a column for everything.
@@ -60,7 +60,7 @@ def path_table(rows: list[dict[str, Any]], narrow: bool) -> Table:
 
 def path_rows(counts: dict[str, int], nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows of the path table, with the hooks of a running stack in their places."""
-    present = {node["name"] for node in nodes} if nodes else set(c_stages())
+    present = {node["name"] for node in nodes} if nodes else set(c_stages()) - set(ASKED_BY)
     engines = {node["name"]: node.get("engine", "") for node in nodes}
     rows: list[dict[str, Any]] = []
     for row in PATH:

@@ -103,7 +103,7 @@ class KernelBackend:
             undo.callback(self.close)
             links = [find_link(mirror.start() if not i else mirror.snapshot, name) for i, name in enumerate(self.names)]
             self._place = mirror.place
-            self._umem = Umem(core, self._broker)
+            self._umem = Umem(core, self._broker, len(links))
             self._umem.tx_metadata = bool(self.options.offloads) and kernel_version() >= OFFLOAD_KERNEL
             self.watchdog = Watchdog(core, self._window_seconds)
             for index, link in enumerate(links):

@@ -168,17 +168,11 @@ class Interface:
             time.sleep(0.01)
 
     def _choose_rings(self) -> Rings:
-        """The fill ring holds what the NIC's ring and ours can, or a NIC that takes its frames at once starves.
-
-        At most half of a worker's frames wait to be received into; the others are for sending and for sockets' queues.
-        """
+        """The fill ring holds what the NIC's ring and ours can, or a NIC that takes its frames at once starves."""
         options = self._options
         own = ethtool.ring_sizes(self.name)
         fill = next_power_of_two(options.rx_ring + (own.rx if own else 0))
-        workers = len(self._core.workers)
-        shares = -(-len(self.queues) // workers)
-        share = self._core.frames // workers // 2 // shares
-        target = 1 if options.transmit_only else max(1, min(fill, share))
+        target = 1 if options.transmit_only else min(fill, self._umem.fill_share(len(self.queues)))
         return Rings(options.rx_ring, options.tx_ring, fill, next_power_of_two(options.tx_ring), target)
 
     # ---- sockets ----

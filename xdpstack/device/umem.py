@@ -35,12 +35,14 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.001, 0.05
 class Umem:
     """The frames of one `Core`, and the sockets that use them, all in one network namespace. Control thread only.
 
-    `tx_metadata`: those to send may have metadata before them; set before the first socket is opened.
+    `tx_metadata`: those to send may have metadata before them; set before the first socket is opened. `devices`: how many
+    share the frames.
     """
 
-    def __init__(self, core: Core, broker: BrokerClient | None = None) -> None:
+    def __init__(self, core: Core, broker: BrokerClient | None = None, devices: int = 1) -> None:
         self._core = core
         self._broker = broker
+        self._devices = devices
         self.sockets: list[Xsk] = []
         self.registrations = 0
         self.tx_metadata = False
@@ -49,6 +51,16 @@ class Umem:
     def size(self) -> int:
         """Bytes of all frames."""
         return self._core.frames * self._core.frame_bytes
+
+    def fill_share(self, queues: int) -> int:
+        """Frames that may wait in the fill ring of each of a device's queues, at least one.
+
+        At most half of a worker's frames wait to be received into, by all its queues of all devices; the others are for
+        sending and for sockets' queues.
+        """
+        workers = len(self._core.workers)
+        of_one_worker = -(-queues // workers) * self._devices
+        return max(1, self._core.frames // workers // 2 // of_one_worker)
 
     def open(
         self,

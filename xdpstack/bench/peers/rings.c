@@ -138,6 +138,13 @@ static struct port open_port(int ifindex, uint32_t queue, uint32_t frames, const
     return p;
 }
 
+/* Some drivers send in zero-copy only while a program is attached; this one passes all where no socket is entered. */
+static int wants_program(const struct port *p) {
+    struct xdp_options granted = {0};
+    socklen_t len = sizeof granted;
+    return !getsockopt(p->fd, SOL_XDP, XDP_OPTIONS, &granted, &len) && granted.flags & XDP_OPTIONS_ZEROCOPY;
+}
+
 static uint32_t available(const struct ring *r) {
     return atomic_load_explicit(r->producer, memory_order_acquire) - r->at;
 }
@@ -317,7 +324,7 @@ int main(int argc, char **argv) {
         publish(&port[q].fill);
         if (map < 0 || bpf_map_update_elem(map, &q, &port[q].fd, 0)) fail("enter the socket into the map");
     }
-    if (mode != 't') attach(ifindex, map);
+    if (mode != 't' || wants_program(port)) attach(ifindex, map);
     puts("ready");
     fflush(stdout);
 
