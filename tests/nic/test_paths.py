@@ -1,5 +1,8 @@
 """Tests of whole paths that are written for veth pairs, on a pair of NICs: kernel clients, sockets of ours."""
 
+import pytest
+
+from tests.nic.conftest import CARRIER_SECONDS
 from tests.paths.test_echo import (
     pair,
     stack,
@@ -11,6 +14,9 @@ from tests.paths.test_echo import (
     test_the_peers_port_unreachable_reaches_the_program,
     test_what_waits_for_a_neighbour_goes_though_nobody_drives,
 )
+from xdpstack.stack import Stack
+from xdpstack.testing.veth import Veth
+from xdpstack.testing.wait import until
 
 __all__ = [
     "pair",
@@ -23,3 +29,9 @@ __all__ = [
     "test_the_peers_port_unreachable_reaches_the_program",
     "test_what_waits_for_a_neighbour_goes_though_nobody_drives",
 ]
+
+
+@pytest.fixture(autouse=True)
+def _both_ends_have_a_carrier(pair: Veth, stack: Stack) -> None:
+    """Attaching may reset a NIC: who opens waits for its own carrier, and the other end's comes when it comes."""
+    until(lambda: all(end.is_ready() for end in pair.ends()), CARRIER_SECONDS)

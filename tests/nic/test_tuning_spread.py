@@ -1,4 +1,7 @@
-"""How packets are spread over the queues of a real driver: the RSS table, and what its hash covers."""
+"""How packets are spread over the queues of a real driver: the RSS table, and what its hash covers.
+
+Behind the tests of channels: a table that was written once keeps the kernel from taking away queues that it names.
+"""
 
 from __future__ import annotations
 
