@@ -204,8 +204,11 @@ static int left_ms(uint64_t end_ns) {
 
 static uint64_t deadline(int timeout_ms) { return xs_monotonic_ns() + (uint64_t)timeout_ms * 1000000ull; }
 
+#define SIGNALS_MS \
+    100 /* how long until Python looks at its signals: one that came just before the sleep ends no sleep */
+
 static int wait_for(struct xs_stack *stack, struct xs_socket *s, int drive, uint32_t budget, int timeout_ms) {
-    uint64_t end = timeout_ms < 0 ? 0 : deadline(timeout_ms);
+    uint64_t end = timeout_ms < 0 ? 0 : deadline(timeout_ms), look = deadline(SIGNALS_MS);
     for (;;) {
         int rc = drive ? poll_for(stack, s, budget) : 0;
         if (xs_socket_has_something(s)) return 1;
@@ -217,9 +220,11 @@ static int wait_for(struct xs_stack *stack, struct xs_socket *s, int drive, uint
             return 0;
         }
         if (xs_socket_arm(s)) return 1;
+        int most = left_ms(look);
+        if (!most) return 0; /* and it calls again */
         bool alone = drive && rc == 0;
-        if (drive && !alone && (left < 0 || left > OTHERS_MS)) left = OTHERS_MS;
-        rc = sleep_on(stack, s, alone, left);
+        if (drive && !alone && most > OTHERS_MS) most = OTHERS_MS;
+        rc = sleep_on(stack, s, alone, left < 0 || left > most ? most : left);
         if (rc == -EINTR) return 0; /* Python looks at its signals, and calls again */
         if (rc < 0) return rc;
         if (xs_socket_has_something(s)) return 1;

@@ -341,7 +341,9 @@ def test_another_interface_and_another_program(far: Far, bpffs: Path) -> None:
         answer = root.try_to("open", interfaces=["near0"])
         assert "ProgramAttached" in answer["error"]
         assert "xdpstack unpin" in answer["error"]
-    subprocess.run(["bpftool", "link", "detach", "pinned", str(where / "link")], check=True)
+    descriptor = lib.bpf_obj_get(bytes(where / "link"))
+    assert lib.bpf_link_detach(descriptor) == 0
+    os.close(descriptor)
     with user(pair.near) as client:
         answer = client.try_to("open", interfaces=["near0"], pinned=str(where))
         assert "is not attached any more" in answer["error"]

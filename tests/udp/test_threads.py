@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -15,6 +17,7 @@ from tests.udp.datagrams import HERE, PEER, datagram, packed
 from xdpstack.errors import ForkedError
 from xdpstack.native import check, ffi, lib, views
 from xdpstack.native.core import Core
+from xdpstack.testing import memory_stack
 from xdpstack.udp import native
 from xdpstack.udp.semantics import Bound, Datagram, truesize
 
@@ -196,3 +199,30 @@ def test_one_wake_up_for_two_datagrams_wakes_two_readers() -> None:
             assert not reader.is_alive()
     assert len(got) == 600
     host.udp.close()
+
+
+def test_a_signal_that_interrupts_no_system_call_is_seen() -> None:
+    """It came to another thread, or just before the reader slept: Python's handler runs all the same, and may raise."""
+
+    class Seen(Exception):
+        pass
+
+    def handler(*_: object) -> None:
+        raise Seen
+
+    def send() -> None:
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    sender = threading.Timer(0.05, send)
+    try:
+        with memory_stack("a0", addresses={"a0": ["10.0.0.1/24"]}) as stack, stack.udp(("10.0.0.1", 7)) as sock:
+            sock.settimeout(20.0)
+            began = time.monotonic()
+            sender.start()
+            with pytest.raises(Seen):
+                sock.recvfrom(100)
+            assert time.monotonic() - began < 10.0
+    finally:
+        sender.join()
+        signal.signal(signal.SIGUSR1, before)
