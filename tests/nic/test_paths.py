@@ -14,7 +14,6 @@ from tests.paths.test_echo import (
     test_the_peers_port_unreachable_reaches_the_program,
     test_what_waits_for_a_neighbour_goes_though_nobody_drives,
 )
-from xdpstack.stack import Stack
 from xdpstack.testing.veth import Veth
 from xdpstack.testing.wait import until
 
@@ -32,6 +31,8 @@ __all__ = [
 
 
 @pytest.fixture(autouse=True)
-def _both_ends_have_a_carrier(pair: Veth, stack: Stack) -> None:
+def _both_ends_have_a_carrier(request: pytest.FixtureRequest, pair: Veth) -> None:
     """Attaching may reset a NIC: who opens waits for its own carrier, and the other end's comes when it comes."""
+    if "stack" in request.fixturenames:
+        request.getfixturevalue("stack")
     until(lambda: all(end.is_ready() for end in pair.ends()), CARRIER_SECONDS)
