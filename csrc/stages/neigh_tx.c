@@ -90,19 +90,25 @@ static __attribute__((noinline)) void ask_if_stale(struct xs_neigh *self, struct
         atomic_store_explicit(&slot->asked_ms, now_ms, memory_order_relaxed);
 }
 
-/* Packets whose MAC follows from their address. */
-static bool to_all(const struct xs_batch *b, uint32_t i, const struct xs_config *config) {
+/* arp_constructor(): the address stands for all on its link, by table `local`. The kernel knows such a neighbour from the
+ * start and announces it to nobody, so it is decided here. */
+static bool is_broadcast(const struct xs_fib *fib, const struct xs_nexthop *hop, struct xs_addr address) {
+    uint32_t local = fib->family[0].local_table;
+    bool ipv4 = !address.hi && address.lo >> 32 == XS_MAPPED >> 32;
+    if (!ipv4 || local == XS_FIB_NO_TABLE) return false;
+    struct xs_fib_key key = {.dst = address};
+    struct xs_fib_result found;
+    return xs_fib_table_lookup(fib, local, &key, &found) == XS_FIB_FOUND &&
+           found.route->type == XS_ROUTE_BROADCAST && found.hop->ifindex == hop->ifindex;
+}
+
+/* A packet to a group: its MAC follows from its address. */
+static __attribute__((noinline)) void to_group(const struct xs_batch *b, uint32_t i,
+                                               const struct xs_config *config) {
     const struct xs_pkt *p = xs_pkt(b, i);
-    if (p->flags & XS_PKT_ROUTED_BROADCAST) {
-        xs_neigh_write(b, i, config, broadcast_mac);
-    } else if (p->flags & XS_PKT_ROUTED_MULTICAST) {
-        uint8_t mac[XS_ETH_ADDR_BYTES];
-        group_mac(destination(b, i, p), p->flags & XS_PKT_IPV6, mac);
-        xs_neigh_write(b, i, config, mac);
-    } else {
-        return false;
-    }
-    return true;
+    uint8_t mac[XS_ETH_ADDR_BYTES];
+    group_mac(destination(b, i, p), p->flags & XS_PKT_IPV6, mac);
+    xs_neigh_write(b, i, config, mac);
 }
 
 /* What was found for the packet before: packets come in runs. Everything here holds for the batch, but for the cell. */
@@ -132,8 +138,10 @@ void xs_neigh_tx(struct xs_neigh *self, struct xs_batch *b) {
             continue;
         }
         p->device = hop->device; /* a forwarded packet comes with the one it was received by */
-        if (unlikely(p->flags & (XS_PKT_ROUTED_BROADCAST | XS_PKT_ROUTED_MULTICAST)) && to_all(b, i, config))
+        if (unlikely(p->flags & XS_PKT_ROUTED_MULTICAST)) {
+            to_group(b, i, config);
             continue;
+        }
         struct xs_addr address = hop->flags & XS_NEXTHOP_GATEWAY ? hop->gateway : destination(b, i, p);
         struct xs_neigh_slot *slot = before.slot;
         if (hop != before.hop || !xs_addr_equal(address, before.address))
@@ -141,6 +149,10 @@ void xs_neigh_tx(struct xs_neigh *self, struct xs_batch *b) {
         uint64_t cell = slot ? atomic_load_explicit(&slot->cell, memory_order_relaxed) : 0;
         uint8_t state = xs_neigh_state(cell);
         if (unlikely(!(state & XS_NUD_VALID))) {
+            if (is_broadcast(fib, hop, address)) {
+                xs_neigh_write(b, i, config, broadcast_mac);
+                continue;
+            }
             xs_neigh_hold(self, b, i, address, cell);
             continue;
         }

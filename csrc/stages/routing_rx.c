@@ -70,7 +70,6 @@ static void forward4(const struct xs_fib *fib, const struct xs_device_config *de
     enum xs_reason why = xs_routing_validate(fib, device, key, key->dst, found->hop->ifindex);
     if (why != XS_ROUTING_PASS) return xs_routed_drop(out, why);
     forward(fib, found->hop, out);
-    if (found->route->type == XS_ROUTE_BROADCAST) out->flags = XS_PKT_ROUTED_BROADCAST; /* for neigh.tx */
 }
 
 static void input4(const struct xs_fib *fib, const struct xs_device_config *device,

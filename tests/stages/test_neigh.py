@@ -19,6 +19,8 @@ from xdpstack.netlink.uapi import (
     NUD_PROBE,
     NUD_REACHABLE,
     NUD_STALE,
+    RT_TABLE_LOCAL,
+    RTN_BROADCAST,
 )
 from xdpstack.routing.native import NativeRouting, device_flags
 from xdpstack.routing.tables import compile_device
@@ -142,6 +144,18 @@ def test_a_directed_broadcast_goes_to_all(router: Router) -> None:
     (sent,) = router.sent("b0")
     assert sent[:6] == b"\xff" * 6
     assert router.wanted() == []
+
+
+def test_a_broadcast_address_comes_and_goes_with_its_route(router: Router) -> None:
+    route = Route.make("10.1.0.77/32", oif=3, type=RTN_BROADCAST, table=RT_TABLE_LOCAL)
+    router.publish(routes=(route,))
+    router.forward("10.1.0.77")
+    (sent,) = router.sent("b0")
+    assert sent[:6] == b"\xff" * 6
+    router.publish()
+    router.forward("10.1.0.77")
+    assert router.sent("b0") == []
+    assert router.wanted() == [(3, packed("10.1.0.77"))]
 
 
 # ---- waiting ----

@@ -19,7 +19,7 @@ from xdpstack.native import lib
 from xdpstack.native.core import Core
 from xdpstack.netlink import text
 from xdpstack.netlink.ip import ANY
-from xdpstack.netlink.uapi import AF_INET, AF_INET6, RTN_BROADCAST
+from xdpstack.netlink.uapi import AF_INET, AF_INET6
 from xdpstack.routing.flow import Flow, Verdict
 from xdpstack.routing.multipath import multipath_hash
 from xdpstack.routing.nexthops import NextHop, NextHopIds
@@ -126,9 +126,6 @@ class RoutingPacket(LayerPacket):
             self.drop("NOT_CLAIMED")
         else:
             pkt.nexthop = batch.next_hop(verdict)
-            ipv4 = not pkt.flags & lib.XS_PKT_IPV6  # which alone knows broadcasts, whatever a route is called
-            if ipv4 and verdict.route is not None and verdict.route.type == RTN_BROADCAST:
-                pkt.flags = pkt.flags | lib.XS_PKT_ROUTED_BROADCAST
             self.go("forward")
 
     def _decide_sent(self, verdict: Verdict) -> None:

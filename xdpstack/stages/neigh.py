@@ -4,10 +4,11 @@ neigh.tx
 ========
 Does: writes the Ethernet header of the next hop, or holds the packet until its MAC is known.
 Mirrors: ip_finish_output2, ip6_finish_output2, neigh_output, neigh_event_send, __neigh_event_send,
-    neigh_update_process_arp_queue, neigh_invalidate; ip_eth_mc_map, ipv6_eth_mc_map; RFC 826, RFC 4861, RFC 1112 6.4,
-    RFC 2464 7.
-Reads: nexthop, l3_off, data_off, flags IPV6, VLAN, ROUTED_BROADCAST and ROUTED_MULTICAST; vlan_proto and vlan_tci of the
-    cold descriptor with flag VLAN; the destination in the IP header.
+    neigh_update_process_arp_queue, neigh_invalidate, arp_constructor; ip_eth_mc_map, ipv6_eth_mc_map; RFC 826, RFC 4861,
+    RFC 1112 6.4, RFC 2464 7.
+Reads: nexthop, l3_off, data_off, flags IPV6, VLAN and ROUTED_MULTICAST; vlan_proto and vlan_tci of the cold descriptor
+    with flag VLAN; the destination in the IP header; table `local`, of an IPv4 address that is no neighbour: for a
+    broadcast address of the link the header is made at once.
 Writes: device (that of the next hop), data_off, len, pkt_len, l3_proto, the Ethernet header, with the tag that its sender
     wants; flag VLAN of a forwarded packet (cleared: the tag was part of its old header); owner HELD of what waits, and its
     meta.scratch[0].
