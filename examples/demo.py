@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from xdpstack.cli.lab import OURS, lab
 
@@ -47,7 +48,7 @@ def line(child: subprocess.Popen[str]) -> str:
     assert child.stdout is not None
     text = child.stdout.readline()
     if not text:
-        sys.exit(f"demo: {' '.join(map(str, child.args))} ended with {child.wait()}")  # type: ignore[arg-type]
+        sys.exit(f"demo: {child.args} ended with {child.wait()}")
     return text.rstrip()
 
 
@@ -112,15 +113,12 @@ def main() -> int:
     return report(result, ping_text, tcp_ok, info)
 
 
-def report(result: dict[str, int], ping_text: str, tcp_ok: bool, info: dict[str, object]) -> int:
+def report(result: dict[str, int], ping_text: str, tcp_ok: bool, info: dict[str, Any]) -> int:
     """The last line, and whether all is well."""
     answered = re.search(r"(\d+) packets transmitted, (\d+) received", ping_text)
     pinged, ponged = (int(n) for n in answered.groups()) if answered else (PINGS, 0)
-    frames = info["frames"]
-    assert isinstance(frames, dict)
-    missing = int(info["frames_total"]) - sum(frames.values()) + frames.get("walking", 0)  # type: ignore[call-overload]
-    packets = info["packets"]
-    assert isinstance(packets, dict)
+    frames, packets = info["frames"], info["packets"]
+    missing = info["frames_total"] - sum(frames.values()) + frames.get("walking", 0)
     lost = result["sent"] - result["answered"]
     print(
         f"{result['fragmented']} datagrams were fragmented, {result['wrong']} answers were wrong, {result['seconds']} s"
@@ -128,7 +126,7 @@ def report(result: dict[str, int], ping_text: str, tcp_ok: bool, info: dict[str,
     print(
         f"TCP through the kernel: {'200 exchanges' if tcp_ok else 'FAILED'}; packets unaccounted for {packets['missing']}"
     )
-    device = info["devices"][0]  # type: ignore[index]
+    device = info["devices"][0]
     mode = f"{device['mode']}, {'zero-copy' if device['zero_copy'] else 'copy'}"
     print(
         f"demo: {result['sent']} sent, {result['answered']} answered, {lost} lost; frames missing {missing}; "

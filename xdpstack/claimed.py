@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from xdpstack.host import StackHost
 
 
-class Claimed:
+class Claimed(ABC):
     """One of them; a context manager that closes.
 
     `claim` None: it has none, and no place in the table. `ids` are the claim's, by the stack's index of the device; empty
@@ -22,9 +23,9 @@ class Claimed:
         self.claim = claim
         self.ids: tuple[int, ...] = ()
 
+    @abstractmethod
     def close(self) -> None:
         """The claim out. Idempotent."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         return self

@@ -12,6 +12,7 @@ import struct
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -133,9 +134,15 @@ def replacing(bpffs: Path, veth: MakeVeth) -> Veth:
 def stacks() -> Iterator[Callable[..., Stack]]:
     made: list[Stack] = []
 
-    def make(end: End, **options: object) -> Stack:
-        chosen = {"netns": end.netns.name, "mode": "generic", "coexist": True, "frames": 2048, "rx_ring": 64} | options
-        made.append(xdpstack.open(end.name, tx_ring=64, observable=False, **chosen))  # type: ignore[arg-type]
+    def make(end: End, **options: Any) -> Stack:
+        chosen: dict[str, Any] = {
+            "netns": end.netns.name,
+            "mode": "generic",
+            "coexist": True,
+            "frames": 2048,
+            "rx_ring": 64,
+        } | options
+        made.append(xdpstack.open(end.name, tx_ring=64, observable=False, **chosen))
         return made[-1]
 
     yield make
@@ -296,6 +303,7 @@ def test_libxdp_is_not_there(number: int, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_what_does_not_go_with_it() -> None:
-    for options in ({"transmit_only": True}, {"broker": "/x"}, {"pinned": "/x"}, {"mode": "offloaded"}):
+    refused: list[dict[str, Any]] = [{"transmit_only": True}, {"broker": "/x"}, {"pinned": "/x"}, {"mode": "offloaded"}]
+    for options in refused:
         with pytest.raises(ConfigurationError, match="do not go with coexist"):
-            xdpstack.open("lo", coexist=True, frames=1024, **options)  # type: ignore[arg-type]
+            xdpstack.open("lo", coexist=True, frames=1024, **options)

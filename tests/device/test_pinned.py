@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -352,9 +353,12 @@ def test_another_interface_and_another_program(far: Far, bpffs: Path) -> None:
 
 def test_what_does_not_go_with_it() -> None:
     tune = xdpstack.Tuning(channels=1)
-    for options in ({"netns": "x"}, {"transmit_only": True}, {"tune": tune}, {"broker": "/x"}, {"metadata": ["hash"]}):
+    refused: list[dict[str, Any]] = [
+        {"netns": "x"}, {"transmit_only": True}, {"tune": tune}, {"broker": "/x"}, {"metadata": ["hash"]}
+    ]  # fmt: skip
+    for options in refused:
         with pytest.raises(ConfigurationError, match="do not go with a"):
-            xdpstack.open("lo", pinned="/nowhere", frames=1024, **options)  # type: ignore[arg-type]
+            xdpstack.open("lo", pinned="/nowhere", frames=1024, **options)
 
 
 def test_the_layout_has_the_number_that_it_was_given() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import socket
 import struct
-from collections.abc import Iterator
 
 import pytest
 
@@ -22,15 +21,6 @@ from xdpstack.udp.socket import UdpSocket
 pytestmark = pytest.mark.root
 
 TO = ("10.0.0.1", 7)
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    lab = Lab()
-    try:
-        yield lab
-    finally:
-        lab.close()
 
 
 def kernel_socket(where: str) -> socket.socket:

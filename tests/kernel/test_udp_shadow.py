@@ -26,15 +26,6 @@ pytestmark = pytest.mark.root
 V4, V6 = ("10.0.0.1", 7), ("fd00::1", 7, 0, 0)
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    lab = Lab()
-    try:
-        yield lab
-    finally:
-        lab.close()
-
-
 @pytest.fixture
 def host(lab: Lab) -> Iterator[ByHandHost]:
     def kernel(family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:

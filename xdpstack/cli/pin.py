@@ -8,6 +8,7 @@ import click
 
 from xdpstack.device.device import find_link
 from xdpstack.device.pins import pin as pin_program
+from xdpstack.device.xdp import Mode
 from xdpstack.netlink import Mirror
 
 
@@ -19,11 +20,11 @@ from xdpstack.netlink import Mirror
 @click.option(
     "--mode", type=click.Choice(["auto", "native", "generic"]), default="auto", show_default=True, help="Of XDP."
 )
-def pin(interface: str, directory: Path, user: str, group: str, mode: str) -> None:
+def pin(interface: str, directory: Path, user: str, group: str, mode: Mode) -> None:
     """Attach the program to INTERFACE of this network namespace, and pin it at DIRECTORY, in a BPF file system.
 
     It stays until `xdpstack unpin DIRECTORY`. While no process uses it the kernel has all traffic.
     """
     with Mirror() as mirror:
-        said = pin_program(find_link(mirror.snapshot, interface), directory, mode, user, group)  # type: ignore[arg-type]
+        said = pin_program(find_link(mirror.snapshot, interface), directory, mode, user, group)
     click.echo(f"{directory}: program {said.program_id} on {said.interface}, in {said.mode} mode")

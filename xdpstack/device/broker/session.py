@@ -8,7 +8,7 @@ import os
 import socket
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from xdpstack.device import netdev
 from xdpstack.device.broker import wire
@@ -23,7 +23,7 @@ from xdpstack.device.queues import active_queues
 from xdpstack.device.tuning.asked import Tuning
 from xdpstack.device.tuning.journal import namespace
 from xdpstack.device.tuning.tuner import Tuner
-from xdpstack.device.xdp import Granted
+from xdpstack.device.xdp import Granted, Mode
 from xdpstack.errors import BrokerError, ConfigurationError, ModeRefused, NoSuchInterface
 from xdpstack.netlink import Link, Mirror, Snapshot
 
@@ -61,7 +61,7 @@ class Opened:
             attached = open_attached(
                 link.name,
                 link.rx_queues,
-                "generic" if lacks else mode,  # type: ignore[arg-type]
+                "generic" if lacks else cast(Mode, mode),
                 checked(hints),
                 netdev.features(link.index),
             )
