@@ -7,7 +7,7 @@
  *      protocol    xs_selectors                          ARP, ND and the host's SSH only where it names them
  *      ethertype   xs_selectors                        the same
  *      forward     xs_selectors, xs_local, xs_forward  to the own MAC, to none of the host's addresses
- *      everything  xs_selectors                        as prefix does, but not its exceptions
+ *      everything  xs_everything or xs_selectors       as prefix does, but not its exceptions
  */
 #ifndef XDPSTACK_CLAIMS_H
 #define XDPSTACK_CLAIMS_H
@@ -54,6 +54,13 @@ struct {
 } xs_selectors SEC(".maps");
 
 struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct xs_xdp_claim);
+} xs_everything SEC(".maps");
+
+struct {
     __uint(type, BPF_MAP_TYPE_HASH);
     __uint(map_flags, BPF_F_NO_PREALLOC);
     __uint(max_entries, 4096);
@@ -89,6 +96,13 @@ static __always_inline struct xs_xdp_claim *xs_find_selector(__u32 domain, __u16
     struct xs_xdp_selector_key key = {.domain = domain, .number = number};
 
     return bpf_map_lookup_elem(&xs_selectors, &key);
+}
+
+static __always_inline struct xs_xdp_claim *xs_find_everything(__u32 vlan) {
+    __u32 zero = 0;
+
+    return vlan ? xs_find_selector(vlan, XS_XDP_SELECT_EVERYTHING)
+                : bpf_map_lookup_elem(&xs_everything, &zero);
 }
 
 static __always_inline bool xs_socket_takes(struct xs_view *view, const struct xs_xdp_claim *claim) {
@@ -143,6 +157,13 @@ static __always_inline void xs_keep(struct xs_view *view) {
     if (kept & XS_XDP_KEPT_EXCEPT) view->excepted = true;
 }
 
+/* Whether xs_kept may have something to say of a packet of this protocol. */
+static __always_inline bool xs_may_keep(const struct xs_view *view, __u32 kinds) {
+    if (!view->upper) return kinds & XS_XDP_KIND_KEPT;
+    if (view->protocol == IPPROTO_UDP) return kinds & XS_XDP_KIND_KEPT_UDP;
+    return kinds & (view->protocol == IPPROTO_TCP ? XS_XDP_KIND_KEPT_TCP : XS_XDP_KIND_KEPT_OTHER);
+}
+
 /* Does a wide claim cover this frame, by all that it says and names? */
 static __always_inline bool xs_lifts(struct xs_view *view, const struct xs_xdp_claim *claim) {
     __u32 missing;
@@ -170,11 +191,13 @@ static __always_inline bool xs_lifts(struct xs_view *view, const struct xs_xdp_c
 __attribute__((noinline)) __u32 xs_match_wide(struct xs_view *view, __u32 kinds) {
     __u32 *local = NULL;
     __u32 vlan;
+    bool keeps;
 
     if (!view) return XS_XDP_PASS_UNCLAIMED;
     vlan = view->domain & ~(__u32)XS_XDP_DOMAIN_IPV6;
-    if (view->ip && (kinds & (XS_XDP_KIND_KEPT | XS_XDP_KIND_FORWARD))) local = xs_find_local(view);
-    if (local && (kinds & XS_XDP_KIND_KEPT)) xs_keep(view);
+    keeps = xs_may_keep(view, kinds);
+    if (view->ip && (keeps || kinds & XS_XDP_KIND_FORWARD)) local = xs_find_local(view);
+    if (local && keeps) xs_keep(view);
 
     if (view->ip && (kinds & XS_XDP_KIND_PREFIX)) {
         if (xs_lifts(view, xs_find_prefix(&xs_prefixes, view, view->domain))) return XS_XDP_REDIRECT_PREFIX;
@@ -196,7 +219,7 @@ __attribute__((noinline)) __u32 xs_match_wide(struct xs_view *view, __u32 kinds)
         }
     }
     if (kinds & XS_XDP_KIND_EVERYTHING) {
-        struct xs_xdp_claim *everything = xs_find_selector(vlan, XS_XDP_SELECT_EVERYTHING);
+        struct xs_xdp_claim *everything = xs_find_everything(vlan);
 
         if (everything && view->excepted)
             xs_obstacle(view, XS_XDP_PASS_EXCEPTION);

@@ -7,7 +7,7 @@
  */
 
 /* Of all that follows. A program that is pinned may meet another release: raise this with every change to it. */
-#define XS_XDP_LAYOUT 2
+#define XS_XDP_LAYOUT 3
 
 /* Frame verdicts with their cause, one counter each. Up to PASS_NO_METADATA: left to the kernel; from
  * REDIRECT_SOCKET on: lifted. A frame that no claim covers is PASS_UNCLAIMED; any other PASS says what kept a
@@ -74,8 +74,12 @@ struct xs_xdp_counters {
 #define XS_XDP_KIND_EVERYTHING 0x20
 #define XS_XDP_KIND_VLAN 0x40    /* some claim names a VLAN */
 #define XS_XDP_KIND_ANY_MAC 0x80 /* some claim wants frames for other stations */
-#define XS_XDP_KIND_KEPT 0x100   /* xs_kept is not empty */
 #define XS_XDP_KIND_WIDE 0x3e    /* PREFIX to EVERYTHING */
+/* xs_kept has ports of TCP, of UDP, of some other protocol: no address is looked up for a packet of any other. */
+#define XS_XDP_KIND_KEPT_TCP 0x100
+#define XS_XDP_KIND_KEPT_UDP 0x200
+#define XS_XDP_KIND_KEPT_OTHER 0x400
+#define XS_XDP_KIND_KEPT 0x700
 
 struct xs_xdp_device {
     uint64_t mac;   /* first four bytes | last two bytes << 32, each read as an integer in host order */
@@ -161,6 +165,9 @@ struct xs_xdp_prefix_key {
     uint32_t domain;
     uint32_t address[4]; /* network order */
 };
+
+/* xs_everything, an array of one: the claim on everything that is untagged, which is found without hashing. In a VLAN
+ * it is one of xs_selectors. */
 
 /* xs_selectors, a hash: what is claimed by number. An IP protocol has a domain with its family; the others
  * one without. */

@@ -135,6 +135,9 @@ class Served:
             found.append([lines["Name"].strip(), lines["Uid"].split(), lines["Gid"].split(), sorted(held)])
         return found
 
+    def do_poll(self) -> Any:
+        return self.opened().poll()
+
     def do_deadline(self) -> Any:
         """How far away the dead-man deadline is, in ns."""
         backend = self.opened()._backend

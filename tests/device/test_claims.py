@@ -77,7 +77,7 @@ def claimed(*wanted: Claim) -> tuple[Claims, Tables]:
 
 def without_ids(entries: tables.Entries) -> tables.Entries:
     """The entries with the ids of claims, which only say who was first, taken out."""
-    numbered = {"xs_sockets", "xs_prefixes", "xs_selectors", "xs_ports"}
+    numbered = {"xs_sockets", "xs_prefixes", "xs_selectors", "xs_everything", "xs_ports"}
     return {(table, key): value[4:] if table in numbered else value for (table, key), value in entries.items()}
 
 
@@ -150,6 +150,7 @@ def test_packed_entries_have_the_layout_of_the_structures() -> None:
         "xs_sockets": ("xs_xdp_socket_key", "xs_xdp_claim"),
         "xs_prefixes": ("xs_xdp_prefix_key", "xs_xdp_claim"),
         "xs_selectors": ("xs_xdp_selector_key", "xs_xdp_claim"),
+        "xs_everything": ("uint32_t", "xs_xdp_claim"),
         "xs_ports": ("uint32_t", "xs_xdp_claim"),
         "xs_device": ("uint32_t", "xs_xdp_device"),
     }
@@ -159,6 +160,7 @@ def test_packed_entries_have_the_layout_of_the_structures() -> None:
         PrefixClaim("10.0.0.0/8"),
         ProtocolClaim(1),
         ForwardClaim(),
+        EverythingBut(),
     )
     written_tables = {table for table, _ in written.entries}
     assert written_tables == sizes.keys() - {"xs_forward"}
@@ -256,10 +258,24 @@ def test_the_program_looks_for_a_claim_after_it_is_in_and_until_it_goes_out() ->
     written.writes.clear()
     claim = EverythingBut([PrefixClaim("192.0.2.0/24"), Endpoint(6, 443)])
     claims.add(claim)
-    assert [table for _, table, _ in written.writes] == ["xs_kept", "xs_prefixes", "xs_selectors", "xs_device"]
+    assert [table for _, table, _ in written.writes] == ["xs_kept", "xs_prefixes", "xs_everything", "xs_device"]
     written.writes.clear()
     claims.remove(claim)
-    assert [table for _, table, _ in written.writes] == ["xs_device", "xs_selectors", "xs_prefixes", "xs_kept"]
+    assert [table for _, table, _ in written.writes] == ["xs_device", "xs_everything", "xs_prefixes", "xs_kept"]
+
+
+@pytest.mark.parametrize(
+    "endpoints, kinds",
+    [
+        ((), lib.XS_XDP_KIND_KEPT_TCP),  # SSH
+        ((Endpoint(17, 53),), lib.XS_XDP_KIND_KEPT_TCP | lib.XS_XDP_KIND_KEPT_UDP),
+        ((Endpoint(132, 7), Endpoint(17, 7)), lib.XS_XDP_KIND_KEPT),
+    ],
+)
+def test_no_packet_is_looked_up_of_whose_protocol_no_port_is_kept(endpoints: tuple[Endpoint, ...], kinds: int) -> None:
+    _, written = claimed(EverythingBut(endpoints))
+    assert written.kinds & lib.XS_XDP_KIND_KEPT == kinds
+    assert written.kinds & ~lib.XS_XDP_KIND_KEPT == lib.XS_XDP_KIND_EVERYTHING
 
 
 def test_holes_in_what_is_forwarded_go_in_first_and_out_last() -> None:
@@ -276,7 +292,7 @@ def test_holes_in_what_is_forwarded_go_in_first_and_out_last() -> None:
 
 
 def test_tables_are_written_in_one_order() -> None:
-    names = ["kept", "local", "forward", "sockets", "prefixes", "selectors", "ports", "device"]
+    names = ["kept", "local", "forward", "sockets", "prefixes", "selectors", "everything", "ports", "device"]
     assert {table for table, _ in ORDER} == {f"xs_{name}" for name in names}
 
 

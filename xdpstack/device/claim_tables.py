@@ -10,6 +10,7 @@ import struct
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from ipaddress import ip_network
+from socket import IPPROTO_TCP, IPPROTO_UDP
 
 from xdpstack.device.claims import (
     Endpoint,
@@ -37,6 +38,10 @@ Local = Mapping[tuple[IPAddress, Vlan | None], bool]
 
 LIFT: int = lib.XS_XDP_CLAIM_LIFT
 EXCEPT: int = lib.XS_XDP_CLAIM_EXCEPT
+#: Key of a table of one.
+_ONLY = struct.pack("=I", 0)
+#: Key into xs_selectors that xs_everything has the place of: everything, in no VLAN.
+_UNTAGGED = struct.pack("=IHH", 0, lib.XS_XDP_SELECT_EVERYTHING, 0)
 _NAMED = {
     Essential.ARP: lib.XS_XDP_CLAIM_ARP,
     Essential.ND: lib.XS_XDP_CLAIM_ND,
@@ -145,7 +150,10 @@ def wide_entries(claims: Mapping[WideClaim, int], ssh: Collection[Endpoint]) -> 
                     claim_id, flags = selectors.get(key, (0, 0))
                     selectors[key] = claim_id, flags | EXCEPT
 
-    entries: Entries = {("xs_selectors", key): claim_value(*value) for key, value in selectors.items()}
+    entries: Entries = {
+        ("xs_everything", _ONLY) if key == _UNTAGGED else ("xs_selectors", key): claim_value(*value)
+        for key, value in selectors.items()
+    }
     for where in prefixes.keys() | excepted.keys():
         for prefix, value in _flattened(prefixes.get(where, {}), excepted.get(where, set())):
             entries["xs_prefixes", prefix_key(prefix, where)] = claim_value(*value)
@@ -164,16 +172,19 @@ def kinds_of(entries: Entries, wide: Collection[WideClaim], sockets: bool, tagge
     """
     tables = {table for table, _ in entries}
     numbers = {struct.unpack("=IHH", key)[1] for table, key in entries if table == "xs_selectors"}
+    kept = {struct.unpack("=IHH", key)[2] for table, key in entries if table == "xs_kept"}
     kinds = {
         lib.XS_XDP_KIND_SOCKET: sockets,
         lib.XS_XDP_KIND_PREFIX: "xs_prefixes" in tables,
         lib.XS_XDP_KIND_PROTOCOL: any(number <= 0xFF for number in numbers),
         lib.XS_XDP_KIND_ETHERTYPE: any(number >= 0x600 for number in numbers),
         lib.XS_XDP_KIND_FORWARD: lib.XS_XDP_SELECT_FORWARD in numbers,
-        lib.XS_XDP_KIND_EVERYTHING: lib.XS_XDP_SELECT_EVERYTHING in numbers,
+        lib.XS_XDP_KIND_EVERYTHING: lib.XS_XDP_SELECT_EVERYTHING in numbers or "xs_everything" in tables,
         lib.XS_XDP_KIND_VLAN: tagged and (sockets or bool(wide)),
         lib.XS_XDP_KIND_ANY_MAC: any(not isinstance(claim, ForwardClaim) and claim.any_mac for claim in wide),
-        lib.XS_XDP_KIND_KEPT: "xs_kept" in tables,
+        lib.XS_XDP_KIND_KEPT_TCP: IPPROTO_TCP in kept,
+        lib.XS_XDP_KIND_KEPT_UDP: IPPROTO_UDP in kept,
+        lib.XS_XDP_KIND_KEPT_OTHER: not kept <= {IPPROTO_TCP, IPPROTO_UDP},
     }
     return sum(kind for kind, present in kinds.items() if present)
 
@@ -181,7 +192,7 @@ def kinds_of(entries: Entries, wide: Collection[WideClaim], sockets: bool, tagge
 def device_entry(mac: bytes, kinds: int) -> Entries:
     """The one entry of xs_device. The program compares MACs as two integers that it loads from the frame."""
     number = int.from_bytes(mac[:4], sys.byteorder) | int.from_bytes(mac[4:], sys.byteorder) << 32
-    return {("xs_device", struct.pack("=I", 0)): struct.pack("=QII", number, kinds, 0)}
+    return {("xs_device", _ONLY): struct.pack("=QII", number, kinds, 0)}
 
 
 def domain(vlan: Vlan | None, version: int = 4) -> int:

@@ -20,7 +20,7 @@ from xdpstack.device.deadman import Deadman
 from xdpstack.device.libbpf import PinnedMap
 from xdpstack.device.pins import ABOUT, KEY, LOCK, About, read_about, take
 from xdpstack.device.ssh import ssh_endpoints
-from xdpstack.device.table_diff import TABLES
+from xdpstack.device.table_diff import ARRAYS, TABLES
 from xdpstack.device.tuning.journal import namespace
 from xdpstack.device.xdp import Granted, Hint, MapWriter, Mode, XdpCounters, hardware_address, read_counters
 from xdpstack.errors import ClosedError, ConfigurationError, ForkedError, ModeRefused, PinError, PrivilegeError
@@ -71,11 +71,11 @@ class PinnedProgram:
         self._maps["xs_device"].update({KEY: NO_DEVICE})
         for name in TABLES:
             table = self._maps[name]
-            if name == "xs_ports":
+            if name not in ARRAYS:
+                table.delete(list(table.keys()))
+            elif name != "xs_device":
                 nothing = bytes(table.value_bytes)
                 table.update({struct.pack("=I", index): nothing for index in range(table.max_entries)})
-            elif name != "xs_device":
-                table.delete(list(table.keys()))
 
     def set_socket(self, queue: int, socket_fd: int) -> None:
         """As XdpProgram.set_socket."""

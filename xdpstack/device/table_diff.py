@@ -13,7 +13,19 @@ from typing import Protocol
 
 from xdpstack.device.claim_tables import LIFT, Entries
 
-TABLES = ("xs_kept", "xs_local", "xs_forward", "xs_sockets", "xs_prefixes", "xs_selectors", "xs_ports", "xs_device")
+TABLES = (
+    "xs_kept",
+    "xs_local",
+    "xs_forward",
+    "xs_sockets",
+    "xs_prefixes",
+    "xs_selectors",
+    "xs_everything",
+    "xs_ports",
+    "xs_device",
+)
+#: Those of them that are arrays, in which what is zero is not there; the others are hashes and tries.
+ARRAYS = ("xs_everything", "xs_ports", "xs_device")
 #: The order in which entries go in: by table, and whether they lift. They come out the other way round, and last.
 ORDER = tuple((table, lifting) for table in TABLES for lifting in (False, True))
 

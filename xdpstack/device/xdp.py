@@ -32,6 +32,7 @@ from xdpstack.device.claims import Endpoint
 from xdpstack.device.deadman import Deadman
 from xdpstack.device.libbpf import BpfMap, BpfObject
 from xdpstack.device.ssh import ssh_endpoints
+from xdpstack.device.table_diff import ARRAYS
 from xdpstack.device.verdict import Cause
 from xdpstack.errors import (
     ClosedError,
@@ -366,7 +367,7 @@ class MapWriter:
 
     def delete(self, table: str, keys: Collection[bytes]) -> None:
         """As TableWriter.delete."""
-        if table in ("xs_ports", "xs_device"):  # arrays: what is zero is not there
+        if table in ARRAYS:
             self._maps[table].update(dict.fromkeys(keys, bytes(self._maps[table].value_bytes)))
         else:
             self._maps[table].delete(keys)
