@@ -1,5 +1,6 @@
 /* Control's side of UDP sockets: making them for a stack, publishing the table. See ffi/60_udp.cdef.h. */
 #include <errno.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -133,6 +134,15 @@ int xs_socket_set_shadow(struct xs_stack *stack, struct xs_socket *s, int fd) {
 int xs_shadow_disconnect(int fd) {
     struct sockaddr none = {.sa_family = AF_UNSPEC};
     return connect(fd, &none, sizeof none) ? -errno : 0;
+}
+
+int xs_shadow_is_member(int fd, const uint8_t *group, uint32_t ifindex) {
+    struct group_filter filter = {.gf_interface = ifindex};
+    struct sockaddr_in address = {.sin_family = AF_INET};
+    socklen_t size = sizeof filter;
+    memcpy(&address.sin_addr, group, sizeof address.sin_addr);
+    memcpy(&filter.gf_group, &address, sizeof address);
+    return !getsockopt(fd, IPPROTO_IP, MCAST_MSFILTER, &filter, &size); /* else EADDRNOTAVAIL */
 }
 
 void xs_socket_close(struct xs_socket *s) {

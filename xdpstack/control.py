@@ -161,6 +161,18 @@ class Control:
             else:
                 self._process()
 
+    def follow_groups(self) -> None:
+        """Have workers and programs know which multicast groups the host has joined, for who has just joined or left one.
+
+        What cannot be published is tried again, as ever. Raises what the mirror raises.
+        """
+        with self.lock:
+            if self._stopping:
+                return
+            self.mirror.doubt_groups()
+            self._process()
+            self.tables.bring_to(self.mirror.snapshot)
+
     def _process(self) -> None:
         begun = time.monotonic()
         self.mirror.process()

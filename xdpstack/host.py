@@ -104,6 +104,10 @@ class StackHost:
             route.destination.address == address and route.destination.length == 8 * len(address) for route in told
         )
 
+    def follow_groups(self) -> None:
+        """When this returns, what comes to the multicast groups that the host has joined by now is for it."""
+        self._stack._control.follow_groups()
+
     def source_address(self, destination: bytes, device: int | None) -> bytes | None:
         """The source that routing takes for a destination, both packed; None: it does not leave through a device of ours."""
         return source_address(self._core.pointer, destination, None if device is None else self.devices[device].ifindex)

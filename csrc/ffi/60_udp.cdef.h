@@ -30,6 +30,15 @@ struct xs_socket_options {
 int xs_socket_create(struct xs_stack *stack, const struct xs_socket_options *options, struct xs_socket **out);
 void xs_socket_free(struct xs_socket *socket);
 
+/* A multicast group that a socket has joined, of IPv4 by one device. */
+struct xs_socket_group {
+    uint8_t address[16];
+    uint8_t device; /* stack index, or XS_ANY_DEVICE */
+};
+
+#define XS_SOCKET_ONLY_JOINED_4 1 /* IP_MULTICAST_ALL is off */
+#define XS_SOCKET_ONLY_JOINED_6 2 /* IPV6_MULTICAST_ALL is off */
+
 /* One key under which a socket is found. The order of an array is the order of precedence on equal scores. */
 struct xs_socket_binding {
     struct xs_socket *socket;
@@ -41,6 +50,9 @@ struct xs_socket_binding {
     uint8_t family;     /* of the socket */
     uint32_t
         vlan; /* that datagrams are tagged with, service VLAN << 16 | VLAN; 0: untagged, or a priority alone */
+    const struct xs_socket_group *groups; /* it has joined these; the table has a copy */
+    uint16_t ngroups;
+    uint8_t only_joined; /* XS_SOCKET_ONLY_JOINED_*: of other groups of that family it takes nothing */
 };
 /* Replaces the table of sockets; returns when no worker can see the old one. */
 int xs_stack_set_sockets(struct xs_stack *stack, const struct xs_socket_binding *bindings, uint32_t n);
@@ -112,6 +124,8 @@ int xs_socket_export(struct xs_socket *socket);
 int xs_socket_set_shadow(struct xs_stack *stack, struct xs_socket *socket, int fd);
 /* connect(2) to AF_UNSPEC, which Python cannot say: the kernel socket has no peer any more. */
 int xs_shadow_disconnect(int fd);
+/* Whether the kernel socket has joined an IPv4 group (4 bytes) by the device of that index: 1 or 0. */
+int xs_shadow_is_member(int fd, const uint8_t *group, uint32_t ifindex);
 /* Wakes who waits on it, for good, and closes its eventfd, or has the last of those who wait close it. Before that nobody may
  * feed it any more, and its view be closed. */
 void xs_socket_close(struct xs_socket *socket);

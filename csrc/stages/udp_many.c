@@ -35,9 +35,19 @@ static void clone_for(struct xs_udp *self, struct xs_batch *b, uint32_t i, struc
     if (at >= 0) xs_udp_deliver(self, b, (uint32_t)at, s);
 }
 
-/* IP_MULTICAST_ALL is on, so that no socket need have joined; but never on an IPv6 socket for an IPv4 group. */
-static bool not_joined(const struct xs_socket_entry *e, const struct look *k) {
-    return e->family == 6 && !k->ipv6 && k->ip[16] >> 4 == 0xe;
+/* ip_mc_sf_allow(), inet6_mc_check(): a group that the socket has joined, or it takes those that it has not. */
+static bool takes_group(const struct xs_socket_table *t, const struct xs_socket_entry *e,
+                        const struct xs_socket_key *key, const struct look *k) {
+    if (!k->ipv6 && k->ip[16] >> 4 != 0xe) return true; /* broadcast */
+    for (uint32_t i = 0; i < e->ngroups; i++) {
+        const struct xs_socket_group *group = &t->group[e->first_group + i];
+        uint64_t high, low;
+        xs_load_address(group->address, &high, &low);
+        if (high == key->high && low == key->low &&
+            (group->device == XS_ANY_DEVICE || group->device == key->device))
+            return true;
+    }
+    return !(e->only_joined & (k->ipv6 ? XS_SOCKET_ONLY_JOINED_6 : XS_SOCKET_ONLY_JOINED_4));
 }
 
 /* __udp4_lib_mcast_deliver(), __udp6_lib_mcast_deliver(): the last of the takers gets the packet itself. */
@@ -54,7 +64,8 @@ void xs_udp_deliver_to_all(struct xs_udp *self, struct xs_batch *b, uint32_t i,
     for (uint32_t which = 0; which < 2; which++) {
         for (uint32_t j = 0; slot[which] && j < slot[which]->n; j++) {
             const struct xs_socket_entry *e = &t->entry[slot[which]->first + j];
-            if (xs_socket_score(e, &key) < 0 || not_joined(e, &k) || refuses(flags_of(e->socket), &k))
+            if (xs_socket_score(e, &key) < 0 || !takes_group(t, e, &key, &k) ||
+                refuses(flags_of(e->socket), &k))
                 continue;
             if (previous) clone_for(self, b, i, previous);
             previous = e->socket;

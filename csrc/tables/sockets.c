@@ -28,7 +28,9 @@ static struct xs_socket_entry entry_of(const struct xs_socket_binding *b) {
                                 .peer_port = b->peer_port,
                                 .vlan = b->vlan,
                                 .device = b->device,
-                                .family = b->family};
+                                .family = b->family,
+                                .only_joined = b->only_joined,
+                                .ngroups = b->ngroups};
     xs_load_address(b->peer, &e.peer_high, &e.peer_low);
     return e;
 }
@@ -45,13 +47,26 @@ static struct xs_socket_slot *find(struct xs_socket_table *t, const struct xs_so
     return s;
 }
 
+/* Copies the groups behind each other, in the order of the bindings. False when there is no memory. */
+static bool copy_groups(struct xs_socket_table *t, const struct xs_socket_binding *bindings, uint32_t n) {
+    uint32_t all = 0;
+    for (uint32_t i = 0; i < n; i++) all += bindings[i].ngroups;
+    if (!all) return true;
+    t->group = malloc(all * sizeof *t->group);
+    if (!t->group) return false;
+    struct xs_socket_group *to = t->group;
+    for (uint32_t i = 0; i < n; to += bindings[i++].ngroups)
+        if (bindings[i].ngroups) memcpy(to, bindings[i].groups, bindings[i].ngroups * sizeof *to);
+    return true;
+}
+
 struct xs_socket_table *xs_socket_table_create(const struct xs_socket_binding *bindings, uint32_t n) {
     uint32_t size = 4;
     while (size < 2 * n)
         size <<= 1; /* at most half full: there is always an empty slot, and probes are short */
     struct xs_socket_table *t = calloc(1, sizeof *t + size * sizeof t->slot[0]);
-    if (!t || !(t->entry = calloc(n ? n : 1, sizeof *t->entry))) {
-        free(t);
+    if (!t || !(t->entry = calloc(n ? n : 1, sizeof *t->entry)) || !copy_groups(t, bindings, n)) {
+        xs_socket_table_destroy(t);
         return NULL;
     }
     t->mask = size - 1;
@@ -65,11 +80,14 @@ struct xs_socket_table *xs_socket_table_create(const struct xs_socket_binding *b
         t->slot[i].first = at;
         at += t->slot[i].n;
     }
+    uint32_t groups = 0;
     for (uint32_t i = 0; i < n; i++) {
         struct xs_socket_slot *s = find(t, &bindings[i]);
         uint32_t k = s->first;
         while (t->entry[k].socket) k++;
         t->entry[k] = entry_of(&bindings[i]);
+        t->entry[k].first_group = groups;
+        groups += bindings[i].ngroups;
         s->only = s->n == 1 && takes_from_anyone(&bindings[i]) ? bindings[i].socket : NULL;
     }
     return t;
@@ -78,6 +96,7 @@ struct xs_socket_table *xs_socket_table_create(const struct xs_socket_binding *b
 void xs_socket_table_destroy(struct xs_socket_table *t) {
     if (!t) return;
     free(t->entry);
+    free(t->group);
     free(t);
 }
 

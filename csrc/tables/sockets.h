@@ -104,12 +104,16 @@ struct xs_socket_entry {
     uint16_t peer_port;           /* 0: any */
     uint8_t device;               /* XS_NO_DEVICE: any */
     uint8_t family;
+    uint8_t only_joined; /* XS_SOCKET_ONLY_JOINED_* */
+    uint16_t ngroups;
+    uint32_t first_group; /* into group[] */
 };
 
 struct xs_socket_table {
     uint64_t seed;
     uint32_t mask, shift, nentries;
     struct xs_socket_entry *entry; /* per key in order of precedence: on equal scores the first wins */
+    struct xs_socket_group *group; /* what sockets have joined; NULL: none anything */
     struct xs_socket_slot slot[];
 };
 

@@ -5,6 +5,8 @@ sockets bound in all ways to any address, connected, bound to devices; so are th
 """
 
 import random
+import socket
+import struct
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -30,6 +32,7 @@ from tests.stages.packets import (
     udp,
 )
 from xdpstack.netlink import packed
+from xdpstack.udp.options import IP_MULTICAST_ALL, IPV6_MULTICAST_ALL
 
 pytestmark = pytest.mark.root
 
@@ -43,6 +46,10 @@ ELSE6 = ["fd00::77", "::1", "::", "::ffff:10.0.0.2", "2001:db8::1"]
 FROM4 = ["10.0.0.1", "10.0.0.1", "10.0.0.8", "10.0.1.1", "10.0.0.2", "192.0.2.1", "127.0.0.1", "0.0.0.0", "224.0.0.1"]
 FROM6 = ["fd00::1", "fd00::1", "fd00::8", "fd00:1::1", "fe80::1", "fd00::2", "2001:db8::1", "::", "::1", "ff02::1"]
 FROM_PORTS = (1000, 1000, 1001, 0)
+#: Those of MANY that no device has joined by itself, and two that one has: sockets join them.
+JOIN4 = ["239.9.9.9", "239.9.9.9", "224.0.0.9", "239.1.2.3"]
+JOIN6 = ["ff05::77", "ff05::77", "ff05::9", "ff02::9"]
+IP, IP6 = socket.IPPROTO_IP, socket.IPPROTO_IPV6
 CHUNK = 150
 
 
@@ -99,7 +106,26 @@ def wanted(rng: random.Random) -> Wanted:
         reuse=rng.random() < 0.95,
         no_check6_rx=family == 6 and rng.random() < 0.3,
         peer=peer,
+        options=tuple(memberships(rng, family)),
     )
+
+
+def memberships(rng: random.Random, family: int) -> Iterator[tuple[int, int, Any]]:
+    """Groups joined, by every way to name the device; some left again, some not joined before; only these, or others too."""
+    while rng.random() < 0.3:
+        index = rng.choice((FIRST_INDEX, FIRST_INDEX, FIRST_INDEX + 1, 0, 999))
+        if family == 4 or rng.random() < 0.5:
+            group = packed(rng.choice(JOIN4 if rng.random() < 0.95 else ELSE4))
+            own = packed(rng.choice(("0.0.0.0", "0.0.0.0", *OWN4)))
+            value = group + own + (struct.pack("=i", index) if rng.random() < 0.7 else b"")
+            yield IP, socket.IP_ADD_MEMBERSHIP if rng.random() < 0.8 else socket.IP_DROP_MEMBERSHIP, value
+        else:
+            value = packed(rng.choice(JOIN6 if rng.random() < 0.95 else ELSE6)) + struct.pack("=I", index)
+            yield IP6, socket.IPV6_JOIN_GROUP if rng.random() < 0.8 else socket.IPV6_LEAVE_GROUP, value
+    if rng.random() < 0.1:
+        yield IP, IP_MULTICAST_ALL, rng.choice((0, 1))
+    if rng.random() < 0.1:
+        yield IP6, IPV6_MULTICAST_ALL, rng.choice((0, 1))
 
 
 # ---- frames ----
@@ -274,6 +300,43 @@ def test_sockets_get_the_same(twins: Twins) -> None:
                             raise AssertionError(f"after {packets} packets:\n" + "\n".join(told))
             delivered += stack.ledger().delivered
     assert delivered > packets / 20, "the frames do not reach what they are to test"
+
+
+MREQN = packed("239.9.9.9") + struct.pack("=4xi", FIRST_INDEX)
+MREQ6 = packed("ff05::77") + struct.pack("=I", FIRST_INDEX)
+
+
+@pytest.mark.parametrize(
+    "address, level, join, leave, mreq",
+    [
+        (("239.9.9.9", 7), IP, socket.IP_ADD_MEMBERSHIP, socket.IP_DROP_MEMBERSHIP, MREQN),
+        (("0.0.0.0", 7), IP, socket.IP_ADD_MEMBERSHIP, socket.IP_DROP_MEMBERSHIP, MREQN),
+        (("::", 7, 0, 0), IP, socket.IP_ADD_MEMBERSHIP, socket.IP_DROP_MEMBERSHIP, MREQN),
+        (("::ffff:239.9.9.9", 7, 0, 0), IP, socket.IP_ADD_MEMBERSHIP, socket.IP_DROP_MEMBERSHIP, MREQN),
+        (("ff05::77", 7, 0, 0), IP6, socket.IPV6_JOIN_GROUP, socket.IPV6_LEAVE_GROUP, MREQ6),
+    ],
+)
+def test_a_membership_holds_when_the_call_returns(
+    twins: Twins, address: tuple[Any, ...], level: int, join: int, leave: int, mreq: bytes
+) -> None:
+    """Joined, left, joined, closed: of what comes right then, this socket and others get what they get on Linux."""
+    rng, sent = random.Random(0), []
+    for make, here, there in ((ipv4, "10.0.0.1", "239.9.9.9"), (ipv6, "fd00::1", "ff05::77")):
+        src, dst = packed(here), packed(there)
+        data = udp(b"x", 1000, 7, sum_with=src + dst)
+        sent.append((0, ethernet(make(data, src=src, dst=dst), dst=mac_for(rng, 0, dst))))
+    others = [Wanted(4, ("239.9.9.9", 7)), Wanted(4, ("0.0.0.0", 7)), Wanted(6, ("::", 7, 0, 0))]
+    with (
+        twins.opened() as stack,
+        twins.sockets(stack, [Wanted(6 if ":" in address[0] else 4, address), *others]) as pair,
+    ):
+        for option in (join, leave, join):
+            for side in pair:
+                side[1].setsockopt(level, option, mreq)
+            assert twins.differences(pair, sent) == []
+        for side in pair:
+            side.pop(1).close()
+        assert twins.differences(pair, sent) == []
 
 
 #: What Linux counts in /proc/net/snmp and snmp6, and the drops of ours that are the same.

@@ -46,7 +46,7 @@ SWITCHES = ("rp_filter", "accept_local", "accept_source_route", "drop_unicast_in
 
 @dataclass(frozen=True)
 class Wanted:
-    """A socket to make on both hosts."""
+    """A socket to make on both hosts; `options` (level, name, value) are set once it is bound."""
 
     family: int
     address: tuple[Any, ...]
@@ -55,6 +55,7 @@ class Wanted:
     reuse: bool = True
     no_check6_rx: bool = False
     peer: tuple[Any, ...] | None = None
+    options: tuple[tuple[int, int, Any], ...] = ()
 
 
 class Host:
@@ -161,7 +162,12 @@ class Twins:
                     if not isinstance(sock, str):
                         to.append(sock)
                 assert len(theirs) == len(mine), f"{one}: Linux {made[0]}, ours {made[1]}"
-                if one.peer and not isinstance(made[0], str):
+                if isinstance(made[0], str):
+                    continue
+                for option in one.options:
+                    told = [attempt(sock.setsockopt, *option) for sock in made]
+                    assert told[0] == told[1], f"{one}: {option}: Linux {told[0]}, ours {told[1]}"
+                if one.peer:
                     told = [attempt(sock.connect, one.peer) for sock in made]
                     assert told[0] == told[1], f"{one}: connect(): Linux {told[0]}, ours {told[1]}"
                     names = [attempt(sock.getsockname) for sock in made]

@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from xdpstack.udp.options import IP_MULTICAST_ALL, IPV6_MULTICAST_ALL
 from xdpstack.udp.semantics import Bound, Datagram, Family
 
 SENDER, RECEIVER = "udp-oracle-a", "udp-oracle-b"
@@ -77,6 +78,7 @@ class Lab:
             for n, wire in enumerate(self.wires):
                 wire.bind((f"tx{n}", 0))
         with inside(RECEIVER):
+            self.index = [socket.if_nametoindex(f"rx{n}") for n in range(self.DEVICES)]
             self.last = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             self.last.bind(("10.0.0.1", 9999))
 
@@ -107,6 +109,16 @@ class Lab:
             sock.setsockopt(socket.IPPROTO_UDP, UDP_NO_CHECK6_RX, 1)
         if bound.device is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, f"rx{bound.device}".encode())
+        for group, device in bound.groups:
+            if device is None:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, group + struct.pack("=I", self.index[0]))
+            else:
+                mreqn = group[12:] + bytes(4) + struct.pack("=i", self.index[device])
+                sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, mreqn)
+        if bound.only_joined is not None:
+            sock.setsockopt(socket.IPPROTO_IP, IP_MULTICAST_ALL, 4 not in bound.only_joined)
+            if bound.family == 6:
+                sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MULTICAST_ALL, 6 not in bound.only_joined)
         sock.bind((address_text(bound, bound.address), bound.port))
         if bound.peer is not None:
             sock.connect((address_text(bound, bound.peer), bound.peer_port))

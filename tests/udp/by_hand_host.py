@@ -81,6 +81,9 @@ class ByHandHost:
     def is_broadcast(self, address: bytes) -> bool:
         return address[-1] == 255 and len(address) == 4
 
+    def follow_groups(self) -> None:
+        """Whatever is put in has come to a group of the host."""
+
     def source_address(self, destination: bytes, device: int | None) -> bytes | None:
         found = [one for one in self._addresses if len(one) == len(destination)]
         return found[0] if found else None

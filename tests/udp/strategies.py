@@ -27,6 +27,12 @@ def _v6(*last: int) -> list[bytes]:
 LOCAL = {4: _v4(1, 2), 6: _v6(1, 2)}
 REMOTE = {4: _v4(8, 9), 6: _v6(8, 9)}
 MANY = {4: V4_MAPPED + bytes([224, 0, 0, 9]), 6: b"\xff\x05" + bytes(13) + b"\x09"}
+#: What a socket may join: groups of IPv4 by each device, of IPv6 by whichever.
+GROUPS: dict[int, list[tuple[bytes, int | None]]] = {4: [(MANY[4], 0), (MANY[4], 1)]}
+GROUPS[6] = [*GROUPS[4], (MANY[6], None)]
+#: Of which families it may take no other groups.
+ONLY_JOINED: dict[int, list[frozenset[Family]]] = {4: [frozenset(), frozenset({4})]}
+ONLY_JOINED[6] = [*ONLY_JOINED[4], frozenset({6}), frozenset({4, 6})]
 PORTS = [7, 53]
 DEVICES = [0, 1]
 VLANS = [0, 0, 0, 5, 6, 6 << 16 | 5]
@@ -52,6 +58,8 @@ def bounds(draw: st.DrawFn, index: int, vlans: bool = False) -> Bound:
         vlan=draw(st.sampled_from(VLANS)) if vlans else 0,
         v6only=family == 6 and wild and draw(st.booleans()),
         no_check6_rx=family == 6 and draw(st.booleans()),
+        groups=draw(st.frozensets(st.sampled_from(GROUPS[family]), max_size=2)),
+        only_joined=draw(st.sampled_from([None, *ONLY_JOINED[family]])),
     )
 
 

@@ -83,6 +83,10 @@ class MirrorLike(Protocol):
         """Keep what has come for the next `process()`, without blocking: it waits nowhere else, where it could be lost."""
         ...
 
+    def doubt_groups(self) -> None:
+        """Have the next `process()` look which multicast groups the host has joined."""
+        ...
+
     def probe(self, neighbour: Neighbour | tuple[int, bytes]) -> bool:
         """Ask the kernel to resolve (ifindex, address); at most once a second each."""
         ...

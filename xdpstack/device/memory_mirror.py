@@ -114,6 +114,9 @@ class MemoryMirror:
     def collect(self) -> None:
         """Nothing comes by itself."""
 
+    def doubt_groups(self) -> None:
+        """They are what was given."""
+
     def probe(self, neighbour: Neighbour | tuple[int, bytes]) -> bool:
         """Note that the stack wants a neighbour resolved; answer by `learn()`. False within a second of the last time."""
         key = neighbour if isinstance(neighbour, tuple) else (neighbour.index, neighbour.address)

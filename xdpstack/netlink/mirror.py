@@ -214,6 +214,10 @@ class Mirror:
         """
         self._drain()
 
+    def doubt_groups(self) -> None:
+        """Have the next `process()` read the multicast memberships: kernels before 6.14 do not say when one changes."""
+        self._doubtful.add(GROUPS)
+
     def resync(self) -> tuple[Change, ...]:
         """Dump every table and read every switch again, then as `process()`.
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import socket
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xdpstack.native import lib
-from xdpstack.udp import native
+from xdpstack.udp import groups, native
 from xdpstack.udp.options import (
     IP_MTU_DISCOVER,
+    IP_MULTICAST_ALL,
     IP_RECVERR,
     IPV6_MTU_DISCOVER,
+    IPV6_MULTICAST_ALL,
     IPV6_RECVERR,
     PMTUDISC_DONT,
     PMTUDISC_WANT,
@@ -21,6 +23,7 @@ from xdpstack.udp.options import (
     SO_TIMESTAMPNS,
     UDP_NO_CHECK6_RX,
 )
+from xdpstack.udp.semantics import Family, only_joined
 
 if TYPE_CHECKING:
     from xdpstack.udp.endpoint import Endpoint
@@ -56,11 +59,20 @@ HOP_LIMIT = 64
 RECEIVE_BUFFER = {(SOL, socket.SO_RCVBUF), (SOL, SO_RCVBUFFORCE)}
 #: Options that name the device which multicast leaves by.
 MULTICAST_DEVICE = {(IP, socket.IP_MULTICAST_IF), (IP6, socket.IPV6_MULTICAST_IF)}
+#: Options that say whether the socket takes what comes to groups that it has not joined.
+EVERY_GROUP: dict[tuple[int, int], Family] = {(IP, IP_MULTICAST_ALL): 4, (IP6, IPV6_MULTICAST_ALL): 6}
 
 
-def apply(one: Endpoint, level: int, name: int, value: int) -> bool:
+def apply(one: Endpoint, level: int, name: int, value: Any) -> bool:
     """Take over an option that now has `value`. True when the lookup has to know: publish."""
     key = (level, name)
+    if key in groups.CHANGES:
+        one.bound = replace(one.bound, groups=groups.changed(one, level, name, value))
+        return True
+    if key in EVERY_GROUP:
+        others, only = only_joined(one.bound) - {EVERY_GROUP[key]}, () if value else (EVERY_GROUP[key],)
+        one.bound = replace(one.bound, only_joined=others.union(only))
+        return True
     if key in RECEIVE_BUFFER:
         one.resize(value)
     elif key in FIELDS:
@@ -82,6 +94,8 @@ def default(one: Endpoint, level: int, name: int) -> int:
     key = (level, name)
     if key in RECEIVE_BUFFER:
         return one.stats()["rcvbuf"]
+    if key in EVERY_GROUP:
+        return int(EVERY_GROUP[key] not in only_joined(one.bound))
     if key in FLAGS:
         return int(bool(lib.xs_socket_flags(one.pointer) & FLAGS[key]))
     if key == (IP6, IPV6_MTU_DISCOVER):

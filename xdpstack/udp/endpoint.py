@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
 from xdpstack.native import ffi, lib, views
@@ -17,7 +18,7 @@ class Endpoint:
 
     `bound` is what the lookup knows of it. `pointer` is the C socket, which lasts as long as anything looks at it; `view`
     what sends and receives by it (xdpstack.native.views.Socket). `shadow` is the kernel socket, None without one.
-    `ifindex` is that of the device it is bound to, or 0.
+    `ifindex` is that of the device it is bound to, or 0. `joined` counts its memberships of IPv6 groups.
     """
 
     host: Host
@@ -26,6 +27,7 @@ class Endpoint:
     view: Any
     shadow: socket.socket | None
     ifindex: int
+    joined: Counter[bytes] = field(default_factory=Counter)
 
     def resize(self, rcvbuf: int) -> None:
         """A receive queue for `rcvbuf` bytes."""

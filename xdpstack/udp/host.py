@@ -56,6 +56,10 @@ class Host(Protocol):
         """Whether a packed address is one to which datagrams are broadcast."""
         ...
 
+    def follow_groups(self) -> None:
+        """A socket has joined or left a multicast group: when this returns, what comes to it is for the host, or no more."""
+        ...
+
     def source_address(self, destination: bytes, device: int | None) -> bytes | None:
         """The source address that routing takes for a destination, both packed; None: not through a device of ours."""
         ...

@@ -34,7 +34,7 @@ Differs from Linux:
     - net.ipv4.udp_mem has no counterpart in pages; frames of the worker are what runs out (PROTO_MEM).
     - A datagram's cost is that of a packet from a local sender, whatever the driver would have used.
     - Filters: classic BPF alone, without the facts on vlan, hash, cpu, hardware type, netlink and random; no eBPF.
-    - Not there: SO_REUSEPORT groups, IP_MULTICAST_ALL off, source filters, encapsulation, UDP_GRO, early demultiplexing.
+    - Not there: SO_REUSEPORT groups, source filters, encapsulation, UDP_GRO, early demultiplexing.
     - A socket bound to a VRF's device is none here. One in a VLAN is bound to it by number: there are no VLAN devices.
 
 udp.tx
@@ -344,7 +344,7 @@ class UdpLayer:
 
     # ---- options, for sockets ----
 
-    def apply_option(self, one: Endpoint, level: int, name: int, value: int) -> None:
+    def apply_option(self, one: Endpoint, level: int, name: int, value: Any) -> None:
         """Do to our side of a socket what an option says that now has `value`."""
         with self._lock:
             if effects.apply(one, level, name, value):

@@ -10,11 +10,12 @@ from xdpstack.errors import OutOfMemory
 from xdpstack.native import check, ffi, lib
 from xdpstack.native.core import Core
 from xdpstack.udp.bpf import Instruction
-from xdpstack.udp.semantics import Bound, Family, table
+from xdpstack.udp.semantics import Bound, Family, keys, only_joined
 
 ANY_DEVICE = lib.XS_ANY_DEVICE
 #: A socket that is bound to a device of the host which the stack does not have.
 OTHER_DEVICE = lib.XS_OTHER_DEVICE
+ONLY_JOINED: dict[Family, int] = {4: lib.XS_SOCKET_ONLY_JOINED_4, 6: lib.XS_SOCKET_ONLY_JOINED_6}
 
 
 def create(core: Core, bound: Bound, rcvbuf: int, sndbuf: int) -> Any:
@@ -75,7 +76,8 @@ def publish(core: Core, sockets: Sequence[tuple[Bound, Any]]) -> None:
     When this returns, no worker feeds a socket that is not among them. Raises OutOfMemory; then the old table stays.
     """
     pointers = {bound.index: pointer for bound, pointer in sockets}
-    rows = list(table(bound for bound, _ in sockets))
+    rows = [(address, bound) for bound, _ in sockets for address in keys(bound)]
+    kept = []
     bindings = ffi.new("struct xs_socket_binding[]", len(rows))
     for binding, (address, bound) in zip(bindings, rows, strict=True):
         binding.socket = pointers[bound.index]
@@ -87,6 +89,10 @@ def publish(core: Core, sockets: Sequence[tuple[Bound, Any]]) -> None:
         binding.device = ANY_DEVICE if bound.device is None else bound.device
         binding.family = bound.family
         binding.vlan = bound.vlan
+        groups = [(group, ANY_DEVICE if device is None else device) for group, device in sorted(bound.groups, key=str)]
+        kept.append(ffi.new("struct xs_socket_group[]", groups))
+        binding.groups, binding.ngroups = kept[-1], len(groups)
+        binding.only_joined = sum(ONLY_JOINED[family] for family in only_joined(bound))
     if lib.xs_stack_set_sockets(core.pointer, bindings, len(rows)) < 0:
         raise OutOfMemory(f"no memory for a table of {len(rows)} sockets")
 

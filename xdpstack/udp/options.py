@@ -18,6 +18,7 @@ from xdpstack.udp.semantics import receive_buffer, send_buffer
 SO_RCVBUFFORCE, SO_SNDBUFFORCE, SO_TIMESTAMPNS, SO_RXQ_OVFL = 33, 32, 35, 40
 IP_MTU_DISCOVER, IP_RECVERR = 10, 11
 IPV6_MTU_DISCOVER, IPV6_RECVERR = 23, 25
+IP_MULTICAST_ALL, IPV6_MULTICAST_ALL = 49, 29
 UDP_NO_CHECK6_RX = 102
 #: IP_PMTUDISC_*: without path MTU discovery, and with it.
 PMTUDISC_DONT, PMTUDISC_WANT = 0, 1
@@ -71,11 +72,13 @@ OPTIONS: Mapping[tuple[int, int], Option] = {
     (socket.IPPROTO_IP, socket.IP_MULTICAST_TTL): Option("IP_MULTICAST_TTL", -1, 255, _or(1)),
     (socket.IPPROTO_IP, IP_MTU_DISCOVER): Option("IP_MTU_DISCOVER", 0, 5),
     (socket.IPPROTO_IP, IP_RECVERR): Option("IP_RECVERR", 0, 1),
+    (socket.IPPROTO_IP, IP_MULTICAST_ALL): Option("IP_MULTICAST_ALL", 0, 1),
     (socket.IPPROTO_IPV6, socket.IPV6_TCLASS): Option("IPV6_TCLASS", -1, 255, _or(0)),
     (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS): Option("IPV6_UNICAST_HOPS", -1, 255),
     (socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS): Option("IPV6_MULTICAST_HOPS", -1, 255, _or(1)),
     (socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER): Option("IPV6_MTU_DISCOVER", 0, 5),
     (socket.IPPROTO_IPV6, IPV6_RECVERR): Option("IPV6_RECVERR", 0, 1),
+    (socket.IPPROTO_IPV6, IPV6_MULTICAST_ALL): Option("IPV6_MULTICAST_ALL", 0, 1),
     (socket.IPPROTO_UDP, UDP_NO_CHECK6_RX): Option("UDP_NO_CHECK6_RX", 0, 1),
 }
 #: Options whose value -1 means: as the route or the device has it.

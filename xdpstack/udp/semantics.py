@@ -10,7 +10,7 @@ net/ipv4/udp.c and net/ipv6/udp.c of Linux 6.18; RFC 768, RFC 8200 8.1, RFC 6935
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -58,7 +58,8 @@ class Bound:
 
     `family` is the socket's: one of family 6 that is bound to "any" takes IPv4 as well, unless `v6only`; one bound to a
     mapped IPv4 address takes IPv4 only. `peer` None and `peer_port` 0: not connected. `device` None: any. `vlan` 0:
-    untagged; else as of a datagram.
+    untagged; else as of a datagram. `groups` are those that it has joined, of IPv4 by which device (None: any);
+    `only_joined` says of which families it takes no others (IP_MULTICAST_ALL off), None: as Linux begins.
     """
 
     index: int
@@ -72,6 +73,8 @@ class Bound:
     v6only: bool = False
     no_check6_rx: bool = False
     filter: tuple[Instruction, ...] = ()
+    groups: frozenset[tuple[bytes, int | None]] = frozenset()
+    only_joined: frozenset[Family] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,23 +249,35 @@ def score(bound: Bound, datagram: Datagram, accepted: Accepted) -> int | None:
 
 
 def _to_many(datagram: Datagram, accepted: Accepted, sockets: Sequence[Bound]) -> Verdict:
-    """__udp4_lib_mcast_deliver(): every socket that fits gets it, whatever its score.
-
-    As in Linux, a socket need not have joined the group: IP_MULTICAST_ALL is on. But not so for IPv4 groups on an IPv6
-    socket, where Linux never switches it on.
-    """
+    """__udp4_lib_mcast_deliver(): every socket that fits gets it, whatever its score."""
     addresses = {datagram.destination, ANY[datagram.family]}
     takers = [
         bound
         for bound in sockets
         if addresses & set(keys(bound))
-        and not (bound.family == 6 and is_multicast_v4(datagram.destination))
+        and takes_group(bound, datagram)
         and score(bound, datagram, accepted) is not None
         and not _lacks_checksum(datagram, accepted, bound)
     ]
     if not takers:
         return Verdict(reason="NO_SOCKET", accepted=accepted)
     return _filtered(datagram, accepted, takers)
+
+
+def takes_group(bound: Bound, datagram: Datagram) -> bool:
+    """ip_mc_sf_allow(), inet6_mc_check(): a group that the socket has joined, or it takes those that it has not."""
+    if datagram.family == 4 and not is_multicast_v4(datagram.destination):
+        return True  # broadcast
+    if {(datagram.destination, datagram.device), (datagram.destination, None)} & bound.groups:
+        return True
+    return datagram.family not in only_joined(bound)
+
+
+def only_joined(bound: Bound) -> frozenset[Family]:
+    """The families of whose groups it takes those alone that it has joined: an IPv6 socket, of IPv4, unless it says so."""
+    if bound.only_joined is not None:
+        return bound.only_joined
+    return frozenset({4}) if bound.family == 6 else frozenset()
 
 
 def _filtered(datagram: Datagram, accepted: Accepted, takers: Sequence[Bound]) -> Verdict:
@@ -383,10 +398,3 @@ class ReceiveQueue:
 
     def __len__(self) -> int:
         return len(self._arrived) + len(self._reader)
-
-
-def table(sockets: Iterable[Bound]) -> Iterator[tuple[bytes, Bound]]:
-    """Every (address, socket) pair of the lookup table, in order of precedence; what native.py publishes."""
-    for bound in sockets:
-        for address in keys(bound):
-            yield address, bound

@@ -16,15 +16,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from xdpstack.batch import Batch
-from xdpstack.errors import ClosedError, SendBatchError
+from xdpstack.errors import ClosedError, SendBatchError, XdpstackError
 from xdpstack.native import ffi, lib, views
 from xdpstack.native.core import BUDGET
-from xdpstack.udp import bpf, effects, options
+from xdpstack.udp import bpf, effects, groups, options
 from xdpstack.udp.address import Address, is_scoped, nth, resolve, resolve_many, unpacked
 from xdpstack.udp.endpoint import Endpoint
 from xdpstack.udp.errors import SocketError
@@ -243,13 +244,15 @@ class UdpSocket:
         with self._lock:
             if (level, name) in options.OF_KERNEL:
                 options.hand_over(self._endpoint.shadow, level, name, value)
-                self._layer.apply_option(self._endpoint, level, name, 1)
-                return
-            held = options.settle(self._endpoint.shadow, level, name, options.value_of(value), self._host.sysctl)
-            self._values[level, name] = held
-            if held == -1:
-                del self._values[level, name]
-            self._layer.apply_option(self._endpoint, level, name, held)
+                self._layer.apply_option(self._endpoint, level, name, value)
+            else:
+                held = options.settle(self._endpoint.shadow, level, name, options.value_of(value), self._host.sysctl)
+                self._values[level, name] = held
+                if held == -1:
+                    del self._values[level, name]
+                self._layer.apply_option(self._endpoint, level, name, held)
+        if (level, name) in groups.CHANGES:
+            self._host.follow_groups()
 
     def getsockopt(self, level: int, name: int, buflen: int = 0) -> int:
         """The value of an option, as the kernel would give it. SO_ERROR: the pending ICMP error, which is then forgotten."""
@@ -353,6 +356,11 @@ class UdpSocket:
         self._layer.close_socket(self._endpoint)
         if self._epoll is not None:
             self._epoll.close()
+        if self._endpoint.bound.groups:
+            # the stack is closed, or another process's; and what fails is tried again
+            with suppress(XdpstackError, OSError, ValueError):
+                self._host.check()
+                self._host.follow_groups()
 
     def __enter__(self) -> Self:
         return self
