@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -35,6 +38,34 @@ def test_a_stop_before_run_ends_it_at_once() -> None:
         stack.stop()
         stack.run()
         stack.run(seconds=0.01)
+
+
+def test_stop_may_interrupt_run_anywhere() -> None:
+    """As a signal handler does, which runs between any two lines of the thread that it interrupts."""
+    lines = 0
+
+    def interrupt(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal lines
+        if event == "line":
+            lines += 1
+            sys.settrace(None)
+            stack.stop()
+            sys.settrace(interrupt)
+        return interrupt
+
+    def run() -> None:
+        sys.settrace(interrupt)
+        try:
+            stack.run()
+        finally:
+            sys.settrace(None)
+
+    with memory_stack() as stack:
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive()
+        assert lines > 10
 
 
 def test_close_waits_for_the_threads_that_drive(monkeypatch: pytest.MonkeyPatch) -> None:

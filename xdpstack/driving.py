@@ -47,7 +47,7 @@ class Driving:
         self.cpus: tuple[int, ...] = ()
         self._core = core
         self._walk = walk
-        self._stopping = threading.Event()
+        self._stopping = False  # no Event, whose lock a signal handler could find taken by the code that it interrupts
         self._running: list[int] = []  # threads in run()
         self._serving = False  # the thread for hooks is running some
         self._ending = False
@@ -105,7 +105,7 @@ class Driving:
         """Drive, or with threads run hooks, until `stop()`, `refuse_runs()` or for `seconds`. Raises what a hook raises."""
         deadline = None if seconds is None else time.monotonic() + seconds
         with self._registered(deadline):
-            while not self._stopping.is_set() and not self._ending:
+            while not self._stopping and not self._ending:
                 left = SLICE_SECONDS if deadline is None else min(SLICE_SECONDS, deadline - time.monotonic())
                 if left <= 0:
                     return
@@ -120,7 +120,7 @@ class Driving:
         with self._changed:
             self._running.append(threading.get_ident())
         try:
-            while self._serving and not self._stopping.is_set() and not self._ending:
+            while self._serving and not self._stopping and not self._ending:
                 left = SLICE_SECONDS if deadline is None else deadline - time.monotonic()
                 if left <= 0:
                     break
@@ -133,7 +133,7 @@ class Driving:
             with self._changed:
                 self._running.remove(threading.get_ident())
                 if not self._running:
-                    self._stopping.clear()
+                    self._stopping = False
                 self._changed.notify_all()
 
     def _drive(self, seconds: float) -> None:
@@ -144,7 +144,7 @@ class Driving:
 
     def stop(self) -> None:
         """Make `run()` return, in every thread that is in it. For signal handlers too: it takes no lock."""
-        self._stopping.set()
+        self._stopping = True
         for worker in self._core.workers:
             lib.xs_worker_wake(worker)
 
