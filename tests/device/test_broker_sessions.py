@@ -27,6 +27,7 @@ from xdpstack.device.broker.policy import Peer, parse
 from xdpstack.device.broker.server import CAPABILITIES, CLIENTS, OF_ONE_USER, Broker
 from xdpstack.device.broker.session import Opened, Session
 from xdpstack.device.broker.wire import VERSION
+from xdpstack.device.claim_set import Claims
 from xdpstack.device.claims import SocketClaim
 from xdpstack.device.device import KernelBackend
 from xdpstack.device.xdp import Granted
@@ -127,7 +128,7 @@ class FakeOpened(Opened):
         self.name, self.link, self.sockets, self.vlans = link.name, link, {}, {None}
         self.granted, self.why = Granted("near0", "auto", "native", False, 1, 1), ""
         self.tuner: Any = SimpleNamespace(why={})
-        self.program: Any = SimpleNamespace(hints=(), deadman_fd=0)
+        self.program: Any = SimpleNamespace(hints=(), deadman_fd=0, claims=())
         self.raises: Exception | None = None
         self.closed = 0
         assert self.may_attach.wait(10.0)
@@ -433,6 +434,21 @@ def test_no_socket_without_an_interface_or_for_a_queue_that_is_none(session: Any
     for queue in (-1, 2, 1 << 70, True, 0.0, "0", None, [0]):
         assert "has no queue" in ask("socket", interface="near0", queue=queue)["error"]["message"], queue
     assert mine.sockets == {}
+
+
+def test_claims_that_sleep_are_counted_too(session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take no room in the tables of the program, so that these do not bound them."""
+    monkeypatch.setattr("xdpstack.device.broker.session.CLAIMS", 3)
+    made, ask = session
+    mine = has_opened(made)
+    mine.program.claims = Claims(SimpleNamespace(update=lambda *entries: None, delete=lambda *keys: None), bytes(6))
+    claims = [wire.claim_as_json(SocketClaim(f"10.0.0.{host}", 53)) for host in range(1, 5)]
+    for claim in claims[:3]:
+        assert "ok" in ask("claim", interface="near0", claim=claim)
+    assert len(mine.program.claims.asleep()) == 3
+    assert "3 claims, the most" in ask("claim", interface="near0", claim=claims[3])["error"]["message"]
+    assert ask("unclaim", interface="near0", claim=claims[0]) == {"ok": {}}
+    assert "ok" in ask("claim", interface="near0", claim=claims[3])
 
 
 def test_a_vlan_without_room_is_forgotten(session: Any) -> None:

@@ -30,6 +30,9 @@ from xdpstack.netlink import Link, Mirror, Snapshot
 log = logging.getLogger("xdpstack")
 #: What a request comes to: values for JSON, and descriptors to send along.
 Answer = tuple[Any, tuple[int, ...]]
+#: Claims of one interface at a time. Those on addresses that the host does not have take no room in the program's tables, which
+#: would bound them, but memory of the broker, and its time whenever another of the same port is made.
+CLAIMS = 4096
 
 
 class Slow(NamedTuple):
@@ -234,6 +237,8 @@ class Session:
     def _claim(self, interface: str, claim: Any) -> Answer:
         opened, made = self._get(interface), self._claim_of(claim)
         self._policy.check_claim(self.peer, interface, made)
+        if len(opened.program.claims) >= CLAIMS:
+            raise BrokerError(f"{interface} has {CLAIMS} claims, the most that the broker makes for a connection")
         if made.vlan not in opened.vlans:
             opened.vlans.add(made.vlan)
             try:
