@@ -3,6 +3,8 @@
 
 struct xs_xsk;
 
+#define XS_PORTS_MAX 64 /* queues, of all devices, that one worker polls: xs_worker_attach() */
+
 /* What xs_xsk_open() was doing when it failed: which system call the errno is of. */
 enum xs_xsk_step {
     XS_XSK_SOCKET, /* socket(AF_XDP) */

@@ -19,7 +19,6 @@
 
 #include "ffi/18_offload.cdef.h"
 
-#define XS_PORTS_MAX 64u  /* queues, of all devices, that one worker polls */
 #define XS_QUEUES_MAX 64u /* queues of a device that the choice of a TX queue tells apart */
 #define XS_NO_PORT 255u
 #define XS_NO_WORKER 255u

@@ -245,6 +245,8 @@ def test_names_are_checked() -> None:
         KernelBackend()
     with pytest.raises(ConfigurationError):
         KernelBackend("a", "a")
+    with pytest.raises(ConfigurationError, match="1 to 16 interfaces"):
+        KernelBackend(*map(str, range(17)))
 
 
 HOLDER = """

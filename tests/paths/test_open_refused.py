@@ -105,6 +105,18 @@ def test_a_queue_that_is_not_there(pair: Veth) -> None:
     assert "ethtool -L near0" in said
 
 
+def test_more_queues_than_the_workers_have_room_for(netns: MakeNetns, veth: MakeVeth) -> None:
+    here = netns("here")
+    many, few = veth(netns_near=here, queues=65), veth(netns_near=here, queues=2)
+    opened(many.near, queues=list(range(64))).close()
+    said = refused(xdpstack.ConfigurationError, many.near)
+    assert "near0 has 65 queues" in said
+    assert "or workers=2" in said
+    opened(many.near, workers=2).close()
+    said = refused(xdpstack.ConfigurationError, few.near, many.near)
+    assert "near1 has 2 queues and near0 has 65 queues" in said
+
+
 def test_an_mtu_whose_frames_do_not_fit(pair: Veth, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel of before 6.6 has no packets over several frames; a newer one takes the MTU (test_device.py)."""
     pair.near.netns.ip("link set near0 mtu 4000")

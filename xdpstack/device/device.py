@@ -56,8 +56,8 @@ class KernelBackend:
     """
 
     def __init__(self, *names: str, options: Options | None = None, window_seconds: float = WINDOW_SECONDS) -> None:
-        if not names or len(set(names)) != len(names):
-            raise ConfigurationError("name one interface or more, each once", fix="ip link lists those there are.")
+        if not 0 < len(set(names)) == len(names) <= lib.XS_DEVICES_MAX:
+            raise ConfigurationError(f"name 1 to {lib.XS_DEVICES_MAX} interfaces, each once", fix="ip link lists them.")
         self.names = names
         self.options = self._asked = options or Options()
         self.interfaces: list[Interface] = []

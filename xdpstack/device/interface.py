@@ -106,8 +106,13 @@ class Interface:
         there = self._tuner.check(mode, len(active))
         self._added = added_queues(self.name, there) if mode == "native" else ()
         there += len(self._added)
-        self.queues = choose_queues(self.name, options.queues, active if there == len(active) else range(there))
+        self.queues = self._choose_queues(active if there == len(active) else range(there))
         self._make_plan(mode)
+
+    def _choose_queues(self, active: Sequence[int]) -> tuple[int, ...]:
+        chosen = choose_queues(self.name, self._options.queues, active)
+        self._umem.reserve(self.name, chosen)
+        return chosen
 
     def _expected_mode(self) -> str:
         """Native, unless generic was demanded or the driver says that it has no other."""
@@ -128,7 +133,7 @@ class Interface:
             self._added = [queue for queue in active if queue not in before]
             self._tuner.after_attach(self._granted.mode if self._granted else "transmit only", len(active))
             self._await_carrier()
-            self.queues = choose_queues(self.name, self._options.queues, active)
+            self.queues = self._choose_queues(active)
             self._rings = self._choose_rings()
             self.bind()
             if self.program is not None:
@@ -281,7 +286,7 @@ class Interface:
         self._place.run(self._rebind)
 
     def _rebind(self) -> None:
-        self.queues = choose_queues(self.name, self._options.queues, active_queues(self.name, self.link.index))
+        self.queues = self._choose_queues(active_queues(self.name, self.link.index))
         self._rings = self._choose_rings()
         self.bind()
 

@@ -20,16 +20,20 @@ import errno
 import resource
 import socket
 import time
+from collections.abc import Iterable, Sequence
 
 from xdpstack.device.broker.client import BrokerClient
 from xdpstack.device.modes import SocketModes
 from xdpstack.device.xsk import XDP_COPY, XDP_ZEROCOPY, BindFailed, Rings, Xsk, open_xsk
+from xdpstack.errors import ConfigurationError
 from xdpstack.native import ffi, lib
 from xdpstack.native.core import Core
 
 #: How long a busy queue is waited for, and the pauses between attempts, in seconds.
 BUSY_SECONDS = 2.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.001, 0.05
+#: Of a device, that can be told from others (xs_pkt.queue).
+LAST_QUEUE = 255
 
 
 class Umem:
@@ -43,6 +47,7 @@ class Umem:
         self._core = core
         self._broker = broker
         self._devices = devices
+        self._queues: dict[str, int] = {}  # how many each device has, or is to have
         self.sockets: list[Xsk] = []
         self.registrations = 0
         self.tx_metadata = False
@@ -61,6 +66,27 @@ class Umem:
         workers = len(self._core.workers)
         of_one_worker = -(-queues // workers) * self._devices
         return max(1, self._core.frames // workers // 2 // of_one_worker)
+
+    def reserve(self, name: str, queues: Sequence[int]) -> None:
+        """Note the queues that a device is to have, in place of those it had. Raises ConfigurationError.
+
+        Queue i of each device is worker i's, over again, and a worker has room for XS_PORTS_MAX, of all devices.
+        """
+        asked, workers = {**self._queues, name: len(queues)}, len(self._core.workers)
+        if max(queues, default=0) > LAST_QUEUE:
+            raise ConfigurationError(
+                f"{name} has queues beyond {LAST_QUEUE}",
+                "A frame remembers the number of its queue in a byte.",
+                f"queues=[...] of those below; or ethtool -L {name} combined {LAST_QUEUE + 1}",
+            )
+        if of_a_worker(asked.values(), workers) > lib.XS_PORTS_MAX:
+            enough = (each for each in range(workers, 65) if of_a_worker(asked.values(), each) <= lib.XS_PORTS_MAX)
+            raise ConfigurationError(
+                " and ".join(f"{device} has {count} queues" for device, count in asked.items()),
+                f"A worker polls {lib.XS_PORTS_MAX} at most, of all devices; workers there are {workers}.",
+                f"queues=[...] of some of them; ethtool -L {name} for fewer; or workers={next(enough, 64)}.",
+            )
+        self._queues = asked
 
     def open(
         self,
@@ -118,6 +144,11 @@ class Umem:
         """Close and forget a socket; it must be detached from its worker."""
         self.sockets.remove(xsk)
         xsk.free()
+
+
+def of_a_worker(queues: Iterable[int], workers: int) -> int:
+    """How many queues the first worker has of devices with so many each; no other has more."""
+    return sum(-(-count // workers) for count in queues)
 
 
 def raise_memory_limit() -> bool:

@@ -30,8 +30,8 @@ from xdpstack.netlink import Link, Mirror, Snapshot
 log = logging.getLogger("xdpstack")
 #: What a request comes to: values for JSON, and descriptors to send along.
 Answer = tuple[Any, tuple[int, ...]]
-#: Claims of one interface at a time. Those on addresses that the host does not have take no room in the program's tables, which
-#: would bound them, but memory of the broker, and its time whenever another of the same port is made.
+#: Claims of one interface at a time. Those on addresses that the host does not have take no room in the program's tables,
+#: which would bound them, but memory of the broker, and its time whenever another of the same port is made.
 CLAIMS = 4096
 
 
