@@ -147,7 +147,7 @@ static int make_rings(struct xs_xsk *x, const struct xs_xsk_options *o) {
  * raised as far as this kernel and our privileges allow; what is left takes more calls. After the TX ring is made, whose slots
  * are the most that the kernel allows. */
 static void raise_tx_limits(struct xs_xsk *x, const struct xs_xsk_options *o) {
-    int bytes = (int)(o->tx_slots * 4096u < 1u << 30 ? o->tx_slots * 4096u : 1u << 30);
+    int bytes = (int)((o->tx_slots < 1u << 18 ? o->tx_slots : 1u << 18) * 4096u);
     x->tx_budget = XS_UAPI_TX_BATCH_SIZE;
     if (o->tx_budget && o->tx_budget != x->tx_budget) {
         int rc = set(x->fd, XS_UAPI_XDP_MAX_TX_SKB_BUDGET, &o->tx_budget, sizeof o->tx_budget);
@@ -207,7 +207,10 @@ static int bind_queue(struct xs_xsk *x, const struct xs_xsk_options *o) {
 int xs_xsk_open(const struct xs_xsk_options *o, uint32_t *step, struct xs_xsk **out) {
     *step = XS_XSK_SOCKET;
     struct xs_xsk *x = aligned_alloc(64, (sizeof *x + 63) & ~(size_t)63);
-    if (!x) return -ENOMEM;
+    if (!x) {
+        if (o->made > 0) close(o->made);
+        return -ENOMEM;
+    }
     *x = (struct xs_xsk){.ops = &kernel_ops, .queue = (uint8_t)o->queue, .headroom = XDP_PACKET_HEADROOM};
     x->rx_head = x->rx_tail = UINT32_MAX;
     x->tx_metadata = o->tx_metadata != 0;

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -351,6 +353,14 @@ def test_descriptors_are_not_inherited(veth: MakeVeth) -> None:
     with Harness() as harness:
         [xsk] = harness.attach(pair.near)
         assert not os.get_inheritable(xsk.fileno())
+
+
+def test_a_ring_of_many_slots_may_send_many_frames_at_once(veth: MakeVeth) -> None:
+    pair = veth()
+    with Harness() as harness:
+        [xsk] = harness.attach(pair.near, rings=replace(SMALL, tx=1 << 20))
+        with socket.fromfd(xsk.fileno(), 44, socket.SOCK_RAW) as same:
+            assert same.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) >= 1 << 30
 
 
 # ---- what the kernel refuses ----
