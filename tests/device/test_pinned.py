@@ -280,7 +280,12 @@ def test_what_its_user_has_done_to_it(far: Far, bpffs: Path) -> None:
     descriptor = lib.bpf_obj_get(bytes(where / ABOUT))
     about = PinnedMap(ABOUT, descriptor)
     layout = b'{"layout": %d}' % lib.XS_XDP_LAYOUT
-    for nonsense, words in ((b"\xff{", "of another release"), (b"[1]", "of another release"), (layout, "not said as")):
+    for nonsense, words in (
+        (b"\xff{", "of another release"),
+        (b"[1]", "of another release"),
+        (b"[" * ABOUT_BYTES, "of another release"),
+        (layout, "not said as"),
+    ):
         about.update({KEY: nonsense.ljust(ABOUT_BYTES, b"\0")})
         with user(pair.near) as client:
             answer = client.try_to("open", interfaces=["near0"], pinned=str(where))

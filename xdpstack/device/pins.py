@@ -149,7 +149,7 @@ def read_about(about: PinnedMap) -> dict[str, Any]:
     """What `about` says; empty if that is not JSON: its user can write it."""
     try:
         said = json.loads((about.lookup(KEY) or b"").rstrip(b"\0"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return said if isinstance(said, dict) else {}
 
