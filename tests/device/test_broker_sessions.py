@@ -241,6 +241,13 @@ def test_who_reads_no_answers_is_not_waited_for(broker: MakeBroker) -> None:
         assert serves(serving, other)
 
 
+def test_what_is_no_socket_is_not_removed(broker: MakeBroker, tmp_path: Path) -> None:
+    (tmp_path / "socket").write_text("somebody's")
+    with pytest.raises(BrokerError, match="no socket"):
+        broker()
+    assert (tmp_path / "socket").read_text() == "somebody's"
+
+
 def test_whom_no_rule_names_takes_nobodys_place(broker: MakeBroker) -> None:
     """He is told why, whether he has asked something by then or not."""
     serving = broker({"users": [os.getuid() + 1], "interfaces": ["near0"]})

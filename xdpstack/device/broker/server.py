@@ -266,7 +266,9 @@ def _listen(path: Path) -> socket.socket:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as other:
             try:
                 other.connect(str(path))
-            except OSError:  # nobody there
+            except OSError as error:  # nobody there
+                if path.exists() and not path.is_socket():
+                    raise BrokerError(f"{path} is there, and no socket", fix="Name another --socket.") from error
                 path.unlink(missing_ok=True)
             else:
                 raise BrokerError(f"another broker listens at {path}", fix="End it, or name another --socket.")
