@@ -22,6 +22,7 @@ from xdpstack.netlink.uapi import (
     AF_INET,
     AF_INET6,
     FAMILIES,
+    RT_SCOPE_HOST,
     RT_TABLE_LOCAL,
     RT_TABLE_MAIN,
     RTN_BLACKHOLE,
@@ -33,6 +34,7 @@ from xdpstack.netlink.uapi import (
     RTNH_F_LINKDOWN,
     RTPROT_KERNEL,
 )
+from xdpstack.routing.gateways import OwnGateways
 from xdpstack.routing.source import inet_select_addr
 
 TYPE_ERRORS: Final = {
@@ -54,7 +56,7 @@ class Path:
     oif: int
     """The device's interface index, 0 for none."""
     gateway: bytes = b""
-    """The next hop on that device, of either family; empty: the destination itself."""
+    """The next hop on that device, of either family; empty: the destination itself (also where it is this host)."""
     bound: int = -1
     """Multipath: this path takes hashes up to here and above the bound of the one before; -1: none."""
     source: bytes = b""
@@ -294,7 +296,8 @@ class RouteCompiler:
             for family in FAMILIES
             if snapshot.sysctls.conf_or(family, link.name, "ignore_routes_with_linkdown")
         }
-        self._paths: dict[tuple[int, int, tuple[Hop, ...], bool], tuple[Path, ...]] = {}
+        self.own_gateways = OwnGateways(snapshot.routes)
+        self._paths: dict[tuple[int, int, tuple[Hop, ...], tuple[Hop, ...], bool], tuple[Path, ...]] = {}
 
     def entry(self, route: Route) -> Entry | None:
         """The route with its paths; None while it refers to a next-hop object that is not there (yet)."""
@@ -304,7 +307,8 @@ class RouteCompiler:
         hops = route.hops
         if error and not hops and route.family == AF_INET6 and self.loopback:
             hops = (Hop(self.loopback.index),)  # where fib6_nh_init lets them lead to
-        return Entry(route, self._shared(route, hops, is_object=False), error)
+        own = self.own_gateways.among(route.table, hops) if route.family == AF_INET else ()
+        return Entry(route, self._shared(route, hops, own, is_object=False), error)
 
     def _entry_of_object(self, route: Route, error: int) -> Entry | None:
         nexthops = self.snapshot.nexthops
@@ -316,7 +320,12 @@ class RouteCompiler:
         if len(members) == 1 and members[0][0].blackhole:
             return Entry(route, (), TYPE_ERRORS[RTN_BLACKHOLE], is_object=True)
         hops = tuple(replace(member.hop, weight=weight, flags=self._carrier(member)) for member, weight in members)
-        paths = self._shared(route, hops, is_object=True)
+        own = tuple(
+            hop
+            for hop, (member, _) in zip(hops, members, strict=True)
+            if member.scope >= RT_SCOPE_HOST and member.family == AF_INET
+        )
+        paths = self._shared(route, hops, own, is_object=True)
         return Entry(route, paths, error, is_object=True, is_resilient=leader.resilient)
 
     def _carrier(self, member: NextHop) -> int:
@@ -324,16 +333,20 @@ class RouteCompiler:
         link = self.snapshot.links.get(member.hop.oif)
         return member.hop.flags | (RTNH_F_LINKDOWN if link and not link.has_carrier else 0)
 
-    def _shared(self, route: Route, hops: tuple[Hop, ...], is_object: bool) -> tuple[Path, ...]:
+    def _shared(
+        self, route: Route, hops: tuple[Hop, ...], own: tuple[Hop, ...], is_object: bool
+    ) -> tuple[Path, ...]:
         """The paths of these hops, made when they are first asked for."""
-        key = (route.family, route.scope, hops, is_object)
+        key = (route.family, route.scope, hops, own, is_object)
         paths = self._paths.get(key)
         if paths is None:
             paths = self._paths[key] = tuple(self._make(*key))
         return paths
 
-    def _make(self, family: int, scope: int, hops: tuple[Hop, ...], is_object: bool) -> Iterator[Path]:
-        """The paths with their bounds, which share the hash space out by weight.
+    def _make(
+        self, family: int, scope: int, hops: tuple[Hop, ...], own: tuple[Hop, ...], is_object: bool
+    ) -> Iterator[Path]:
+        """The paths with their bounds, which share the hash space out by weight. The gateways of `own` are not used.
 
         Source: fib_rebalance, rt6_multipath_rebalance, nh_hthr_group_rebalance (a group counts members that are down too).
         """
@@ -350,7 +363,7 @@ class RouteCompiler:
             if family == AF_INET and hop.oif in self.devices:
                 towards = hop.gateway if len(hop.gateway) == 4 else ANY[AF_INET]
                 source = inet_select_addr(self.devices, hop.oif, towards, scope)
-            yield Path(hop.oif, hop.gateway, bound, source, good, hop.encap)
+            yield Path(hop.oif, b"" if hop in own else hop.gateway, bound, source, good, hop.encap)
 
     def _is_usable(self, hop: Hop, family: int) -> bool:
         """The path can carry packets: neither dead, nor without carrier where that is to be heeded."""

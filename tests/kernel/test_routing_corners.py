@@ -1,0 +1,87 @@
+"""Corners of routing that random tables do not come to: each a few commands and destinations, asked of Linux and of us.
+
+Every device of the namespace is one of the stack, so that C decides as semantics.py does wherever it decides at all.
+"""
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.kernel.route_world import World
+from tests.kernel.test_routing_native import case_of
+from tests.kernel.test_routing_semantics import check, settle
+from tests.routing.native_case import Case
+from xdpstack.netlink import Mirror, packed
+from xdpstack.netlink.uapi import AF_INET
+from xdpstack.routing.flow import Flow
+from xdpstack.routing.tables import compile_tables
+
+pytestmark = pytest.mark.root
+
+#: By name: commands of ip(8), and the destinations to ask for.
+CORNERS = {
+    "a gateway that is this host means that the destination is on the link": (
+        [
+            "address add 10.9.0.1/24 dev a0",
+            "address add 10.8.0.1/24 dev c0",
+            "route add 10.1.0.0/16 via 10.9.0.1",
+            "route add 10.2.0.0/16 nexthop via 10.9.0.1 nexthop via 10.9.0.2",
+            "route add 10.3.0.0/16 via 10.9.0.1 table 100",
+            "rule add lookup 100 priority 100",
+            "route add 10.5.0.0/24 dev a0 scope host",
+            "route add 10.6.0.0/16 via 10.5.0.7",
+            "nexthop add id 1 via 10.9.0.1 dev a0",
+            "nexthop add id 2 via 10.8.0.2 dev c0",
+            "nexthop add id 3 group 1/2",
+            "route add 10.7.0.0/16 nhid 1",
+            "route add 10.70.0.0/16 nhid 3",
+            "route add 10.71.0.0/16 via 10.9.0.2",
+        ],
+        ["10.1.1.1", "10.2.1.1", "10.3.1.1", "10.5.0.1", "10.6.0.1", "10.7.0.1", "10.70.0.1", "10.71.0.1"],
+    ),
+}
+
+
+@contextlib.contextmanager
+def corner(*commands: str) -> Iterator[tuple[World, Mirror]]:
+    """A namespace with the devices of a World, after `commands`, each of which must do."""
+    made = World(0)
+    try:
+        made.sysctl("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+        for command in commands:
+            six = ["-6"] if "2001:" in command else []
+            subprocess.run(["ip", *six, "-n", made.name, *command.split()], check=True, timeout=30)
+        with Mirror(made.name) as mirror:
+            settle(mirror)
+            yield made, mirror
+    finally:
+        made.close()
+
+
+def flows(mirror: Mirror, destinations: list[str]) -> list[Flow]:
+    """What is sent to each of them, bound to each device or to none, and what comes in by each device."""
+    indices = [index for index, link in mirror.snapshot.links.items() if not link.is_loopback]
+    asked = []
+    for to in map(packed, destinations):
+        foreign = packed("10.200.0.1" if len(to) == 4 else "2001:db8:200::1")
+        asked += [Flow(to, oif=oif, protocol=17, destination_port=53) for oif in (0, *indices)]
+        asked += [Flow(to, foreign, iif=iif, protocol=17, destination_port=53) for iif in indices]
+    return asked
+
+
+@pytest.mark.parametrize("name", CORNERS)
+def test_corner(name: str) -> None:
+    commands, destinations = CORNERS[name]
+    with corner(*commands) as (made, mirror):
+        asked = flows(mirror, destinations)
+        check(made, mirror, compile_tables(mirror.snapshot), asked)
+        check_c(case_of(mirror), asked)
+
+
+def check_c(case: Case, asked: list[Flow]) -> None:
+    """C decides as semantics.py."""
+    case.check_output([flow for flow in asked if not flow.iif and not (flow.oif and flow.family != AF_INET)])
+    for ifindex, device in case.devices.items():
+        case.check_input(device, [flow for flow in asked if flow.iif == ifindex])
