@@ -76,6 +76,7 @@ struct xs_fib_route_values {
     uint8_t preference;    /* IPv6 router preference as a score: 1 low, 2 medium, 3 high */
     uint8_t ipv6;
     uint8_t grouped; /* its hops are a next-hop object, which IPv6 treats unlike siblings */
+    uint8_t looped;  /* IPv6: what this host sends there comes back to it */
 };
 
 /* ---- rules ---- */

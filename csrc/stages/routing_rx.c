@@ -121,17 +121,26 @@ static void forward6(const struct xs_fib *fib, const struct xs_device_config *de
     forward(fib, found->hop, out);
 }
 
+/* ip6_pkt_discard(). */
+static enum xs_reason refused6(const struct xs_fib_key *key, uint32_t verdict) {
+    if (verdict == XS_FIB_BLACKHOLE) return XS_REASON_ROUTE_BLACKHOLE;
+    return xs_addr_is_any(key->dst) ? XS_REASON_IP_INADDRERRORS : XS_REASON_IP_INNOROUTES;
+}
+
+/* fib6_is_reject(): a route through loopback to what is not this host. */
+static inline bool leads_nowhere6(const struct xs_fib_result *found) {
+    const struct xs_fib_route *r = found->route;
+    return !r->looped && !r->grouped && found->hop->ifindex == XS_FIB_LOOPBACK;
+}
+
 static void input6(const struct xs_fib *fib, const struct xs_device_config *device, struct xs_fib_key *key,
                    struct xs_routed *out) {
     key->flags |= XS_FIB_HAS_SOURCE | (strict6(key->dst) ? XS_FIB_STRICT : 0);
     key->prefer = device->ifindex;
     struct xs_fib_result found;
     uint32_t verdict = xs_fib_lookup(fib, key, &found);
-    if (unlikely(verdict != XS_FIB_FOUND)) {
-        if (verdict == XS_FIB_BLACKHOLE) return xs_routed_drop(out, XS_REASON_ROUTE_BLACKHOLE);
-        return xs_routed_drop(out,
-                              xs_addr_is_any(key->dst) ? XS_REASON_IP_INADDRERRORS : XS_REASON_IP_INNOROUTES);
-    }
+    if (unlikely(verdict != XS_FIB_FOUND || leads_nowhere6(&found)))
+        return xs_routed_drop(out, refused6(key, verdict));
     if (likely(found.route->type == XS_ROUTE_LOCAL || found.route->type == XS_ROUTE_ANYCAST)) {
         /* a group that is one of the host's addresses, too (autojoin): ip6_protocol_deliver_rcu asks who joined */
         if (likely(!xs_ip6_is_multicast(key->dst))) return deliver(out, XS_PKT_ROUTED_LOCAL);

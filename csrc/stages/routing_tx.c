@@ -148,10 +148,6 @@ static bool choose_source(const struct xs_fib *fib, const struct xs_fib_result *
     return xs_fib_source6(fib, key->dst, hop->ifindex, own_addresses, &key->src);
 }
 
-static bool is_own(const struct xs_fib_route *r) {
-    return r->type == XS_ROUTE_LOCAL || r->type == XS_ROUTE_ANYCAST;
-}
-
 static void output6(const struct xs_fib *fib, const struct xs_config *config, struct xs_fib_key *key,
                     struct xs_routed *out) {
     if (key->oif && !link_of(fib, key->oif)) return xs_routed_drop(out, XS_REASON_TX_SLOW);
@@ -166,7 +162,7 @@ static void output6(const struct xs_fib *fib, const struct xs_config *config, st
     }
     if (unlikely(verdict != XS_FIB_FOUND)) return xs_routed_drop(out, refused(verdict));
     const struct xs_nexthop *nexthop = xs_fib_nexthop(fib, found.hop->nexthop);
-    if (is_own(found.route) || !nexthop || nexthop->device >= config->ndevices)
+    if (found.route->looped || !nexthop || nexthop->device >= config->ndevices)
         return xs_routed_drop(out, XS_REASON_TX_SLOW);
     if (xs_ip6_is_multicast(key->dst)) {
         bool interface_local = (key->dst.hi >> 48 & 0xf) <= 1;

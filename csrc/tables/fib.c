@@ -123,6 +123,7 @@ static void keep(struct xs_fib_route *to, const struct xs_fib_route_values *from
         .preference = from->preference,
         .length = (uint8_t)(from->length - (from->ipv6 ? 0 : XS_MAPPED_BITS)),
         .grouped = from->grouped,
+        .looped = from->looped,
         .multicast = from->ipv6 && xs_ip6_is_multicast(from->prefix),
     };
 }

@@ -53,7 +53,8 @@ struct xs_fib_route {
     uint8_t length; /* of its prefix, in bits of its family */
     uint8_t grouped;
     uint8_t multicast; /* its prefix is one of IPv6 multicast */
-    uint8_t pad[6];
+    uint8_t looped;    /* IPv6: what this host sends there comes back to it */
+    uint8_t pad[5];
 };
 
 struct xs_fib_slot {

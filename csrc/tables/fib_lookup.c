@@ -134,7 +134,8 @@ static inline int score(const struct xs_fib_route *r, const struct xs_fib_hop *h
     return (fits ? 2 : 0) | r->preference << 2;
 }
 
-/* __find_rr_leaf(): the first of the best score. A blackhole object ends the search wherever it stands. */
+/* __find_rr_leaf(): the first of the best score. A blackhole object ends the search wherever it stands; of a group counts the
+ * first member that is better than what came before it (rt6_nh_find_match). */
 static bool best6(const struct xs_fib *fib, const struct xs_fib_route *r, uint32_t n,
                   const struct xs_fib_key *key, uint32_t avoid, struct xs_fib_result *out) {
     int best = -1;
@@ -150,6 +151,7 @@ static bool best6(const struct xs_fib *fib, const struct xs_fib_route *r, uint32
             best = s;
             out->route = &r[i];
             out->hop = hop;
+            if (r[i].grouped) break;
         }
     }
     return best >= 0;

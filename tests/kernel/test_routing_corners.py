@@ -41,6 +41,71 @@ CORNERS = {
         ],
         ["10.1.1.1", "10.2.1.1", "10.3.1.1", "10.5.0.1", "10.6.0.1", "10.7.0.1", "10.70.0.1", "10.71.0.1"],
     ),
+    "IPv6 anycast that a user added is sent out, and not to this host": (
+        [
+            "address add 2001:db8::1/64 dev a0 nodad",
+            "route add anycast 2001:db8:2::/48 dev a0",
+            "route add anycast 2001:db8:3::/48 dev lo",
+            "route add multicast 2001:db8:4::/48 dev a0",
+            "route add broadcast 2001:db8:5::/48 dev a0",
+        ],
+        ["2001:db8::", "2001:db8:2::1", "2001:db8:3::1", "2001:db8:4::1", "2001:db8:5::1"],
+    ),
+    "IPv6 refuses what comes in for a prefix of the loopback device": (
+        [
+            "address add 2001:db8::1/64 dev a0 nodad",
+            "address add 2001:db8:2::1/64 dev lo nodad",
+            "route add 2001:db8:3::/48 dev lo",
+        ],
+        ["2001:db8:2::", "2001:db8:2::1", "2001:db8:2::2", "2001:db8:3::1"],
+    ),
+    "IPv6 takes of a next-hop group the first member that will do": (
+        [
+            "address add 2001:db8::1/64 dev a0 nodad",
+            "nexthop add id 4 via fe80::3 dev a0",
+            "nexthop add id 5 via fe80::4 dev c0",
+            "nexthop add id 12 group 4/5",
+            "route append 2001:db8:2::/48 nhid 12",
+            "route append 2001:db8:2::/48 dev c0",
+            "route append 2001:db8:3::/48 dev c0",
+            "route append 2001:db8:3::/48 nhid 12",
+        ],
+        ["2001:db8:2::1", "2001:db8:3::1"],
+    ),
+    "IPv6 heeds a carrier by the switch of the device alone": (
+        [
+            "sysctl net.ipv6.conf.all.ignore_routes_with_linkdown=1",
+            "sysctl net.ipv6.conf.e0.ignore_routes_with_linkdown=0",
+            "address add 2001:db8::1/64 dev e0 nodad",
+            "route add 2001:db8:2::/48 dev e0 metric 5",
+            "route add 2001:db8:2::/48 dev a0 metric 50",
+        ],
+        ["2001:db8:2::1"],
+    ),
+    "a rule that is for all but VRFs asks table main": (
+        [
+            "address add 10.9.0.1/24 dev a0",
+            "route add 10.1.0.0/16 via 10.9.0.2",
+            "address add 2001:db8::1/64 dev a0 nodad",
+            "route add 2001:db8:2::/48 dev a0",
+            "rule add not l3mdev priority 5",
+            "rule del priority 32766",
+            "-6 rule add not l3mdev priority 5",
+            "-6 rule del priority 32766",
+        ],
+        ["10.1.1.1", "10.9.0.1", "2001:db8:2::1"],
+    ),
+    "types that are of no use refuse": (
+        [
+            "address add 10.9.0.1/24 dev a0",
+            "route add 10.0.0.0/8 dev a0",
+            "route add nat 10.1.0.0/16 scope nowhere",
+            "route add xresolve 10.2.0.0/16 scope nowhere",
+            "route add anycast 10.3.0.0/16 dev a0",
+            "route add multicast 10.4.0.0/16 dev a0",
+        ],
+        ["10.1.1.1", "10.2.1.1", "10.3.1.1", "10.4.1.1"],
+    ),
 }
 
 
@@ -51,6 +116,9 @@ def corner(*commands: str) -> Iterator[tuple[World, Mirror]]:
     try:
         made.sysctl("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
         for command in commands:
+            if command.startswith("sysctl "):
+                made.sysctl(command.removeprefix("sysctl "))
+                continue
             six = ["-6"] if "2001:" in command else []
             subprocess.run(["ip", *six, "-n", made.name, *command.split()], check=True, timeout=30)
         with Mirror(made.name) as mirror:

@@ -79,7 +79,7 @@ def ours_ipv6(tables: Tables, flow: Flow) -> Answer:
     if not flow.iif and not flow.source:
         source = semantics.preferred_source(tables, found, flow.destination)
     kind = found.entry.route.type
-    device = tables.loopback if kind in (RTN_LOCAL, 4) else found.path.oif
+    device = tables.loopback if fib6.loops_back(found.entry.route) else found.path.oif
     # Routes that share an object share its cached dst too: the kernel may name any of their tables.
     table = None if found.entry.is_object else found.entry.route.table
     return Answer(0, kind, device, found.path.gateway, source, table)

@@ -59,6 +59,8 @@ RTN_BLACKHOLE: Final = 6
 RTN_UNREACHABLE: Final = 7
 RTN_PROHIBIT: Final = 8
 RTN_THROW: Final = 9
+RTN_NAT: Final = 10
+RTN_XRESOLVE: Final = 11
 ROUTE_TYPES: Final = (
     "unspec", "unicast", "local", "broadcast", "anycast", "multicast", "blackhole", "unreachable", "prohibit", "throw",
     "nat", "xresolve",

@@ -9,8 +9,16 @@ reachability) and takes the best; only if none of them will do it looks at highe
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from xdpstack.netlink import Prefix
-from xdpstack.netlink.uapi import AF_INET6, NUD_FAILED, NUD_VALID, RTN_BLACKHOLE
+from xdpstack.netlink import Prefix, Route
+from xdpstack.netlink.uapi import (
+    AF_INET6,
+    NUD_FAILED,
+    NUD_VALID,
+    RTN_ANYCAST,
+    RTN_BLACKHOLE,
+    RTN_LOCAL,
+    RTPROT_KERNEL,
+)
 from xdpstack.routing.fib4 import group_path
 from xdpstack.routing.flow import Flow, is_link_local, is_loopback, is_multicast
 from xdpstack.routing.rules import ASK_ON, Result, walk_rules
@@ -35,6 +43,22 @@ class Want:
 def need_strict(destination: bytes) -> bool:
     """Addresses that mean something on one link only (rt6_need_strict)."""
     return is_multicast(destination) or is_link_local(destination) or is_loopback(destination)
+
+
+def loops_back(route: Route) -> bool:
+    """What this host sends there comes back to it (RTF_LOCAL, RTF_ANYCAST).
+
+    Anycast that a user added as a route, and not the kernel for an address, is taken in but is sent out like unicast.
+    """
+    return route.type == RTN_LOCAL or (route.type == RTN_ANYCAST and route.protocol == RTPROT_KERNEL)
+
+
+def leads_nowhere(tables: Tables, found: Result) -> bool:
+    """The route is one through loopback to what is not this host: it refuses what comes in (fib6_is_reject)."""
+    assert found.entry is not None
+    assert found.path is not None
+    plain = not found.entry.is_object and not loops_back(found.entry.route)
+    return plain and found.path.oif == tables.loopback
 
 
 def rule_lookup(tables: Tables, flow: Flow, oif: int, strict: bool) -> Result:
@@ -117,7 +141,8 @@ def select(tables: Tables, entries: list[Entry], want: Want) -> tuple[Entry, Pat
 def best(tables: Tables, entries: list[Entry], want: Want) -> tuple[Entry, Path | None] | None:
     """The entry and path of the highest score; the first of those that tie (__find_rr_leaf).
 
-    A blackhole object ends the search wherever it stands.
+    A blackhole object ends the search wherever it stands. Of a next-hop group counts the first member that is better than
+    what was found before it (rt6_nh_find_match), whichever member is taken in the end.
     """
     chosen: tuple[Entry, Path | None] | None = None
     highest = FAIL
@@ -128,6 +153,8 @@ def best(tables: Tables, entries: list[Entry], want: Want) -> tuple[Entry, Path 
             points = score(tables, entry, path, want) if path.usable else FAIL
             if points > highest:
                 highest, chosen = points, (entry, path)
+                if entry.is_object:
+                    break
     return chosen
 
 

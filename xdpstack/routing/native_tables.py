@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,11 +26,12 @@ from xdpstack.netlink.uapi import (
     RT_SCOPE_LINK,
     RT_SCOPE_UNIVERSE,
     RT_TABLE_LOCAL,
+    RT_TABLE_MAIN,
     RTN_BLACKHOLE,
     RTN_UNICAST,
 )
 from xdpstack.routing.fib4 import select_default
-from xdpstack.routing.fib6 import PREFERENCE
+from xdpstack.routing.fib6 import PREFERENCE, loops_back
 from xdpstack.routing.flow import Flow
 from xdpstack.routing.multipath import halves, hash_fields
 from xdpstack.routing.nexthops import NextHop, NextHopIds
@@ -178,23 +180,23 @@ class Draft:
     def _route(self, entry: Entry, table: int, first: dict[int, int]) -> dict[str, Any]:
         route = entry.route
         ipv6 = route.family == AF_INET6
-        refuses = bool(entry.error)
         return {
             "prefix": halves(route.destination.address),
             "source": halves(route.source.address) if route.source else (0, 0),
             "table": table,
             "metric": route.priority,
             "hop": first[id(entry)],
-            "nhops": len(entry.paths) or (0 if refuses else 1),
+            "nhops": len(entry.paths) or (0 if entry.error else 1),
             "detour": self._detour(entry, first),
             "length": route.destination.length + (0 if ipv6 else MAPPED_BITS),
             "source_length": route.source.length if route.source else 0,
             "rank": 0 if route.table == RT_TABLE_LOCAL else 1,
-            "type": RTN_BLACKHOLE if refuses and entry.is_object and not entry.paths else route.type,
+            "type": RTN_BLACKHOLE if entry.error == errno.EINVAL else route.type,
             "tos": route.tos,
             "preference": PREFERENCE.get(route.preference, 2),
             "ipv6": ipv6,
             "grouped": entry.is_object,
+            "looped": loops_back(route),
         }
 
     def _detour(self, entry: Entry, first: dict[int, int]) -> int:
@@ -240,7 +242,8 @@ class Draft:
         flags |= lib.XS_RULE_NEVER if never else 0
         flags |= lib.XS_RULE_USERS if rule.users else 0
         flags |= lib.XS_RULE_ALL if matches_all(rule) else 0
-        table = table_index.get((family, rule.table)) if rule.action == FR_ACT_TO_TBL else None
+        asked = rule.table or RT_TABLE_MAIN
+        table = table_index.get((family, asked)) if rule.action == FR_ACT_TO_TBL else None
         return {
             "src": halves(rule.source.address) if rule.source else (0, 0),
             "src_mask": mask_halves(family, rule.source.length) if rule.source else (0, 0),

@@ -16,6 +16,7 @@ from xdpstack.netlink.uapi import (
     FR_ACT_PROHIBIT,
     FR_ACT_TO_TBL,
     FR_ACT_UNREACHABLE,
+    RT_TABLE_MAIN,
 )
 from xdpstack.routing.flow import Flow
 from xdpstack.routing.tables import Entry, Path, Tables
@@ -64,7 +65,7 @@ def walk_rules(tables: Tables, flow: Flow, ask: Ask) -> Result:
             continue
         if rule.action != FR_ACT_TO_TBL:
             return Result(ACTION_ERRORS.get(rule.action, errno.EINVAL))
-        answer = ask(rule.table)
+        answer = ask(rule.table or RT_TABLE_MAIN)  # fib_get_table: a rule for VRFs has none, and may be inverted
         if answer.error == errno.EAGAIN or (not answer.error and suppressed(tables, rule, answer)):
             continue
         return answer

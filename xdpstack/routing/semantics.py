@@ -223,6 +223,8 @@ def input_ipv6(tables: Tables, flow: Flow, device: Device) -> Verdict:
     if found.error:
         return discard(flow, found)
     assert found.entry is not None
+    if fib6.leads_nowhere(tables, found):
+        return discard(flow, replace(found, error=errno.ENETUNREACH))
     own = found.entry.route.type in (RTN_LOCAL, RTN_ANYCAST)
     if own and not is_multicast(flow.destination):
         return local("local", tables, found, AF_INET6)
@@ -372,16 +374,14 @@ def output_ipv6(tables: Tables, flow: Flow) -> Verdict:
             return unsendable(errno.EADDRNOTAVAIL, "NO_SOURCE_ADDRESS")
         flow = flow.but(source=source)
         strict = strict or bool(flow.oif)
-        if found.error:
-            found = None
-    if found is None:
+    if found is None or found.error:
         found = fib6.rule_lookup(tables, flow, flow.oif, strict)
     if found.error:
         return replace(refused(found), source=flow.source)
     assert found.entry is not None
     if flow.source[:12] == MAPPED and flow.destination[:12] != MAPPED:
         return unsendable(errno.EAFNOSUPPORT, "INVALID_ARG")
-    if found.entry.route.type in (RTN_LOCAL, RTN_ANYCAST):
+    if fib6.loops_back(found.entry.route):
         return local("local", tables, found, AF_INET6, source=flow.source)
     action = "multicast" if is_multicast(flow.destination) else "output"
     return toward(action, tables, found, AF_INET6, source=flow.source)

@@ -18,6 +18,7 @@ from xdpstack.netlink import Address, Hop, Link, NextHop, Route, Rule, Snapshot
 from xdpstack.netlink.ip import ANY, mask
 from xdpstack.netlink.neighbour import Neighbour
 from xdpstack.netlink.rule import DEFAULT_RULES
+from xdpstack.netlink.sysctl import Sysctls
 from xdpstack.netlink.uapi import (
     AF_INET,
     AF_INET6,
@@ -27,9 +28,11 @@ from xdpstack.netlink.uapi import (
     RT_TABLE_MAIN,
     RTN_BLACKHOLE,
     RTN_LOCAL,
+    RTN_NAT,
     RTN_PROHIBIT,
     RTN_THROW,
     RTN_UNREACHABLE,
+    RTN_XRESOLVE,
     RTNH_F_DEAD,
     RTNH_F_LINKDOWN,
     RTPROT_KERNEL,
@@ -44,6 +47,8 @@ TYPE_ERRORS: Final = {
     RTN_THROW: errno.EAGAIN,
 }
 """What a route of this type answers instead of a path (fib_props, fib6_prop). EAGAIN: ask the next rule."""
+UNUSED_TYPES: Final = frozenset({RTN_NAT, RTN_XRESOLVE})
+"""Types that mean nothing any more: IPv4 refuses as with a blackhole, IPv6 takes them for unicast."""
 
 MULTIPATH_BITS: Final = 31
 """A multipath hash has 31 bits; the bounds of paths are on its scale."""
@@ -283,6 +288,13 @@ def compile_device(snapshot: Snapshot, link: Link) -> Device:
     )
 
 
+def heeds_carrier(sysctls: Sysctls, family: int, device: str) -> bool:
+    """Routes through the device are passed over while it has no carrier (ip_ignore_linkdown, ip6_ignore_linkdown)."""
+    if family == AF_INET6:  # writing the switch of `all` writes those of the devices, and that is all it does
+        return bool(sysctls.conf(AF_INET6, device, "ignore_routes_with_linkdown"))
+    return sysctls.conf_or(AF_INET, device, "ignore_routes_with_linkdown")
+
+
 class RouteCompiler:
     """Makes entries of routes. Many routes share their hops, so paths are made once for each set of hops."""
 
@@ -294,14 +306,15 @@ class RouteCompiler:
             (family, link.index)
             for link in snapshot.links.values()
             for family in FAMILIES
-            if snapshot.sysctls.conf_or(family, link.name, "ignore_routes_with_linkdown")
+            if heeds_carrier(snapshot.sysctls, family, link.name)
         }
         self.own_gateways = OwnGateways(snapshot.routes)
         self._paths: dict[tuple[int, int, tuple[Hop, ...], tuple[Hop, ...], bool], tuple[Path, ...]] = {}
 
     def entry(self, route: Route) -> Entry | None:
         """The route with its paths; None while it refers to a next-hop object that is not there (yet)."""
-        error = TYPE_ERRORS.get(route.type, 0)
+        kind = RTN_BLACKHOLE if route.family == AF_INET and route.type in UNUSED_TYPES else route.type
+        error = TYPE_ERRORS.get(kind, 0)
         if route.nexthop:
             return self._entry_of_object(route, error)
         hops = route.hops
@@ -333,9 +346,7 @@ class RouteCompiler:
         link = self.snapshot.links.get(member.hop.oif)
         return member.hop.flags | (RTNH_F_LINKDOWN if link and not link.has_carrier else 0)
 
-    def _shared(
-        self, route: Route, hops: tuple[Hop, ...], own: tuple[Hop, ...], is_object: bool
-    ) -> tuple[Path, ...]:
+    def _shared(self, route: Route, hops: tuple[Hop, ...], own: tuple[Hop, ...], is_object: bool) -> tuple[Path, ...]:
         """The paths of these hops, made when they are first asked for."""
         key = (route.family, route.scope, hops, own, is_object)
         paths = self._paths.get(key)
