@@ -53,6 +53,7 @@ struct xs_socket_binding {
     const struct xs_socket_group *groups; /* it has joined these; the table has a copy */
     uint16_t ngroups;
     uint8_t only_joined; /* XS_SOCKET_ONLY_JOINED_*: of other groups of that family it takes nothing */
+    uint8_t reconnected; /* the peer is not that of the first connect(): only by score is it found */
 };
 /* Replaces the table of sockets; returns when no worker can see the old one. */
 int xs_stack_set_sockets(struct xs_stack *stack, const struct xs_socket_binding *bindings, uint32_t n);

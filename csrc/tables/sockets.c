@@ -30,6 +30,7 @@ static struct xs_socket_entry entry_of(const struct xs_socket_binding *b) {
                                 .device = b->device,
                                 .family = b->family,
                                 .only_joined = b->only_joined,
+                                .reconnected = b->reconnected,
                                 .ngroups = b->ngroups};
     xs_load_address(b->peer, &e.peer_high, &e.peer_low);
     return e;

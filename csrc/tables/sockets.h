@@ -105,6 +105,7 @@ struct xs_socket_entry {
     uint8_t device;               /* XS_NO_DEVICE: any */
     uint8_t family;
     uint8_t only_joined; /* XS_SOCKET_ONLY_JOINED_* */
+    uint8_t reconnected;
     uint16_t ngroups;
     uint32_t first_group; /* into group[] */
 };
@@ -167,7 +168,7 @@ static inline const struct xs_socket_slot *xs_socket_slot(const struct xs_socket
 }
 
 /* Connected sockets are found by all four of their numbers before any score is asked for (udp4_lib_lookup4): of several with
- * the same four the order decides, not the device. */
+ * the same four the order decides, not the device. Not so those that have another peer than at first. */
 #define XS_SOCKET_SCORE_CONNECTED 16
 
 /* Does the socket take what `k` says? Its score (compute_score of net/ipv4/udp.c), or -1. */
@@ -186,7 +187,7 @@ static inline int xs_socket_score(const struct xs_socket_entry *e, const struct 
         if (e->device != k->device) return -1;
         score += 4;
     }
-    if (e->peer_port && (e->peer_high | e->peer_low)) return XS_SOCKET_SCORE_CONNECTED;
+    if (e->peer_port && (e->peer_high | e->peer_low) && !e->reconnected) return XS_SOCKET_SCORE_CONNECTED;
     return score;
 }
 

@@ -90,14 +90,6 @@ def wanted(rng: random.Random) -> Wanted:
         address: tuple[Any, ...] = (host, port)
     else:
         address = scoped(f"::ffff:{host}" if mapped else host, rng, port)
-    peer: tuple[Any, ...] | None = None
-    if rng.random() < 0.35:
-        to4 = carried4 or (host == "::" and rng.random() < 0.3)
-        there = rng.choice(
-            ["10.0.0.1", "10.0.0.8", "10.0.1.1"] if to4 else ["fd00::1", "fd00::8", "fd00:1::1", "fe80::1"]
-        )
-        from_port = rng.choice((1000, 1000, 1001))
-        peer = (there, from_port) if family == 4 else scoped(f"::ffff:{there}" if to4 else there, rng, from_port)
     return Wanted(
         family,
         address,
@@ -105,9 +97,31 @@ def wanted(rng: random.Random) -> Wanted:
         v6only=family == 6 and rng.random() < 0.3,
         reuse=rng.random() < 0.95,
         no_check6_rx=family == 6 and rng.random() < 0.3,
-        peer=peer,
+        peer=peer(rng, address) if rng.random() < 0.35 else None,
         options=tuple(memberships(rng, family)),
     )
+
+
+def peer(rng: random.Random, address: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Whom a socket bound to `address` may be connected to."""
+    host, is4 = address[0], len(address) == 2
+    to4 = "." in host or (host == "::" and rng.random() < 0.3)
+    roll = rng.random()
+    if roll < 0.9:
+        there = rng.choice(
+            ["10.0.0.1", "10.0.0.8", "10.0.1.1"] if to4 else ["fd00::1", "fd00::8", "fd00:1::1", "fe80::1"]
+        )
+    else:
+        there = rng.choice([*OWN4, *MANY4, *ELSE4] if to4 else [*OWN6, *MANY6, "fd00::77", "::1", "::", "2001:db8::1"])
+    port = rng.choice((1000, 1000, 1000, 1001, 0))
+    return (there, port) if is4 else scoped(f"::ffff:{there}" if to4 else there, rng, port)
+
+
+def connects(rng: random.Random, sockets: list[Wanted]) -> list[tuple[int, tuple[Any, ...]]]:
+    """Some are connected, or connected again, when all are there."""
+    many = rng.choice((0, 0, 2, 4, 8))
+    chosen = [rng.randrange(len(sockets)) for _ in range(many)]
+    return [(at, peer(rng, sockets[at].address)) for at in chosen]
 
 
 def memberships(rng: random.Random, family: int) -> Iterator[tuple[int, int, Any]]:
@@ -288,7 +302,7 @@ def test_sockets_get_the_same(twins: Twins) -> None:
         with twins.opened(rng.choice((DEVICES, DEVICES, DEVICES[:1]))) as stack:
             for _ in range(4):
                 sockets = [wanted(rng) for _ in range(rng.randrange(1, 9))]
-                with twins.sockets(stack, sockets) as pair:
+                with twins.sockets(stack, sockets, connects(rng, sockets)) as pair:
                     worlds += 1
                     for _ in range(2):
                         chunk = [frames(rng, bent) for _ in range(CHUNK)]

@@ -146,12 +146,18 @@ class Twins:
             yield stack
 
     @contextmanager
-    def sockets(self, stack: Stack, wanted: Sequence[Wanted]) -> Iterator[tuple[list[Any], list[Any]]]:
-        """Kernel sockets and ours, pair by pair. AssertionError where one is refused that the other is not."""
+    def sockets(
+        self, stack: Stack, wanted: Sequence[Wanted], later: Sequence[tuple[int, tuple[Any, ...]]] = ()
+    ) -> Iterator[tuple[list[Any], list[Any]]]:
+        """Kernel sockets and ours, pair by pair. AssertionError where one is refused that the other is not.
+
+        When all are there, those of `later` (number, address) are connected, one after the other.
+        """
         theirs: list[Any] = [kernel_socket(self.linux.netns, Wanted(4, LAST))]
         mine: list[Any] = [our_socket(stack, Wanted(4, LAST))]
+        places: dict[int, list[Any]] = {}
         try:
-            for one in wanted:
+            for at, one in enumerate(wanted):
                 if device_of(one) not in (None, *(device.name for device in stack.devices)):
                     continue  # refused with a ConfigurationError: docs/sockets.md
                 made = [
@@ -167,11 +173,12 @@ class Twins:
                 for option in one.options:
                     told = [attempt(sock.setsockopt, *option) for sock in made]
                     assert told[0] == told[1], f"{one}: {option}: Linux {told[0]}, ours {told[1]}"
+                places[at] = made
                 if one.peer:
-                    told = [attempt(sock.connect, one.peer) for sock in made]
-                    assert told[0] == told[1], f"{one}: connect(): Linux {told[0]}, ours {told[1]}"
-                    names = [attempt(sock.getsockname) for sock in made]
-                    assert names[0] == names[1], f"{one}: Linux {names[0]}, ours {names[1]}"
+                    connect(made, one, one.peer)
+            for at, peer in later:
+                if at in places:
+                    connect(places[at], wanted[at], peer)
             yield theirs, mine
         finally:
             for sock in [*theirs, *mine]:
@@ -197,6 +204,12 @@ def device_of(one: Wanted) -> str | None:
     """The device that a socket is bound to by its address or by its name."""
     scope = one.address[3] if one.family == 6 and is_scoped(packed(one.address, 6)) else 0
     return DEVICES[scope - FIRST_INDEX] if scope else one.device
+
+
+def connect(pair: Sequence[Any], one: Wanted, peer: tuple[Any, ...]) -> None:
+    """Connect a kernel socket and ours. AssertionError where that ends differently."""
+    told = [(attempt(sock.connect, peer), attempt(sock.getsockname), attempt(sock.getpeername)) for sock in pair]
+    assert told[0] == told[1], f"{one}: connect({peer}): Linux {told[0]}, ours {told[1]}"
 
 
 def attempt(call: Callable[..., Any], *arguments: Any) -> Any:

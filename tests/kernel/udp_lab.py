@@ -121,6 +121,8 @@ class Lab:
                 sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MULTICAST_ALL, 6 not in bound.only_joined)
         sock.bind((address_text(bound, bound.address), bound.port))
         if bound.peer is not None:
+            if bound.reconnected:
+                sock.connect((address_text(bound, bound.peer), 2000))
             sock.connect((address_text(bound, bound.peer), bound.peer_port))
 
     def sender(self, family: Family) -> socket.socket:

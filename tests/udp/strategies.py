@@ -58,6 +58,7 @@ def bounds(draw: st.DrawFn, index: int, vlans: bool = False) -> Bound:
         vlan=draw(st.sampled_from(VLANS)) if vlans else 0,
         v6only=family == 6 and wild and draw(st.booleans()),
         no_check6_rx=family == 6 and draw(st.booleans()),
+        reconnected=connected and draw(st.booleans()),
         groups=draw(st.frozensets(st.sampled_from(GROUPS[family]), max_size=2)),
         only_joined=draw(st.sampled_from([None, *ONLY_JOINED[family]])),
     )

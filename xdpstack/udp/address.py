@@ -87,6 +87,18 @@ def unpacked(address: bytes, port: int, family: Family, scope: int = 0) -> Addre
     return (socket.inet_ntop(socket.AF_INET6, address), port, 0, scope)
 
 
+def named(peer: Address, source: bytes, family: Family) -> Address:
+    """Whom connect() means by `peer`: by the wildcard this host, by its own address (IPv4), or by that of loopback.
+
+    For peers with port 0, any port, whom getpeername() does not name.
+    """
+    if not is_any(packed(peer, family)):
+        return peer
+    if family == 4:
+        return ("127.0.0.1" if is_any(source) else unpacked(source, 0, 4)[0], *peer[1:])
+    return ("::ffff:127.0.0.1" if source.startswith(V4_MAPPED) else "::1", *peer[1:])
+
+
 def mapped(address: bytes) -> bytes:
     """4 or 16 packed bytes as 16."""
     return V4_MAPPED + address if len(address) == 4 else address

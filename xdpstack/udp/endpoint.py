@@ -9,6 +9,7 @@ from typing import Any
 
 from xdpstack.native import ffi, lib, views
 from xdpstack.udp.host import Host
+from xdpstack.udp.precedence import Place
 from xdpstack.udp.semantics import Bound
 
 
@@ -19,6 +20,7 @@ class Endpoint:
     `bound` is what the lookup knows of it. `pointer` is the C socket, which lasts as long as anything looks at it; `view`
     what sends and receives by it (xdpstack.native.views.Socket). `shadow` is the kernel socket, None without one.
     `ifindex` is that of the device it is bound to, or 0. `joined` counts its memberships of IPv6 groups.
+    `place` is what it comes before, and after, in the lookup.
     """
 
     host: Host
@@ -28,6 +30,7 @@ class Endpoint:
     shadow: socket.socket | None
     ifindex: int
     joined: Counter[bytes] = field(default_factory=Counter)
+    place: Place = field(default_factory=Place)
 
     def resize(self, rcvbuf: int) -> None:
         """A receive queue for `rcvbuf` bytes."""

@@ -70,8 +70,8 @@ from typing import TYPE_CHECKING, Any
 from xdpstack.device.claims import Vlan, check_vlan, vlan_number, vlan_of
 from xdpstack.errors import AddressInUse, ForkedError
 from xdpstack.native import check, lib
-from xdpstack.udp import binding, effects, native, shadow
-from xdpstack.udp.address import Address, bare, choose_family, is_any, is_scoped, mapped, packed, resolve
+from xdpstack.udp import binding, effects, native, precedence, shadow
+from xdpstack.udp.address import Address, bare, choose_family, is_any, is_scoped, mapped, named, packed, resolve
 from xdpstack.udp.bpf import Instruction
 from xdpstack.udp.claims import Claims
 from xdpstack.udp.endpoint import Endpoint, view_of
@@ -84,8 +84,6 @@ if TYPE_CHECKING:
     from xdpstack.udp.engine import UdpBatch
 
 log = logging.getLogger("xdpstack.udp")
-
-SO_BINDTOIFINDEX = 62
 
 
 class UdpLayer:
@@ -113,8 +111,8 @@ class UdpLayer:
 
     @property
     def bounds(self) -> tuple[Bound, ...]:
-        """What the lookup knows of the open sockets, newest first: the order of precedence."""
-        return tuple(one.bound for one in reversed(list(self._sockets)))
+        """What the lookup knows of the open sockets, in order of precedence."""
+        return tuple(one.bound for one in precedence.ordered(list(self._sockets)))
 
     def process(self, batch: UdpBatch) -> None:
         """Decide what nobody has decided yet of a batch of udp.rx or udp.tx, by the definition (semantics.py)."""
@@ -259,7 +257,7 @@ class UdpLayer:
         )
 
     def _publish(self) -> None:
-        native.publish(self.host.core, [(one.bound, one.pointer) for one in reversed(self._sockets)])
+        native.publish(self.host.core, [(one.bound, one.pointer) for one in precedence.ordered(self._sockets)])
 
     # ---- connecting ----
 
@@ -279,7 +277,9 @@ class UdpLayer:
                 undo.callback(shadow.connect_again, one.shadow, peer_before)
             with undo:
                 undo.callback(setattr, one, "bound", one.bound)
-                bound = replace(one.bound, address=local, peer=packed(peer, before.family), peer_port=peer[1])
+                undo.callback(setattr, one, "place", one.place)
+                other = packed(peer, before.family), peer[1]
+                one.place, bound = precedence.connect(one.place, one.bound, local, other)
                 one.bound = bound  # both claims for a moment, so that nothing falls between
                 self._claims.add_for(bound)
                 undo.callback(self._claims.end_for, bound)
@@ -311,10 +311,10 @@ class UdpLayer:
             try:
                 one.shadow.connect(peer)
             finally:
-                self._bind_to_device(one, one.shadow.getsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX))
-            if peer[1]:  # from port 0, which is any port, the kernel names no peer
-                peer = one.shadow.getpeername()
-            return packed(one.shadow.getsockname(), bound.family), peer
+                self._bind_to_device(one, one.shadow.getsockopt(socket.SOL_SOCKET, shadow.SO_BINDTOIFINDEX))
+            local = packed(one.shadow.getsockname(), bound.family)
+            own = _source_of(one) if self._is_group(local) else local
+            return local, one.shadow.getpeername() if peer[1] else named(peer, own, bound.family)
         if bound.family == 6 and is_scoped(packed(peer, bound.family)) and peer[3]:
             self._bind_to_device(one, peer[3])
         if not is_any(bound.address):
@@ -326,21 +326,15 @@ class UdpLayer:
 
     def _source(self, one: Endpoint, peer: Address) -> bytes:
         """The source that a connected socket has from routing although it is bound to a group; all zero: none."""
+        if not is_any(had := _source_of(one)):
+            return had  # from connecting before: that stays
         kind = socket.AF_INET if one.bound.family == 4 else socket.AF_INET6
         asked = self.host.kernel_socket(kind, socket.SOCK_DGRAM) if one.shadow is not None else None
-        if asked is None:
-            source = self.host.source_address(bare(packed(peer, one.bound.family)), one.bound.device)
-            return mapped(source) if source else bytes(16)
-        with asked:
-            asked.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-            if one.shadow is not None:
-                bound = one.shadow.getsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX)
-                asked.setsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX, bound)
-                if one.bound.family == 4:
-                    named = one.shadow.getsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, 4)
-                    asked.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, named)
-            asked.connect(peer)
-            return packed(asked.getsockname(), one.bound.family)
+        if asked is not None and one.shadow is not None:
+            with asked:
+                return packed(shadow.source(one.shadow, asked, peer), one.bound.family)
+        source = self.host.source_address(bare(packed(peer, one.bound.family)), one.bound.device)
+        return mapped(source) if source else bytes(16)
 
     # ---- options, for sockets ----
 
@@ -397,3 +391,8 @@ class UdpLayer:
         """Close all sockets."""
         for one in self.sockets:
             one.close()
+
+
+def _source_of(one: Endpoint) -> bytes:
+    """The source of what is sent, as far as it is settled."""
+    return bytes(lib.xs_socket_sending(one.pointer).source)

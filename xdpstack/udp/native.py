@@ -89,6 +89,7 @@ def publish(core: Core, sockets: Sequence[tuple[Bound, Any]]) -> None:
         binding.device = ANY_DEVICE if bound.device is None else bound.device
         binding.family = bound.family
         binding.vlan = bound.vlan
+        binding.reconnected = bound.reconnected
         groups = [(group, ANY_DEVICE if device is None else device) for group, device in sorted(bound.groups, key=str)]
         kept.append(ffi.new("struct xs_socket_group[]", groups))
         binding.groups, binding.ngroups = kept[-1], len(groups)

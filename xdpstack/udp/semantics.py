@@ -58,8 +58,9 @@ class Bound:
 
     `family` is the socket's: one of family 6 that is bound to "any" takes IPv4 as well, unless `v6only`; one bound to a
     mapped IPv4 address takes IPv4 only. `peer` None and `peer_port` 0: not connected. `device` None: any. `vlan` 0:
-    untagged; else as of a datagram. `groups` are those that it has joined, of IPv4 by which device (None: any);
-    `only_joined` says of which families it takes no others (IP_MULTICAST_ALL off), None: as Linux begins.
+    untagged; else as of a datagram. `reconnected`: to another peer than at first, under whom Linux has it (precedence.py).
+    `groups` are those that it has joined, of IPv4 by which device (None: any); `only_joined` says of which families it
+    takes no others (IP_MULTICAST_ALL off), None: as Linux begins.
     """
 
     index: int
@@ -73,6 +74,7 @@ class Bound:
     v6only: bool = False
     no_check6_rx: bool = False
     filter: tuple[Instruction, ...] = ()
+    reconnected: bool = False
     groups: frozenset[tuple[bytes, int | None]] = frozenset()
     only_joined: frozenset[Family] | None = None
 
@@ -182,9 +184,8 @@ def pseudo_header(family: Family, source: bytes, destination: bytes, length: int
 
 def ones_complement_sum(data: bytes) -> int:
     """The 16-bit one's complement sum, not complemented (RFC 1071). An odd last byte is padded with zero."""
-    if len(data) % 2:
-        data += b"\0"
-    number = int.from_bytes(data)  # its digits to the base 0x10000 are summed: that keeps it, modulo 0xffff
+    # the number's digits to the base 0x10000 are summed: that keeps it, modulo 0xffff
+    number = int.from_bytes(data + b"\0" * (len(data) % 2))
     return number % 0xFFFF or (0xFFFF if number else 0)
 
 
@@ -230,7 +231,7 @@ def score(bound: Bound, datagram: Datagram, accepted: Accepted) -> int | None:
     It is for the socket's VLAN alone, as for a socket that is bound to a VLAN device. Every further condition that the
     socket makes and the datagram meets (peer's address, peer's port, device) counts four; being of the datagram's own
     family counts one. Connected sockets are found by all four of their numbers before any score is asked for
-    (udp4_lib_lookup4, udp6_lib_lookup4): of several with the same four the order decides, not the device.
+    (udp4_lib_lookup4): of several with the same four the order decides, not the device. Not so those `reconnected`.
     """
     if bound.port != accepted.destination_port or bound.vlan != datagram.vlan:
         return None
@@ -240,12 +241,10 @@ def score(bound: Bound, datagram: Datagram, accepted: Accepted) -> int | None:
         (bound.peer_port or None, accepted.source_port),
         (bound.device, datagram.device),
     ):
-        if wanted is None:
-            continue
-        if wanted != got:
+        if wanted is not None and wanted != got:
             return None
-        total += 4
-    return CONNECTED if bound.peer and bound.peer_port else total
+        total += 4 * (wanted is not None)
+    return CONNECTED if bound.peer and bound.peer_port and not bound.reconnected else total
 
 
 def _to_many(datagram: Datagram, accepted: Accepted, sockets: Sequence[Bound]) -> Verdict:

@@ -23,7 +23,7 @@ from xdpstack.udp.semantics import Family
 
 IP_PKTINFO, IP_RECVERR = 8, 11
 IPV6_RECVERR, IPV6_RECVPKTINFO = 25, 49
-SO_ATTACH_FILTER, SO_DETACH_FILTER, SO_RXQ_OVFL = 26, 27, 40
+SO_ATTACH_FILTER, SO_DETACH_FILTER, SO_RXQ_OVFL, SO_BINDTOIFINDEX = 26, 27, 40, 62
 
 
 def create(
@@ -118,6 +118,18 @@ def peer(shadow: socket.socket) -> Address | None:
         address: Address = shadow.getpeername()
     except OSError:
         return None
+    return address
+
+
+def source(shadow: socket.socket, asked: socket.socket, peer: Address) -> Address:
+    """Our address towards `peer` where getsockname() tells a group: that of `asked`, a new socket, connected alike."""
+    asked.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+    asked.setsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX, shadow.getsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX))
+    if shadow.family == socket.AF_INET:
+        named = shadow.getsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, 4)
+        asked.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, named)
+    asked.connect(peer)
+    address: Address = asked.getsockname()
     return address
 
 

@@ -1,0 +1,49 @@
+"""Which of several sockets that fit a datagram equally well gets it: where the kernel's hash tables have them.
+
+By address and port (hash2) the last to come is the first to be found: with bind(), or with the connect() that gives a socket
+bound to the wildcard its address. Sockets that are connected are found before, by all four numbers (hash4): there they come
+with their first connect(), and stay under that peer. So one that is connected to another afterwards is not found there, and
+its score decides. Source: udp_lib_get_port(), udp_lib_rehash(), udp_lib_hash4().
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from xdpstack.udp.semantics import Bound
+
+if TYPE_CHECKING:
+    from xdpstack.udp.endpoint import Endpoint
+
+_moment = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Since when a socket is where: in hash2, and in hash4 (`connected`), there under `peer`; None: it is not."""
+
+    bound: int = field(default_factory=_moment.__next__)
+    peer: tuple[bytes, int] | None = None
+    connected: int = 0
+
+
+def connect(place: Place, bound: Bound, address: bytes, peer: tuple[bytes, int]) -> tuple[Place, Bound]:
+    """Where a socket is, and what the lookup knows of it, once it has `address` and `peer` (address, port)."""
+    if address != bound.address:
+        place = replace(place, bound=next(_moment))
+    if place.peer is None:
+        place = replace(place, peer=peer, connected=next(_moment))
+    return place, replace(bound, address=address, peer=peer[0], peer_port=peer[1], reconnected=peer != place.peer)
+
+
+def ordered(sockets: Iterable[Endpoint]) -> list[Endpoint]:
+    """The one that is found first, first."""
+    return sorted(sockets, key=_key, reverse=True)
+
+
+def _key(one: Endpoint) -> tuple[bool, int]:
+    by_peer = one.bound.peer_port > 0 and not one.bound.reconnected  # under port 0 nothing is found in hash4
+    return by_peer, one.place.connected if by_peer else one.place.bound
