@@ -22,6 +22,7 @@ from tests.device.test_xdp_libbpf import compiled
 from xdpstack.device import libxdp
 from xdpstack.device.attached import attached_programs
 from xdpstack.device.doctor_interface import program_findings
+from xdpstack.device.drivers import native_lacks
 from xdpstack.device.joined import check_there
 from xdpstack.device.libbpf import BpfObject
 from xdpstack.errors import ConfigurationError, ModeRefused, ProgramAttached
@@ -55,7 +56,7 @@ class Other:
     """A program of somebody else, attached through libxdp."""
 
     def __init__(self, end: End, folder: Path, priority: int = 10, mode: str = "generic") -> None:
-        self.end, self.mode = end, mode
+        self.end, self.mode, self.closed = end, mode, False
         self.object = BpfObject("other", compiled(OTHER.replace("PRIORITY", str(priority)), folder))
 
         def attach() -> None:
@@ -73,6 +74,10 @@ class Other:
         return int.from_bytes(self.object.maps["seen"].lookup(struct.pack("=I", 0)) or b"", "little")
 
     def close(self) -> None:
+        """Out of the dispatcher; idempotent."""
+        if self.closed:
+            return
+        self.closed = True
         number = program_number(self.object.program_fd("other"))
         self.end.netns.call(lambda: libxdp.remove(self.end.name, number, self.mode))
         self.object.close()
@@ -131,6 +136,20 @@ def replacing(bpffs: Path, veth: MakeVeth) -> Veth:
 
 
 @pytest.fixture
+def others(tmp_path: Path) -> Iterator[Callable[..., Other]]:
+    """Programs of others; what a test leaves of them is taken out."""
+    made: list[Other] = []
+
+    def make(end: End, **options: Any) -> Other:
+        made.append(Other(end, tmp_path, **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
 def stacks() -> Iterator[Callable[..., Stack]]:
     made: list[Stack] = []
 
@@ -164,11 +183,13 @@ def exchange(stack: Stack, pair: Veth, port: int, count: int = 5) -> int:
             return stack.counters().get("xdp.rx.redirect_socket", 0)
 
 
-def test_beside_another_program(replacing: Veth, bpffs: Path, tmp_path: Path, stacks: Callable[..., Stack]) -> None:
+def test_beside_another_program(
+    replacing: Veth, bpffs: Path, others: Callable[..., Other], stacks: Callable[..., Stack]
+) -> None:
     """It sees what the other passes, lifts what is claimed; closing takes out ours alone."""
     pair = replacing
-    other = Other(pair.near, tmp_path)
-    last = Other(pair.near, tmp_path, priority=90)
+    other = others(pair.near)
+    last = others(pair.near, priority=90)
     stack = stacks(pair.near)
     ours = next(number for number, name in joined(pair.near).items() if name.startswith("xs_xdp"))
     assert [name[:6] for name in joined(pair.near).values()] == ["other", "xs_xdp", "other"]
@@ -197,19 +218,21 @@ def test_beside_another_program(replacing: Veth, bpffs: Path, tmp_path: Path, st
 
 
 @pytest.mark.parametrize("mode", ["generic", "native"])
-def test_alone_first(mode: str, replacing: Veth, tmp_path: Path, stacks: Callable[..., Stack]) -> None:
+def test_alone_first(mode: str, replacing: Veth, others: Callable[..., Other], stacks: Callable[..., Stack]) -> None:
     """Another joins us, and leaves before us: we go on. Who wants another mode than the dispatcher's is refused."""
     pair = replacing
     stack = stacks(pair.near, mode=mode)
     [device] = stack.info()["devices"]
     assert device["mode"] == mode
     assert exchange(stack, pair, 7007) >= 5
-    other = Other(pair.near, tmp_path, mode=mode)
+    other = others(pair.near, mode=mode)
     lifted = exchange(stack, pair, 7008)
     assert lifted >= 10
-    with pytest.raises(ModeRefused, match="no dispatcher of libxdp") as raised:
-        stacks(pair.near, mode="native" if mode == "generic" else "generic")
-    assert "in another mode" in raised.value.cause
+    lacks = pair.near.netns.call(lambda: native_lacks(pair.near.name)) if mode == "generic" else ""
+    if not lacks:  # else it is told that native mode is of no use there
+        with pytest.raises(ModeRefused, match="no dispatcher of libxdp") as raised:
+            stacks(pair.near, mode="native" if mode == "generic" else "generic")
+        assert "in another mode" in raised.value.cause
     with pytest.raises(ConfigurationError, match="only root can take it out"):
         xdpstack.drop_privileges("nobody")
     assert os.geteuid() == 0
@@ -219,10 +242,12 @@ def test_alone_first(mode: str, replacing: Veth, tmp_path: Path, stacks: Callabl
     assert not pair.near.has_xdp()
 
 
-def test_a_process_that_is_killed(replacing: Veth, bpffs: Path, tmp_path: Path, stacks: Callable[..., Stack]) -> None:
+def test_a_process_that_is_killed(
+    replacing: Veth, bpffs: Path, others: Callable[..., Other], stacks: Callable[..., Stack]
+) -> None:
     """Leaves a program that passes everything, until somebody joins."""
     pair = replacing
-    other = Other(pair.near, tmp_path)
+    other = others(pair.near)
     with Client(pair.near, user=0) as client:
         client.ask("open", interfaces=["near0"], mode="generic", coexist=True)
         client.ask("udp", address=["10.0.0.1", 7007])
@@ -237,9 +262,9 @@ def test_a_process_that_is_killed(replacing: Veth, bpffs: Path, tmp_path: Path, 
     other.close()
 
 
-def test_without_the_word_nothing_is_joined(replacing: Veth, bpffs: Path, tmp_path: Path) -> None:
+def test_without_the_word_nothing_is_joined(replacing: Veth, bpffs: Path, others: Callable[..., Other]) -> None:
     pair = replacing
-    other = Other(pair.near, tmp_path)
+    other = others(pair.near)
     with pytest.raises(ProgramAttached, match="xdp_dispatcher") as raised:
         xdpstack.open("near0", netns=pair.near.netns.name, frames=1024)
     assert "coexist=True joins them" in raised.value.fix

@@ -2,6 +2,7 @@
 
 from tests.device.test_coexist import (
     bpffs,
+    others,
     pinning,
     replacing,
     stacks,
@@ -14,6 +15,7 @@ from tests.device.test_coexist import (
 
 __all__ = [
     "bpffs",
+    "others",
     "pinning",
     "replacing",
     "stacks",
