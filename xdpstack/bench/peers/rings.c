@@ -79,7 +79,8 @@ static struct ring map_ring(int fd, uint64_t page, const struct xdp_ring_offset 
                          0};
 }
 
-static int attach(int ifindex, int map) {
+/* Who only sends is content with whatever program is there. */
+static void attach(int ifindex, int map, int only_sends) {
     struct bpf_insn code[] = {
         {BPF_LDX | BPF_MEM | BPF_W, BPF_REG_2, BPF_REG_1, 16, 0}, /* r2 = ctx->rx_queue_index */
         {BPF_LD | BPF_DW | BPF_IMM, BPF_REG_1, BPF_PSEUDO_MAP_FD, 0, map},
@@ -92,8 +93,7 @@ static int attach(int ifindex, int map) {
     int prog = bpf_prog_load(BPF_PROG_TYPE_XDP, "rings", "GPL", code, sizeof code / sizeof code[0], &options);
     if (prog < 0) fail("load the program");
     int fd = bpf_link_create(prog, ifindex, BPF_XDP, NULL); /* generic where the driver has nothing better */
-    if (fd < 0) fail("attach the program");
-    return fd;
+    if (fd < 0 && !(only_sends && errno == EBUSY)) fail("attach the program");
 }
 
 static int has_chains(const char *name) {
@@ -105,8 +105,28 @@ static int has_chains(const char *name) {
     return about.ifr_mtu > (int)ROOM;
 }
 
-/* Bind a socket to a queue. The first registers the memory (`frames` of it), the others share it with `first`. */
-static struct port open_port(int ifindex, uint32_t queue, uint32_t frames, const struct port *first) {
+/* Whether a socket of this device is granted zero-copy: by trying, with rings that are never mapped. */
+static int has_zero_copy(int ifindex, uint32_t frames) {
+    int fd = socket(AF_XDP, SOCK_RAW, 0);
+    uint32_t n = ring_slots;
+    struct xdp_umem_reg reg = {
+        .addr = (uint64_t)(uintptr_t)umem, .len = (uint64_t)frames * FRAME, .chunk_size = FRAME};
+    if (fd < 0 || setsockopt(fd, SOL_XDP, XDP_UMEM_REG, &reg, sizeof reg) ||
+        setsockopt(fd, SOL_XDP, XDP_UMEM_FILL_RING, &n, 4) ||
+        setsockopt(fd, SOL_XDP, XDP_UMEM_COMPLETION_RING, &n, 4) ||
+        setsockopt(fd, SOL_XDP, XDP_RX_RING, &n, 4))
+        fail("try zero-copy");
+    struct sockaddr_xdp address = {.sxdp_family = AF_XDP,
+                                   .sxdp_ifindex = (uint32_t)ifindex,
+                                   .sxdp_flags = (uint16_t)(XDP_ZEROCOPY | (chains ? XDP_USE_SG : 0))};
+    int granted = !bind(fd, (struct sockaddr *)&address, sizeof address);
+    close(fd);
+    return granted;
+}
+
+/* Bind a socket to a queue, with `flags`. The first registers the memory (`frames` of it), the others share it with `first`. */
+static struct port open_port(int ifindex, uint32_t queue, uint32_t frames, const struct port *first,
+                             uint16_t flags) {
     struct port p = {.fd = socket(AF_XDP, SOCK_RAW, 0)};
     struct xdp_umem_reg reg = {
         .addr = (uint64_t)(uintptr_t)umem, .len = (uint64_t)frames * FRAME, .chunk_size = FRAME};
@@ -128,7 +148,8 @@ static struct port open_port(int ifindex, uint32_t queue, uint32_t frames, const
         .sxdp_family = AF_XDP,
         .sxdp_ifindex = (uint32_t)ifindex,
         .sxdp_queue_id = queue,
-        .sxdp_flags = first ? XDP_SHARED_UMEM : (uint16_t)(XDP_USE_NEED_WAKEUP | (chains ? XDP_USE_SG : 0)),
+        .sxdp_flags =
+            first ? XDP_SHARED_UMEM : (uint16_t)(flags | XDP_USE_NEED_WAKEUP | (chains ? XDP_USE_SG : 0)),
         .sxdp_shared_umem_fd = first ? (uint32_t)first->fd : 0};
     for (int tries = 0; bind(p.fd, (struct sockaddr *)&address, sizeof address); tries++) {
         if (errno != EBUSY || tries == 100)
@@ -311,9 +332,12 @@ int main(int argc, char **argv) {
                             .rate = argc > 8 ? strtoull(argv[7], NULL, 10) : 0};
     if (umem == MAP_FAILED || (mode == 't' && argc < 7)) return 2;
     int map = bpf_map_create(BPF_MAP_TYPE_XSKMAP, "xsks", 4, 4, QUEUES, NULL);
+    /* Memory that two devices share is zero-copy for both of them, or for neither. */
+    uint16_t flags =
+        other && !(has_zero_copy(ifindex, frames) && has_zero_copy(other, frames)) ? XDP_COPY : 0;
     for (int q = 0; q < queues; q++) {
-        port[q] = open_port(ifindex, (uint32_t)q, frames, q ? port : NULL);
-        if (other) port[queues + q] = open_port(other, (uint32_t)q, frames, port);
+        port[q] = open_port(ifindex, (uint32_t)q, frames, q ? port : NULL, flags);
+        if (other) port[queues + q] = open_port(other, (uint32_t)q, frames, port, flags);
         wait[q] = (struct pollfd){.fd = port[q].fd, .events = POLLIN};
         uint64_t base = (uint64_t)q * each * FRAME;
         if (mode == 't') {
@@ -324,7 +348,7 @@ int main(int argc, char **argv) {
         publish(&port[q].fill);
         if (map < 0 || bpf_map_update_elem(map, &q, &port[q].fd, 0)) fail("enter the socket into the map");
     }
-    if (mode != 't' || wants_program(port)) attach(ifindex, map);
+    if (mode != 't' || wants_program(port)) attach(ifindex, map, mode == 't');
     puts("ready");
     fflush(stdout);
 
