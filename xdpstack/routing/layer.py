@@ -41,8 +41,8 @@ Differs from Linux:
       while there is one. Before, a more specific route of main comes before one of local, in both.
     - IPv4: several default routes of one metric are told apart by the state of their gateways, as in Linux; Linux also
       remembers which it took last.
-    - IPv4: a multipath route knows its sources by the addresses of today, and any route whether its gateway is this host itself
-      by the routes of today; Linux by those of when the route was added.
+    - IPv4: a multipath route knows its sources by the addresses of today, and any route whether its gateway is this host
+      itself by the routes of today; Linux by those of when the route was added.
     - No ICMP error is sent, and no redirect.
     - IPv6: of siblings that were added one by one, netlink tells the preference, source and metrics of the first alone,
       and nothing of a route without a gateway that stands between them.
