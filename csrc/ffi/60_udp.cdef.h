@@ -9,6 +9,7 @@
 #define XS_SOCKET_NO_CHECK6_RX 2 /* UDP_NO_CHECK6_RX: a zero checksum is accepted over IPv6 */
 #define XS_SOCKET_STAMP 4        /* SO_TIMESTAMPNS: note when a datagram came */
 #define XS_SOCKET_RECVERR 8      /* IP_RECVERR: every ICMP error is raised, on an unconnected socket too */
+#define XS_SOCKET_RECVERR_6 256  /* IPV6_RECVERR: the same of ICMPv6 */
 #define XS_SOCKET_V6ONLY 16      /* IPV6_V6ONLY: IPv4 cannot be sent to */
 #define XS_SOCKET_FILTER 64      /* a filter is attached */
 #define XS_SOCKET_CLOSED 32      /* whoever waits for it is to wait no more */

@@ -191,13 +191,12 @@ static bool is_hard(const struct sock_extended_err *e) {
 static void note_error(struct xs_udp *self, uint64_t now_ns, struct xs_socket *s,
                        const struct sock_extended_err *e, const struct sockaddr_storage *to) {
     struct xs_socket_error_ring *r = &s->errors;
-    if (e->ee_errno == EMSGSIZE && e->ee_info && e->ee_origin != SO_EE_ORIGIN_LOCAL) {
-        uint8_t dst[16];
-        uint32_t ignored;
-        address_of(to, dst, &ignored);
+    uint8_t dst[16];
+    uint32_t scope;
+    uint16_t port = address_of(to, dst, &scope);
+    if (e->ee_errno == EMSGSIZE && e->ee_info && e->ee_origin != SO_EE_ORIGIN_LOCAL)
         xs_path_mtu_learn(self->paths, xs_addr_load(dst), e->ee_info, now_ns);
-    }
-    uint32_t at = atomic_load_explicit(&r->producer, memory_order_relaxed), scope;
+    uint32_t at = atomic_load_explicit(&r->producer, memory_order_relaxed);
     if (at - atomic_load_explicit(&r->consumer, memory_order_acquire) == XS_SOCKET_ERRORS) {
         atomic_fetch_add_explicit(&r->lost, 1, memory_order_relaxed);
     } else {
@@ -207,8 +206,9 @@ static void note_error(struct xs_udp *self, uint64_t now_ns, struct xs_socket *s
                                         .origin = e->ee_origin,
                                         .type = e->ee_type,
                                         .code = e->ee_code,
-                                        .info = e->ee_info};
-        out->port = address_of(to, out->destination, &scope);
+                                        .info = e->ee_info,
+                                        .port = port};
+        memcpy(out->destination, dst, sizeof dst);
         if (offender->ss_family == AF_INET || offender->ss_family == AF_INET6) {
             out->family = offender->ss_family == AF_INET ? 4 : 6;
             address_of(offender, out->offender, &scope);
@@ -216,7 +216,9 @@ static void note_error(struct xs_udp *self, uint64_t now_ns, struct xs_socket *s
         atomic_store_explicit(&r->producer, at + 1, memory_order_release);
     }
     uint32_t flags = atomic_load_explicit(&s->flags, memory_order_relaxed);
-    if (!(flags & XS_SOCKET_RECVERR) && !(flags & XS_SOCKET_CONNECTED && is_hard(e))) return;
+    uint32_t asked = xs_addr_is_mapped(dst) ? XS_SOCKET_RECVERR : XS_SOCKET_RECVERR_6;
+    if (e->ee_origin == SO_EE_ORIGIN_LOCAL) return; /* the call that sent it has said so: ip_local_error() */
+    if (!(flags & asked) && !(flags & XS_SOCKET_CONNECTED && is_hard(e))) return;
     atomic_store_explicit(&s->error, (int)e->ee_errno, memory_order_release);
     xs_socket_wake(s);
 }

@@ -28,10 +28,11 @@ def conflict(bound: Bound, others: Iterable[Bound]) -> Bound | None:
 
 def with_free_port(bound: Bound, others: Sequence[Bound]) -> Bound:
     """`bound` with a port at which it is in nobody's way. Raises OSError(EADDRINUSE) when there is none."""
-    free = [port for port in EPHEMERAL if conflict(replace(bound, port=port), others) is None]
-    if not free:
-        raise OSError(errno.EADDRINUSE, "no free port")
-    return replace(bound, port=random.choice(free))
+    for port in random.sample(EPHEMERAL, len(EPHEMERAL)):
+        free = replace(bound, port=port)
+        if conflict(free, others) is None:
+            return free
+    raise OSError(errno.EADDRINUSE, "no free port")
 
 
 def text(bound: Bound) -> str:

@@ -44,12 +44,16 @@ FIELDS = {
     (IP6, socket.IPV6_UNICAST_HOPS): "hops",
     (IP6, socket.IPV6_MULTICAST_HOPS): "multicast_hops",
 }
+#: TC_PRIO_*: best effort, bulk, interactive, interactive bulk; by two bits of the type of service (ip_tos2prio).
+TOS_PRIORITY = (0, 2, 6, 4)
+#: Options whose value is not always the last that was set.
+HELD_HERE = {(SOL, socket.SO_PRIORITY), (SOL, socket.SO_MARK), (IP, socket.IP_TOS)}
 #: Options that are a flag.
 FLAGS = {
     (SOL, SO_TIMESTAMPNS): lib.XS_SOCKET_STAMP,
     (SOL, SO_RXQ_OVFL): lib.XS_SOCKET_RXQ_OVFL,
     (IP, IP_RECVERR): lib.XS_SOCKET_RECVERR,
-    (IP6, IPV6_RECVERR): lib.XS_SOCKET_RECVERR,
+    (IP6, IPV6_RECVERR): lib.XS_SOCKET_RECVERR_6,
     (socket.IPPROTO_UDP, UDP_NO_CHECK6_RX): lib.XS_SOCKET_NO_CHECK6_RX,
 }
 #: Flags by which each datagram is marked as it is queued (XS_SOCKET_MARKS).
@@ -75,6 +79,8 @@ def apply(one: Endpoint, level: int, name: int, value: Any) -> bool:
         return True
     if key in RECEIVE_BUFFER:
         one.resize(value)
+    elif key == (IP, socket.IP_TOS):
+        native.set_sending(one.pointer, priority=_priority(one, value), tos=value & 0xFF)
     elif key in FIELDS:
         native.set_sending(one.pointer, **{FIELDS[key]: value})
     elif key in MULTICAST_DEVICE:
@@ -87,6 +93,14 @@ def apply(one: Endpoint, level: int, name: int, value: Any) -> bool:
             one.bound = replace(one.bound, no_check6_rx=bool(value))
             return True
     return False
+
+
+def _priority(one: Endpoint, tos: int) -> int:
+    """SO_PRIORITY once IP_TOS was set: __ip_sock_set_tos(), rt_tos2priority()."""
+    if one.shadow is not None:
+        return one.shadow.getsockopt(SOL, socket.SO_PRIORITY) & (2**32 - 1)
+    now = lib.xs_socket_sending(one.pointer)
+    return int(now.priority) if tos == now.tos else TOS_PRIORITY[tos >> 3 & 3]
 
 
 def default(one: Endpoint, level: int, name: int) -> int:
@@ -104,7 +118,7 @@ def default(one: Endpoint, level: int, name: int) -> int:
         value = int(getattr(lib.xs_socket_sending(one.pointer), FIELDS[key]))
         if value < 0:
             return one.host.sysctl("ipv4.ip_default_ttl") if FIELDS[key] == "ttl" else HOP_LIMIT
-        return value
+        return value - 2**32 if key in HELD_HERE and value >= 2**31 else value
     return 0
 
 

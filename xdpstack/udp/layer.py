@@ -222,7 +222,8 @@ class UdpLayer:
         )
         lib.xs_socket_set_flags(
             pointer,
-            (lib.XS_SOCKET_RECVERR if recverr else 0) | (lib.XS_SOCKET_V6ONLY if bound.v6only else 0),
+            (lib.XS_SOCKET_RECVERR | lib.XS_SOCKET_RECVERR_6 if recverr else 0)
+            | (lib.XS_SOCKET_V6ONLY if bound.v6only else 0),
             0,
         )
         view = view_of(self.host, pointer)
@@ -230,7 +231,7 @@ class UdpLayer:
             view = self.sends_through(bound.index, view)
         made = Endpoint(self.host, bound, pointer, view, kernel, ifindex)
         native.set_sending(pointer, discover=effects.discovery(made))
-        self._sockets[made] = UdpSocket(self, made)
+        self._sockets[made] = UdpSocket(self, made, broadcast)
         self._next_index += 1
         try:
             self._publish()

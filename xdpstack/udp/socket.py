@@ -46,7 +46,7 @@ class UdpSocket:
     `family`, `type` and `proto` are as Python's; `reserved` says whether a kernel socket backs it.
     """
 
-    def __init__(self, layer: UdpLayer, endpoint: Endpoint) -> None:
+    def __init__(self, layer: UdpLayer, endpoint: Endpoint, broadcast: bool = False) -> None:
         self._layer = layer
         self._waiting = layer.waiting
         self._host = layer.host
@@ -57,7 +57,7 @@ class UdpSocket:
         self._epoll: select.epoll | None = None
         self._closed = False
         self._lock = threading.Lock()
-        self._values: dict[tuple[int, int], int] = {}
+        self._values = {(socket.SOL_SOCKET, socket.SO_BROADCAST): int(broadcast)}
         self._errors: deque[SocketError] = deque(maxlen=ERRORS_KEPT)
 
     # ---- who it is ----
@@ -246,8 +246,9 @@ class UdpSocket:
                 options.hand_over(self._endpoint.shadow, level, name, value)
                 self._layer.apply_option(self._endpoint, level, name, value)
             else:
-                held = options.settle(self._endpoint.shadow, level, name, options.value_of(value), self._host.sysctl)
-                self._values[level, name] = held
+                family = self._endpoint.bound.family
+                held = options.settle(self._endpoint.shadow, family, level, name, value, self._host.sysctl)
+                self._values[options.read_by(level, name)] = held
                 if held == -1:
                     del self._values[level, name]
                 self._layer.apply_option(self._endpoint, level, name, held)
@@ -261,15 +262,14 @@ class UdpSocket:
             raise OSError(errno.EOPNOTSUPP, "options are numbers here: leave buflen out")
         if (level, name) == (socket.SOL_SOCKET, socket.SO_ERROR):
             return int(lib.xs_socket_take_error(self._endpoint.pointer))
-        if (level, name) in self._values:
-            return self._values[level, name]
         if (level, name) == (socket.SOL_SOCKET, socket.SO_TYPE):
             return int(socket.SOCK_DGRAM)
-        if (level, name) not in options.OF_KERNEL:
-            options.option(level, name)
-        if self._endpoint.shadow is not None and (level, name) not in options.OURS:
-            return self._endpoint.shadow.getsockopt(level, name)
-        return effects.default(self._endpoint, level, name)
+        family = self._endpoint.bound.family
+        if (held := options.held_by(self._endpoint.shadow, family, level, name)) is not None:
+            return held
+        if (level, name) in effects.HELD_HERE or (level, name) not in self._values:
+            return effects.default(self._endpoint, level, name)
+        return self._values[level, name]
 
     def attach_filter(self, program: Sequence[Sequence[int]]) -> None:
         """Attach a classic BPF program, as SO_ATTACH_FILTER does: instructions (code, jt, jf, k), see bpf.py.
