@@ -49,7 +49,8 @@ class HeldNamespace:
     def run(self, function: Callable[[], Result]) -> Result:
         """What `function()` returns when it runs there, in a thread of its own; for None in the caller's thread.
 
-        NamespaceError: no right to enter it. What `function` raises is raised here.
+        NamespaceError: no right to enter it. What `function` raises is raised here; and what a signal handler does (Ctrl-C),
+        when `function` has returned: what it is doing there goes on, with all that the caller may be about to give up.
         """
         if self.netns is None:
             return function()
@@ -57,21 +58,21 @@ class HeldNamespace:
             raise ClosedError(f"the network namespace {self.netns!r} is not held any more")
         if self._resident is not None:
             return self._resident.run(function)
-        name, outcome, failure = self.netns, list[Result](), list[BaseException]()
+        name, answer = self.netns, Future[Result]()
 
         def visit() -> None:
             try:
                 _move(self._descriptor, name)
-                outcome.append(function())
+                answer.set_result(function())
             except BaseException as error:  # handed to the caller below
-                failure.append(error)
+                answer.set_exception(error)
 
         thread = threading.Thread(target=visit, name=f"xdpstack-netns-{name}")
         thread.start()
-        thread.join()
-        if failure:
-            raise failure[0]
-        return outcome[0]
+        try:
+            return _wait_for(answer)
+        finally:
+            thread.join()
 
     def close(self) -> None:
         """Let go of it. Idempotent."""
@@ -108,7 +109,7 @@ class _Resident:
             return function()
         answer: Future[Result] = Future()
         self._asked.put((function, answer))
-        return answer.result()
+        return _wait_for(answer)
 
     def _live(self) -> None:
         while (asked := self._asked.get()) is not None:
@@ -124,6 +125,18 @@ class _Resident:
         self._asked.put(None)
         if threading.current_thread() is not self._thread:
             self._thread.join()
+
+
+def _wait_for(answer: Future[Result]) -> Result:
+    interrupted: BaseException | None = None
+    while not answer.done():
+        try:
+            answer.exception()
+        except BaseException as error:  # of a signal handler
+            interrupted = error
+    if interrupted is not None:
+        raise interrupted
+    return answer.result()
 
 
 def run_in(netns: str | None, function: Callable[[], Result]) -> Result:
