@@ -33,14 +33,16 @@ int xs_worker_attach(struct xs_worker *w, struct xs_xsk *x, uint32_t device) {
     return rc;
 }
 
-/* The frames of one closed queue, wherever their home is, are nobody's any more: home with them. */
-static int take_home(struct xs_worker *w, const struct xs_xsk *x) {
+#define ALL_QUEUES UINT32_MAX
+
+/* The frames of one closed queue, or of all of a device, wherever their home is, are nobody's any more: home with them. */
+static int take_home(struct xs_worker *w, uint32_t device, uint32_t queue) {
     const struct xs_mem *mem = w->walk.mem;
     int home = 0;
     for (uint32_t f = 0; f < mem->nframes; f++) {
         const struct xs_pkt *p = &mem->pkt[f];
-        if ((p->owner != XS_FILLED && p->owner != XS_TRANSMITTING) || p->owner_device != x->device ||
-            p->queue != x->queue)
+        if ((p->owner != XS_FILLED && p->owner != XS_TRANSMITTING) || p->owner_device != device ||
+            (queue != ALL_QUEUES && p->queue != queue))
             continue;
         xs_pool_put(&w->pool, mem, f);
         home++;
@@ -55,7 +57,8 @@ static uint32_t tx_node(const struct xs_walk *w) {
     return 0;
 }
 
-static int detach_port(struct xs_worker *w, uint32_t at) {
+/* The queue that it was; its frames are where they were. */
+static uint32_t detach_port(struct xs_worker *w, uint32_t at) {
     struct xs_port *port = &w->napi.port[at];
     struct xs_xsk *x = port->xsk;
     xs_xsk_unwatch(x);
@@ -66,27 +69,50 @@ static int detach_port(struct xs_worker *w, uint32_t at) {
     while (port->backlog_n) /* what waited for room can go nowhere now */
         xs_walk_drop(&w->walk, tx_node(&w->walk), xs_napi_pop_backlog(&w->napi, at), XS_REASON_DEVICE_GONE);
     x->ops->close(x);
-    int home = take_home(w, x);
     x->filled = x->transmitting = x->unkicked = 0;
     x->rx_head = XS_NO_FRAME;
     xs_napi_detach(&w->napi, at);
-    return home;
+    return x->queue;
 }
 
-/* A frame on this queue may have its home with another worker, so all of them stand still for the moment. */
-int xs_worker_detach(struct xs_worker *w, uint32_t device) {
-    struct xs_stack *s = w->stack;
-    int home = -EINVAL;
+/* A frame on a queue may have its home with another worker than has the queue, so all of them stand still for the moment. */
+static void hold_all(struct xs_stack *s) {
     pthread_mutex_lock(&s->ports_lock);
     for (uint32_t i = 0; i < s->nworkers; i++)
         if (s->worker[i]) xs_worker_hold(s->worker[i]);
-    for (uint32_t port = w->napi.nports; port-- > 0;) {
-        struct xs_xsk *x = w->napi.port[port].xsk;
-        if (!x || x->device != device) continue;
-        home = (home < 0 ? 0 : home) + detach_port(w, port);
-    }
+}
+
+static void unhold_all(struct xs_stack *s) {
     for (uint32_t i = 0; i < s->nworkers; i++)
         if (s->worker[i]) xs_worker_unhold(s->worker[i]);
     pthread_mutex_unlock(&s->ports_lock);
+}
+
+/* Returns how many queues it was, and in `home` how many frames. */
+static int detach(struct xs_worker *w, uint32_t device, int *home) {
+    int queues = 0;
+    hold_all(w->stack);
+    for (uint32_t port = w->napi.nports; port-- > 0;) {
+        const struct xs_xsk *x = w->napi.port[port].xsk;
+        if (!x || x->device != device) continue;
+        uint32_t queue = detach_port(w, port);
+        if (home) *home += take_home(w, device, queue);
+        queues++;
+    }
+    unhold_all(w->stack);
+    return queues;
+}
+
+int xs_worker_detach(struct xs_worker *w, uint32_t device) {
+    int home = 0;
+    return detach(w, device, &home) ? home : -EINVAL;
+}
+
+int xs_worker_unplug(struct xs_worker *w, uint32_t device) { return detach(w, device, NULL); }
+
+int xs_stack_take_home(struct xs_stack *s, uint32_t device) {
+    hold_all(s);
+    int home = take_home(s->worker[0], device, ALL_QUEUES);
+    unhold_all(s);
     return home;
 }

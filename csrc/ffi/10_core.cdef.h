@@ -71,6 +71,11 @@ int xs_worker_attach(struct xs_worker *worker, struct xs_xsk *xsk, uint32_t devi
 /* All queues of the device that this worker has: what waits to be sent is dropped, their sockets are closed, and the frames
  * that the kernel had come home. Returns how many. The sockets stay the caller's, to free. */
 int xs_worker_detach(struct xs_worker *worker, uint32_t device);
+/* The same in two steps. Of a socket that is closed the kernel lets go some time later, and until then a driver in zero-copy mode
+ * goes on with the frames that it had: first all workers let go of their queues of the device; returns how many this one had.
+ * Then the frames come home, as many as are returned; while no worker has a queue of the device. */
+int xs_worker_unplug(struct xs_worker *worker, uint32_t device);
+int xs_stack_take_home(struct xs_stack *stack, uint32_t device);
 
 /* One round over all queues. Returns descriptors received, and packets taken over from other workers; -EBUSY when another
  * thread drives this worker; -EAGAIN when packets are parked for a Python hook: resume those first. A queue that fails is not

@@ -13,6 +13,7 @@ import pytest
 
 import xdpstack
 from tests.device.harness import EXPERIMENTAL, Harness, frame
+from xdpstack.device import netdev, queues
 from xdpstack.device.claims import EthertypeClaim
 from xdpstack.device.device import KernelBackend
 from xdpstack.device.local import local_addresses
@@ -230,6 +231,43 @@ def test_no_counters_are_read_of_a_closed_prefilter(veth: MakeVeth, monkeypatch:
         backend.close()
         monkeypatch.setattr(prefilter, "counts", lambda: pytest.fail("its maps are freed"))
         backend.stats()
+
+
+@pytest.mark.parametrize("closing", [False, True])
+def test_frames_of_a_nic_come_home_when_the_kernel_has_let_go_of_its_queues(
+    closing: bool, veth: MakeVeth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In zero-copy the NIC writes to them until then. At the end nobody uses them again, and nobody waits."""
+    pair = veth(queues=2)
+    with Harness() as harness:
+        backend = harness.open(pair.near)
+        [interface] = backend.interfaces
+        filled = harness.core.frame_counts()["filled"]
+        seen: list[tuple[int, bool]] = []
+
+        def look(ifindex: int) -> list[netdev.RxQueue] | None:
+            found = read(ifindex)
+            seen.append((harness.core.frame_counts()["filled"], any(queue.xsk for queue in found or ())))
+            return found
+
+        read = netdev.rx_queues
+        interface._granted_zero_copy = True
+        monkeypatch.setattr(netdev, "rx_queues", look)
+        assert interface.unbind(await_release=not closing) == filled > 0
+        assert harness.core.frame_counts()["filled"] == 0
+        assert {count for count, _ in seen} == (set() if closing else {filled})
+        assert closing or not seen[-1][1]
+
+
+def test_a_queue_that_is_not_let_go_of_is_not_waited_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queues, "RELEASE_SECONDS", 0.01)
+    monkeypatch.setattr(
+        netdev, "rx_queues", lambda ifindex: [netdev.RxQueue(0, xsk=True), netdev.RxQueue(1, xsk=False)]
+    )
+    assert not queues.queues_released(7, [0, 1])
+    assert queues.queues_released(7, [1])
+    monkeypatch.setattr(netdev, "rx_queues", lambda ifindex: None)
+    assert queues.queues_released(7, [0])
 
 
 def test_all_interfaces_of_a_failed_open_are_given_back(netns: MakeNetns, veth: MakeVeth) -> None:

@@ -31,7 +31,7 @@ from xdpstack.device.offloads import Offloads
 from xdpstack.device.options import Options
 from xdpstack.device.overdue import Deadlines, taken_away
 from xdpstack.device.plan import PARAVIRTUAL, Plan, choose_queues, next_power_of_two, plan
-from xdpstack.device.queues import active_queues
+from xdpstack.device.queues import active_queues, queues_released
 from xdpstack.device.tuning.tuner import Tuner
 from xdpstack.device.umem import BUSY_SECONDS, Umem
 from xdpstack.device.watchdog import Watchdog
@@ -265,11 +265,13 @@ class Interface:
                 ) from None
             raise error from None
 
-    def unbind(self) -> int:
+    def unbind(self, await_release: bool = True) -> int:
         """Take the sockets off their workers and close them; returns how many frames came home. Idempotent."""
-        home = 0
         for worker in self._core.workers:
-            home += max(0, lib.xs_worker_detach(worker, self.index))
+            lib.xs_worker_unplug(worker, self.index)
+        if self.sockets and self._granted_zero_copy and await_release:  # until then the NIC goes on with its frames
+            self._place.run(lambda: queues_released(self.link.index, self.queues))
+        home = int(lib.xs_stack_take_home(self._core.pointer, self.index)) if self.sockets else 0
         self._past = self.stats()
         self._deadlines.clear()
         for xsk in self.sockets:
@@ -313,7 +315,7 @@ class Interface:
         home: list[int] = []
         with ExitStack() as last_first:
             last_first.callback(self._tuner.forget if self.gone else lambda: self._place.run(self._tuner.undo))
-            last_first.callback(lambda: home.append(self.unbind()))
+            last_first.callback(lambda: home.append(self.unbind(await_release=False)))
             if program is not None:
                 last_first.callback(self._place.run, program.close)  # libxdp looks for its interface
                 if self._watched:
@@ -344,8 +346,7 @@ class Interface:
             why["zero_copy"] = self._copy_because
         if self._no_carrier and not ethtool.has_link(self.name):
             why["carrier"] = self._no_carrier
-        refused = [self._no_native] if self._no_native else []
-        if refused := [*refused, *(self._granted.refused if self._granted else ())]:
+        if refused := [*filter(None, [self._no_native]), *(self._granted.refused if self._granted else ())]:
             why["mode"] = "; ".join(refused)
         if self._untold:
             why["claims"] = self._untold

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Collection
+
 from xdpstack.device import ethtool, netdev
 from xdpstack.device.sysfs import queue_numbers
+
+#: How long a queue is waited for whose socket was closed, and how often it is looked at, in seconds.
+RELEASE_SECONDS, LOOK_SECONDS = 2.0, 0.002
 
 
 def active_queues(name: str, ifindex: int) -> list[int]:
@@ -15,3 +21,17 @@ def active_queues(name: str, ifindex: int) -> list[int]:
     if channels is not None and channels.receiving:
         return list(range(channels.receiving))
     return queue_numbers(name) or [0]
+
+
+def queues_released(ifindex: int, queues: Collection[int]) -> bool:
+    """Wait until the kernel has let go of all these queues, whose sockets were closed, for at most RELEASE_SECONDS.
+
+    It does so by work of its own (xp_release_deferred()), and only that takes them from the driver. Whether it has; what
+    the kernel does not tell (before Linux 6.13, or of a device that is down) counts as that.
+    """
+    deadline = time.monotonic() + RELEASE_SECONDS
+    while any(queue.xsk and queue.number in queues for queue in netdev.rx_queues(ifindex) or ()):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(LOOK_SECONDS)
+    return True
