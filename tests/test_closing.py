@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from xdpstack import closing
 from xdpstack.errors import ClosedError
 from xdpstack.native import lib
 from xdpstack.testing import memory_stack
@@ -88,6 +89,22 @@ def test_close_waits_for_the_threads_that_drive(monkeypatch: pytest.MonkeyPatch)
     stack.close()
     driver.join()
     assert ended == ["run", "withdrawn"]
+
+
+def test_what_stays_held_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker does nothing while packets of it are parked for a Python hook."""
+    monkeypatch.setattr(closing, "DRAIN_SECONDS", 0.01)
+    with memory_stack(addresses={"a0": ["10.0.0.1/24"]}) as stack:
+        [worker] = stack._core.workers
+        with stack.udp(("10.0.0.1", 7), reserve=False) as sock:
+            sock.sendto(b"to nobody", ("10.0.0.2", 7))
+        assert stack._neigh.held() == 1
+        stack.hook("tc.rx", lambda batch: None)
+        stack.inject("a0", bytes(60))
+        assert lib.xs_worker_poll(worker, 64) == 1
+        assert lib.xs_worker_parked(worker)
+        closing.drop_held(stack._core, stack._neigh)
+        assert stack._neigh.held() == 1
 
 
 def test_what_fails_at_the_end_does_not_keep_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,8 +30,12 @@ def drain(core: Core, poll: Callable[[], int]) -> None:
 
 
 def drop_held(core: Core, neigh: Neigh) -> None:
-    """No device is left: what waits for a neighbour, or for another worker, is dropped by who holds it."""
+    """No device is left: what waits for a neighbour, or for another worker, is dropped by who holds it.
+
+    Within DRAIN_SECONDS: a worker with packets parked for a Python hook, which nobody runs any more, drops nothing.
+    """
+    deadline = time.monotonic() + DRAIN_SECONDS
     check(lib.xs_stack_set_devices(core.pointer, ffi.NULL, 0), "publish no devices")
     taken = 1  # of what is on its way from one worker to another
-    while taken or neigh.held():  # a poll drops a batch of them
+    while (taken or neigh.held()) and time.monotonic() < deadline:  # a poll drops a batch of them
         taken = sum(max(0, lib.xs_worker_poll(worker, BUDGET)) for worker in core.workers)
