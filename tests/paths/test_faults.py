@@ -157,7 +157,7 @@ def test_what_nobody_reads_comes_by_the_kernel_after_a_while(pair: Veth) -> None
         until(lambda: watchdog.counters().lapses == 1)
         until(lambda: interface.program.deadman.deadline_ns < time.monotonic_ns())
         client.send(b"1")
-        until(lambda: stack.counters().get("xdp.rx.pass_deadman") == 1)
+        until(lambda: stack.counters().get("xdp.rx.pass_deadman", 0) >= 1)  # or more: neighbours are asked for too
         with sock.recv_batch() as first:
             got = dict(zip(first.payloads(), first.slow.tolist(), strict=True))
         while len(got) < 2:
@@ -199,7 +199,7 @@ def test_deleted_under_traffic(pair: Veth, mode: str) -> None:
         with contextlib.suppress(BlockingIOError):
             while sock.recv(99):
                 pass
-        assert stack.frames_by_owner()["filled"] == 0
+        until(lambda: stack.frames_by_owner()["filled"] == 0)  # the table of addresses may rest: it is told of before
     assert stack.ledger().missing == 0
 
 
