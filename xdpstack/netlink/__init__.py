@@ -13,6 +13,7 @@ from xdpstack.netlink.mirror import Counters, Mirror
 from xdpstack.netlink.namespace import HeldNamespace, run_in
 from xdpstack.netlink.neighbour import Neighbour
 from xdpstack.netlink.nexthop import Hop, NextHop
+from xdpstack.netlink.past import Past
 from xdpstack.netlink.route import Route
 from xdpstack.netlink.rule import DEFAULT_RULES, Range, Rule
 from xdpstack.netlink.snapshot import Snapshot
@@ -29,6 +30,7 @@ __all__ = [
     "Mirror",
     "Neighbour",
     "NextHop",
+    "Past",
     "Prefix",
     "Range",
     "Route",

@@ -20,6 +20,7 @@ from xdpstack.errors import NetlinkError
 from xdpstack.netlink import decode
 from xdpstack.netlink.namespace import HeldNamespace
 from xdpstack.netlink.uapi import (
+    AF_INET,
     NLM_F_CREATE,
     NLM_F_DUMP,
     NLM_F_DUMP_INTR,
@@ -27,6 +28,7 @@ from xdpstack.netlink.uapi import (
     NLMSG_DONE,
     NLMSG_ERROR,
     NTF_USE,
+    RTM_F_LOOKUP_TABLE,
     RTM_GETADDR,
     RTM_GETLINK,
     RTM_GETNEIGH,
@@ -156,6 +158,23 @@ class Channel:
                 if kind == NLMSG_ERROR:
                     raise refused(request, -struct.unpack_from("=i", each, decode.HEADER.size)[0])
                 answer.append(each)
+
+    def table_of(self, address: bytes) -> int:
+        """The number of the table where the kernel finds the way to an IPv4 address; 0 if it finds none."""
+        self._sequence = self._sequence + 1 & 0xFFFFFFFF
+        body = decode.ROUTE.pack(AF_INET, 32, 0, 0, 0, 0, 0, 0, RTM_F_LOOKUP_TABLE)
+        body += decode.ATTRIBUTE.pack(4 + len(address), decode.RTA_DST) + address
+        self._request.send(message(RTM_GETROUTE, NLM_F_REQUEST, self._sequence, body))
+        while True:
+            try:
+                buffer = self._request.recv(RECEIVE_BYTES)
+            except TimeoutError:
+                raise refused(RTM_GETROUTE, errno.ETIMEDOUT) from None
+            for kind, _, sequence, each in decode.split(buffer):
+                if sequence != self._sequence:
+                    continue
+                start = decode.HEADER.size + decode.ROUTE.size
+                return 0 if kind == NLMSG_ERROR else decode.u32(decode.attributes(each, start).get(decode.RTA_TABLE))
 
     def probe(self, family: int, index: int, address: bytes) -> None:
         """Ask the kernel to use the neighbour, as if it had a packet for it: resolve it, or confirm it (NTF_USE).

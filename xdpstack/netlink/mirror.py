@@ -35,6 +35,7 @@ from xdpstack.netlink.channel import Channel, OverrunError
 from xdpstack.netlink.multicast import read_groups
 from xdpstack.netlink.namespace import HeldNamespace
 from xdpstack.netlink.neighbour import Neighbour
+from xdpstack.netlink.past import Past
 from xdpstack.netlink.provoke import provoke
 from xdpstack.netlink.route import Route
 from xdpstack.netlink.snapshot import Snapshot
@@ -45,6 +46,7 @@ from xdpstack.netlink.state import (
     NEXTHOPS,
     REQUESTS,
     ROUTES,
+    RULES,
     SYSCTLS,
     RouteKey,
     State,
@@ -55,6 +57,7 @@ from xdpstack.netlink.uapi import (
     AF_INET,
     AF_INET6,
     FAMILIES,
+    RT_TABLE_MAIN,
     RTNLGRP_IPV4_IFADDR,
     RTNLGRP_IPV4_MCADDR,
     RTNLGRP_IPV4_NETCONF,
@@ -150,6 +153,7 @@ class Mirror:
         self._sysctls = Sysctls()
         self._sysctls_until = math.inf
         self._groups: frozenset[tuple[int, bytes]] = frozenset()
+        self._rules_changed = False
         self._probed: dict[tuple[int, bytes], float] = {}
         self.privileged = True
         """Whether the kernel can be asked for neighbours (CAP_NET_ADMIN); else it is provoked (provoke.py)."""
@@ -315,12 +319,19 @@ class Mirror:
                 self._doubtful.add(table)
             self._state.replace(table, messages)
             self._changed.add(table)
+            if table == RULES[0] and not self._rules_changed:
+                self._rules_changed = self._is_unmerged(channel)
         if SYSCTLS in tables:
             self._sysctls = self._read_sysctls()
             self._changed.add(SYSCTLS)
         if GROUPS in tables:
             self._groups = self.place.run(read_groups)
             self._changed.add(GROUPS)
+
+    def _is_unmerged(self, channel: Channel) -> bool:
+        """Table local is not one with main any more (Past.rules). Else the kernel finds the host's addresses in main."""
+        owners = (channel.table_of(address.local) for address in self._state.addresses[AF_INET])
+        return next((table != RT_TABLE_MAIN for table in owners if table), False)
 
     def _read_sysctls(self) -> Sysctls:
         names = [link.name for link in self._state.links.values()]
@@ -351,6 +362,7 @@ class Mirror:
         changed, self._changed = self._changed, set()
         touched = {kind for kind, _ in changed}
         old, state = self._snapshot, self._state
+        past = Past(self._rules_changed, state.local_routes_seen)
         routes = {f: dict(state.routes[f]) if ("route", f) in changed else self._routes[f] for f in FAMILIES}
         new = Snapshot(
             MappingProxyType(dict(state.links)) if "link" in touched else old.links,
@@ -364,6 +376,7 @@ class Mirror:
             self._sysctls,
             self._groups,
             old.generation + 1,
+            old.past if past == old.past else past,
         )
         changes = tuple(differences(old, new, (self._routes, routes)))
         if not changes and new == old:

@@ -9,6 +9,7 @@ from xdpstack.netlink.address import Address
 from xdpstack.netlink.link import Link
 from xdpstack.netlink.neighbour import Neighbour
 from xdpstack.netlink.nexthop import NextHop
+from xdpstack.netlink.past import Past
 from xdpstack.netlink.route import Route
 from xdpstack.netlink.rule import DEFAULT_RULES, Rule
 from xdpstack.netlink.sysctl import Sysctls
@@ -39,6 +40,8 @@ class Snapshot:
     """Multicast memberships of the host: (device index, packed group)."""
     generation: int = field(default=0, compare=False)
     """Counts publications; a larger one is newer."""
+    past: Past = field(default_factory=Past)
+    """What was once and still counts."""
 
     @classmethod
     def build(

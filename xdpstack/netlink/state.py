@@ -50,6 +50,8 @@ from xdpstack.netlink.uapi import (
     RTM_NEWNEXTHOP,
     RTM_NEWROUTE,
     RTM_NEWRULE,
+    RTN_LOCAL,
+    RTPROT_KERNEL,
 )
 
 Table = tuple[str, int]
@@ -96,6 +98,8 @@ class State:
         self.nexthops: dict[int, NextHop] = {}
         self.routes: dict[int, dict[RouteKey, tuple[Route, ...]]] = {AF_INET: {}, AF_INET6: {}}
         self.neighbours: dict[int, dict[tuple[int, bytes], Neighbour]] = {AF_INET: {}, AF_INET6: {}}
+        self.local_routes_seen = False
+        """Of IPv4, added by somebody and not by the kernel for an address (Past.local_routes)."""
 
     def replace(self, table: Table, messages: Iterable[bytes]) -> None:
         """Take the answer to a dump as the whole of `table`."""
@@ -115,6 +119,7 @@ class State:
             routes: dict[RouteKey, tuple[Route, ...]] = {}
             for route in map(decode.route, messages):
                 if route:
+                    self._remember(route)
                     key = key_of(route)
                     routes[key] = (*routes.get(key, ()), route)
             self.routes[family] = routes
@@ -171,6 +176,7 @@ class State:
         route = decode.route(message)
         if route is None:
             return NOTHING
+        self._remember(route)
         table: Table = ("route", route.family)
         routes = self.routes[route.family]
         key = key_of(route)
@@ -184,6 +190,10 @@ class State:
             routes.pop(key, None)
             return frozenset({table}), frozenset()
         return frozenset(), frozenset({table})
+
+    def _remember(self, route: Route) -> None:
+        if route.type == RTN_LOCAL and route.family == AF_INET and route.protocol != RTPROT_KERNEL:
+            self.local_routes_seen = True
 
 
 def same_route(present: tuple[Route, ...], gone: Route) -> bool:

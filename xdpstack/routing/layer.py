@@ -37,8 +37,8 @@ Differs from Linux:
     - Routes through tunnels (encapsulation) and resilient next-hop groups: see `RoutingLayer.apply`.
     - VRFs are refused by compile_tables(); their rules (l3mdev) match nothing.
     - Multicast is not forwarded (mc_forwarding), and source filters of memberships (IGMPv3, MLDv2) are not heeded.
-    - IPv4: once a policy rule has ever been added, Linux looks tables local and main up one after the other; here that is so
-      while there is one. Before, a more specific route of main comes before one of local, in both.
+    - IPv4: once a route of type local was added by hand, Linux checks sources in full for good; here that is so if it was
+      there while the mirror followed.
     - IPv4: several default routes of one metric are told apart by the state of their gateways, as in Linux; Linux also
       remembers which it took last.
     - IPv4: a multipath route knows its sources by the addresses of today, and any route whether its gateway is this host
@@ -183,7 +183,7 @@ def only_neighbours_differ(old: Snapshot, new: Snapshot) -> bool:
     """All that tables are compiled from is the same. The mirror keeps what did not change as it is, so this is quick."""
     return all(
         getattr(old, name) is getattr(new, name)
-        for name in ("links", "addresses", "routes", "rules", "nexthops", "sysctls", "groups")
+        for name in ("links", "addresses", "routes", "rules", "nexthops", "sysctls", "groups", "past")
     )
 
 

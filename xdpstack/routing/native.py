@@ -74,7 +74,7 @@ class NativeRouting:
         old = self._snapshot
         if old is None or devices != self._devices:
             return True
-        parts = ("links", "addresses", "routes", "rules", "nexthops", "sysctls", "groups")
+        parts = ("links", "addresses", "routes", "rules", "nexthops", "sysctls", "groups", "past")
         if any(getattr(old, part) != getattr(new, part) for part in parts):
             return True
         return any(silence(new, gateway) != before for gateway, before in self._gateways.items())

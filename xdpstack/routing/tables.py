@@ -172,9 +172,9 @@ class Tables:
     neighbours: Mapping[tuple[int, bytes], Neighbour] = field(default_factory=dict)
     """By (device index, packed address): multipath avoids the dead, IPv6 unreachable routers."""
     custom_rules: bool = False
-    """Somebody changed the IPv4 rules: tables local and main are no longer one, sources are checked in full."""
+    """Somebody changed the IPv4 rules once: tables local and main are no longer one, sources are checked in full."""
     custom_local: bool = False
-    """Somebody added IPv4 routes of type local by hand."""
+    """Somebody added an IPv4 route of type local by hand once: the same of sources."""
     accept_routers: bool = True
     """IPv6: this host is no router, so it avoids routers known to be unreachable (RT6_LOOKUP_F_REACHABLE)."""
     use_neigh: bool = False
@@ -205,7 +205,7 @@ def compile_tables(snapshot: Snapshot) -> Tables:
     refuse_vrfs(snapshot)
     devices = {index: compile_device(snapshot, link) for index, link in sorted(snapshot.links.items())}
     rules = {family: tuple(rule for rule in snapshot.rules if rule.family == family) for family in FAMILIES}
-    custom_rules = tuple(map(essence, rules[AF_INET])) != DEFAULT_IPV4_RULES
+    custom_rules = snapshot.past.rules or tuple(map(essence, rules[AF_INET])) != DEFAULT_IPV4_RULES
     compiler = RouteCompiler(snapshot, devices)
     grouped: dict[tuple[int, int], list[Entry]] = {}
     for route in snapshot.routes:
@@ -229,7 +229,8 @@ def compile_tables(snapshot: Snapshot) -> Tables:
         snapshot.groups,
         snapshot.neighbours,
         custom_rules,
-        any(r.family == AF_INET and r.type == RTN_LOCAL and r.protocol != RTPROT_KERNEL for r in snapshot.routes),
+        snapshot.past.local_routes
+        or any(r.family == AF_INET and r.type == RTN_LOCAL and r.protocol != RTPROT_KERNEL for r in snapshot.routes),
         snapshot.sysctls.conf(AF_INET6, "all", "forwarding") == 0,
         bool(snapshot.sysctls["ipv4.fib_multipath_use_neigh"]),
     )
