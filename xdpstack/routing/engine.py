@@ -194,7 +194,7 @@ def is_the_kernels(verdict: Verdict, destination: bytes, batch: RoutingBatch) ->
     if destination == ANY[AF_INET6]:
         return True
     if verdict.action == "drop":  # of what is the kernel's, the kernel says what is wrong with it
-        return bool(verdict.refused_at) and verdict.refused_at not in batch.numbers
+        return bool(verdict.refused_at) and (verdict.refused_at not in batch.numbers or bool(verdict.encap))
     if verdict.action in ("local", "broadcast") or verdict.oif not in batch.numbers or verdict.encap:
         return True
     joined = (verdict.oif, destination) in batch.tables.groups

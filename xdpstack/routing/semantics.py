@@ -311,9 +311,8 @@ def output_ipv4(tables: Tables, flow: Flow) -> Verdict:
 
 def find_device(tables: Tables, address: bytes) -> int:
     """The device that has this address, or that a route of type local leads to (__ip_dev_find); 0 for none."""
-    owner = tables.local.get(address)
-    if owner is not None:
-        return owner
+    if address in tables.local:
+        return tables.local[address]
     found = fib4.table_lookup(tables.local_fib, Flow(address))
     local_route = found.entry is not None and found.entry.route.type == RTN_LOCAL
     return found.path.oif if local_route and found.path else 0
@@ -332,7 +331,8 @@ def make_output(tables: Tables, flow: Flow, found: Result | None, oif: int, to_s
     if device is None:
         return replace(unsendable(errno.ENODEV, "DEVICE_GONE"), refused_at=oif)
     if flow.source and is_loopback(flow.source) and not device.route_localnet and not device.link.is_loopback:
-        return replace(unsendable(errno.EINVAL, "INVALID_ARG"), refused_at=oif)
+        encap = found.path.encap if found and found.path else 0
+        return replace(unsendable(errno.EINVAL, "INVALID_ARG"), refused_at=oif, encap=encap)
     source = flow.source or ANY[AF_INET]  # a host without addresses sends from none
     route = found.entry.route if found and found.entry else None
     kind = route.type if route else (RTN_LOCAL if to_self else RTN_UNICAST)
