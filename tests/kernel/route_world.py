@@ -264,6 +264,8 @@ class World:
         for other in ("fd00::1", "2002:a00:1::2", "fec0::3", "3ffe::4"):  # of other labels and scopes
             if r.random() < 0.3:
                 addresses.append(f"address add {other}/64 dev {r.choice(self.DEVICES)} nodad")
+        if r.random() < 0.3:  # before the routes: a multipath route keeps the sources of when it was added
+            addresses.append(f"address add 224.1.1.1/32 dev {self.device()} autojoin")
         objects = [f"nexthop add id {n} via 10.{n}.0.50 dev {d} onlink" for n, d in ((1, "a0"), (2, "c0"))]
         objects += ["nexthop add id 3 blackhole", "nexthop add id 10 group 1,3/2,1", "nexthop add id 11 group 2,2",
                     "nexthop add id 4 via fe80::3 dev a0", "nexthop add id 5 via fe80::4 dev c0",
@@ -274,8 +276,6 @@ class World:
         self.ip(*addresses, *objects, *dead, *(self.route() for _ in range(r.randrange(50, 120))))
         if r.random() < 0.3:
             self.ip(f"link set {self.device()} down")
-        if r.random() < 0.3:
-            self.ip(f"address add 224.1.1.1/32 dev {self.device()} autojoin")
         if rules:
             self.ip(*(self.rule(six=False) for _ in range(r.randrange(3, 14))))
             self.ip(*(self.rule(six=True) for _ in range(r.randrange(3, 14))), options=("-6",))
