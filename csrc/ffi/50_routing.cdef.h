@@ -135,6 +135,7 @@ struct xs_fib_family {
     uint32_t local_table; /* index of table `local`, or XS_FIB_NO_TABLE */
     uint8_t custom_rules; /* other than the default ones */
     uint8_t custom_local; /* somebody put routes into table `local` by hand */
+    uint8_t realms;       /* a route or rule has realms: a source is looked up whatever the device accepts */
     uint8_t needs_ports;  /* a rule selects by protocol or port, or ports are hashed */
     uint8_t
         avoid_silent; /* IPv4: fib_multipath_use_neigh. IPv6: a host that is no router avoids failed gateways */

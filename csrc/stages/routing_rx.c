@@ -228,7 +228,7 @@ static inline bool for_us4(const struct xs_fib *fib, const struct xs_device_conf
     uint32_t src = xs_ipv4_src(l3);
     const struct xs_fib_family *f = &fib->family[0];
     if (!is_here(fib, xs_addr_of4(xs_ipv4_dst(l3)), known)) return false;
-    if (!ordinary4(src) || device->rp_filter || f->custom_local || f->custom_rules) return false;
+    if (!ordinary4(src) || device->rp_filter || f->custom_local || f->custom_rules || f->realms) return false;
     return device->flags & XS_DEV_ACCEPT_LOCAL || !is_local4(fib, src);
 }
 

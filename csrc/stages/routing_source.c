@@ -38,7 +38,8 @@ static enum xs_reason full_check(const struct xs_fib *fib, const struct xs_devic
 enum xs_reason xs_routing_validate(const struct xs_fib *fib, const struct xs_device_config *device,
                                    const struct xs_fib_key *key, struct xs_addr dst, uint32_t oif) {
     /* the short way, without reverse path filter; a redirect (out again where it came in) needs the route back */
-    if (!device->rp_filter && (oif != device->ifindex || !(device->flags & XS_DEV_SEND_REDIRECTS))) {
+    bool in_full = device->rp_filter || fib->family[0].realms;
+    if (!in_full && (oif != device->ifindex || !(device->flags & XS_DEV_SEND_REDIRECTS))) {
         if (device->flags & XS_DEV_ACCEPT_LOCAL) return XS_ROUTING_PASS;
         if (!fib->family[0].custom_rules && !fib->family[0].custom_local)
             return xs_fib_local(fib, key->src) ? XS_REASON_IP_LOCAL_SOURCE : XS_ROUTING_PASS;

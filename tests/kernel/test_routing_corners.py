@@ -182,6 +182,24 @@ def test_what_is_undone_still_counts(name: str, followed: bool) -> None:
         check_c(case_of(mirror), asked)
 
 
+REALMS = [
+    "route add 10.1.0.0/16 via 10.9.0.2 realms 5",
+    "route add 10.1.0.0/16 nexthop via 10.9.0.2 realms 5 nexthop via 10.8.0.9",
+    "rule add from 10.3.0.0/16 lookup main realms 7",
+]
+
+
+@pytest.mark.parametrize("command", REALMS)
+def test_realms_have_sources_looked_up(command: str) -> None:
+    """Even on a device that accepts the host's own addresses as sources."""
+    switches = ("conf.a0.accept_local=1", "conf.a0.send_redirects=0", "conf.all.send_redirects=0")
+    addresses = ("address add 10.9.0.1/24 dev a0", "address add 10.8.0.1/16 dev c0")
+    with corner(*addresses, *(f"sysctl net.ipv4.{each}" for each in switches), command) as (made, mirror):
+        asked = odd_flows(mirror)
+        check(made, mirror, compile_tables(mirror.snapshot), asked)
+        check_c(case_of(mirror), asked)
+
+
 def odd_flows(mirror: Mirror) -> list[Flow]:
     """To both tables' prefixes, and from addresses that only the full check of a source refuses."""
     indices = [index for index, link in mirror.snapshot.links.items() if not link.is_loopback]

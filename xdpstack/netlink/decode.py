@@ -38,7 +38,7 @@ IFLA_OPERSTATE, IFLA_LINKINFO, IFLA_GROUP, IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUE
 IFLA_INFO_KIND, IFLA_XDP_ATTACHED, IFLA_XDP_PROG_ID = 1, 2, 4
 IFA_ADDRESS, IFA_LOCAL, IFA_LABEL, IFA_BROADCAST, IFA_FLAGS, IFA_RT_PRIORITY = 1, 2, 3, 4, 8, 9
 RTA_DST, RTA_SRC, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_MULTIPATH = 1, 2, 4, 5, 6, 7, 8, 9
-RTA_TABLE, RTA_VIA, RTA_PREF, RTA_ENCAP_TYPE, RTA_NH_ID = 15, 18, 20, 21, 30
+RTA_FLOW, RTA_TABLE, RTA_VIA, RTA_PREF, RTA_ENCAP_TYPE, RTA_NH_ID = 11, 15, 18, 20, 21, 30
 FRA_DST, FRA_SRC, FRA_IIFNAME, FRA_GOTO, FRA_PRIORITY, FRA_FWMARK, FRA_FLOW, FRA_TUN_ID = 1, 2, 3, 4, 6, 10, 11, 12
 FRA_SUPPRESS_IFGROUP, FRA_SUPPRESS_PREFIXLEN, FRA_TABLE, FRA_FWMASK, FRA_OIFNAME, FRA_L3MDEV = 13, 14, 15, 16, 17, 19
 FRA_UID_RANGE, FRA_PROTOCOL, FRA_IP_PROTO, FRA_SPORT_RANGE, FRA_DPORT_RANGE, FRA_DSCP = 20, 21, 22, 23, 24, 25
@@ -148,7 +148,8 @@ def multipath(payload: bytes) -> tuple[Hop, ...]:
         if length < HOP.size or offset + length > len(payload):
             raise ValueError(f"next hop of {length} bytes does not fit its route")
         found = attributes(payload, offset + HOP.size, offset + length)
-        hops.append(Hop(oif, gateway(found), weight + 1, flags, u32(found.get(RTA_ENCAP_TYPE))))
+        encap, realms = u32(found.get(RTA_ENCAP_TYPE)), u32(found.get(RTA_FLOW))
+        hops.append(Hop(oif, gateway(found), weight + 1, flags, encap, realms))
         offset += length + 3 & ~3
     return tuple(hops)
 
@@ -165,7 +166,8 @@ def route(message: bytes) -> Route | None:
         if RTA_MULTIPATH in found:
             hops = multipath(found[RTA_MULTIPATH])
         elif RTA_OIF in found:
-            hops = (Hop(u32(found[RTA_OIF]), gateway(found), 1, flags & 0xFF, u32(found.get(RTA_ENCAP_TYPE))),)
+            encap, realms = u32(found.get(RTA_ENCAP_TYPE)), u32(found.get(RTA_FLOW))
+            hops = (Hop(u32(found[RTA_OIF]), gateway(found), 1, flags & 0xFF, encap, realms),)
     metrics = attributes(found.get(RTA_METRICS, b""), 0)
     return Route(
         prefix(family, found.get(RTA_DST), dst_len),
@@ -219,6 +221,7 @@ def rule(message: bytes) -> Rule | None:
         s32(found.get(FRA_SUPPRESS_PREFIXLEN), -1),
         s32(found.get(FRA_SUPPRESS_IFGROUP), -1),
         u32(found.get(FRA_PROTOCOL)),
+        u32(found.get(FRA_FLOW)),
     )
 
 

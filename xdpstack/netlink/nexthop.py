@@ -20,6 +20,8 @@ class Hop:
     """RTNH_F_* bits."""
     encap: int = 0
     """LWTUNNEL_ENCAP_*: the packet would be put in a tunnel here; 0 for none."""
+    realms: int = 0
+    """IPv4: the realms of source and destination that accounting gives packets which go here; 0 for none."""
 
     @property
     def is_dead(self) -> bool:

@@ -74,6 +74,8 @@ class Rule:
     """Reject what the table found if its device is of this group; -1 for never."""
     protocol: int = 0
     """RTPROT_*: who installed it."""
+    realms: int = 0
+    """IPv4: the realms that accounting gives packets which it applies to; 0 for none."""
 
     def __str__(self) -> str:
         words = [f"{self.priority}:", "not"] if self.invert else [f"{self.priority}:"]

@@ -226,6 +226,7 @@ class Draft:
             "local_table": table_index.get((family, RT_TABLE_LOCAL), lib.XS_FIB_NO_TABLE),
             "custom_rules": family == AF_INET and tables.custom_rules,
             "custom_local": family == AF_INET and tables.custom_local,
+            "realms": family == AF_INET and tables.realms,
             "needs_ports": by_port or bool(fields & (lib.XS_HASH_SPORT | lib.XS_HASH_DPORT)),
             "avoid_silent": tables.use_neigh if family == AF_INET else tables.accept_routers,
         }

@@ -17,11 +17,12 @@ def validate_source(tables: Tables, flow: Flow, destination: bytes, oif: int, de
     """The reverse path filter (fib_validate_source).
 
     Returns the drop reason, "" if `flow.source` may have come in by `device`; and whether it is known to be on its link.
-    `oif` is where the packet is to leave by, 0 for nowhere. Without a filter, rules or local routes of the user's the
-    check is that the source is none of this host's addresses; with them the way back is looked up in full.
+    `oif` is where the packet is to leave by, 0 for nowhere. Without a filter, realms, rules or local routes of the user's
+    the check is that the source is none of this host's addresses; with them the way back is looked up in full.
     """
     source = flow.source_or_any
-    if not device.rp_filter and (device.index != oif or not device.send_redirects):
+    in_full = device.rp_filter or tables.realms
+    if not in_full and (device.index != oif or not device.send_redirects):
         if device.accept_local:
             return "", False
         if not (tables.custom_local or tables.custom_rules):

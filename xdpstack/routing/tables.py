@@ -175,6 +175,8 @@ class Tables:
     """Somebody changed the IPv4 rules once: tables local and main are no longer one, sources are checked in full."""
     custom_local: bool = False
     """Somebody added an IPv4 route of type local by hand once: the same of sources."""
+    realms: bool = False
+    """An IPv4 route or rule has realms: sources are checked in full whatever the device accepts (fib_num_tclassid_users)."""
     accept_routers: bool = True
     """IPv6: this host is no router, so it avoids routers known to be unreachable (RT6_LOOKUP_F_REACHABLE)."""
     use_neigh: bool = False
@@ -231,9 +233,16 @@ def compile_tables(snapshot: Snapshot) -> Tables:
         custom_rules,
         snapshot.past.local_routes
         or any(r.family == AF_INET and r.type == RTN_LOCAL and r.protocol != RTPROT_KERNEL for r in snapshot.routes),
+        has_realms(snapshot),
         snapshot.sysctls.conf(AF_INET6, "all", "forwarding") == 0,
         bool(snapshot.sysctls["ipv4.fib_multipath_use_neigh"]),
     )
+
+
+def has_realms(snapshot: Snapshot) -> bool:
+    """A source may have to be looked up for the realm that it is of."""
+    by_route = any(hop.realms for route in snapshot.routes if route.family == AF_INET for hop in route.hops)
+    return by_route or any(rule.realms for rule in snapshot.rules if rule.family == AF_INET)
 
 
 def essence(rule: Rule) -> tuple[int, int, int]:
