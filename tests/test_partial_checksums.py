@@ -109,3 +109,15 @@ def test_who_reads_whole_frames_is_told() -> None:
             assert batch.frames() == given_in
         with pytest.raises(xdpstack.ClosedError):
             _ = batch.partial_checksums
+
+
+def test_what_came_over_a_wire_is_taken_at_its_word() -> None:
+    """Whoever sends what looks like it has not left anything to hardware of ours."""
+    frame = make_partial(SEGMENTS["udp"])
+    devices = MemoryDevice("a0"), MemoryDevice("b0", partial_checksums=True)
+    with memory_stack(*devices) as stack, stack.frames(CLAIM) as frames:
+        for name in ("a0", "b0"):
+            stack.backend.inject(name, frame, claim=CLAIM)
+        stack.step()
+        with frames.recv_batch() as batch:
+            assert dict(zip(batch.devices, batch.partial_checksums, strict=True)) == {0: False, 1: True}

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from xdpstack.claimed import Claimed, ClaimedTable
 from xdpstack.errors import ClosedError, ConfigurationError
@@ -31,6 +31,7 @@ from xdpstack.udp import native
 from xdpstack.udp.waiting import Waiting
 
 if TYPE_CHECKING:
+    from xdpstack.device.backend import Device
     from xdpstack.device.claims import Claim
     from xdpstack.host import StackHost
 
@@ -73,10 +74,11 @@ class FrameBatch:
     `device_stamps_ns`, `hashes`, `hash_types`, as in xdpstack.batch.Batch.
     """
 
-    __slots__ = ("_inner",)
+    __slots__ = ("_inner", "_over_wires")
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: Any, devices: Sequence[Device]) -> None:
         self._inner = inner
+        self._over_wires = [not device.partial_checksums for device in devices]
 
     def __len__(self) -> int:
         return len(self._inner)
@@ -119,7 +121,11 @@ class FrameBatch:
         packet(7). Told by the sum itself, in frames of devices that may have such: a frame that came over a wire is
         taken at its word.
         """
-        return memoryview(self._inner.partial_checksums)
+        told: Any = memoryview(self._inner.partial_checksums)
+        if any(self._over_wires):
+            rows = zip(told, self.devices, strict=True)
+            told = memoryview(bytes(partial and not self._over_wires[device] for partial, device in rows)).cast("?")
+        return cast("memoryview[int]", told)
 
     def frames(self) -> list[bytes]:
         """The frames' bytes, copied."""
@@ -183,14 +189,14 @@ class Frames(Claimed):
         while True:
             self._check()
             if (got := self._view.recv_batch(most)) is not None:
-                return FrameBatch(got)
+                return FrameBatch(got, self._host.devices)
             left = -1 if deadline is None else max(0, round((deadline - time.monotonic()) * 1000))
             core = self._host.core
             result = lib.xs_socket_wait(core.pointer, self.pointer, not self._host.driven, BUDGET, left)
             if check(result, "wait for frames") == 2:
                 self._host.run_all_parked()
             if left == 0 and (got := self._view.recv_batch(most)) is not None:
-                return FrameBatch(got)
+                return FrameBatch(got, self._host.devices)
             if deadline is not None and time.monotonic() >= deadline:
                 if self._timeout == 0:
                     raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
