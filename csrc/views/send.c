@@ -26,8 +26,12 @@ static int slow_once(int fd, const struct outgoing *o, uint8_t family) {
     memcpy(&a6.sin6_addr, o->address, 16);
     memcpy(&a4.sin_addr, o->address + 12, 4);
     const struct sockaddr *to = family == 6 ? (void *)&a6 : (void *)&a4;
-    ssize_t sent = sendto(fd, o->data, (size_t)o->bytes, MSG_DONTWAIT | MSG_NOSIGNAL, to,
-                          family == 6 ? sizeof a6 : sizeof a4);
+    socklen_t size = family == 6 ? sizeof a6 : sizeof a4;
+    if (!o->port) { /* it is connected to it, too, and there is no other way to port 0 */
+        to = NULL;
+        size = 0;
+    }
+    ssize_t sent = sendto(fd, o->data, (size_t)o->bytes, MSG_DONTWAIT | MSG_NOSIGNAL, to, size);
     return sent < 0 ? errno : 0;
 }
 

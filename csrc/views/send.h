@@ -12,6 +12,7 @@ struct outgoing {
     uint8_t address[16]; /* a copy: while we wait for our turn, another thread may send to elsewhere */
     uint32_t scope;
     uint16_t port;
+    bool to_peer;    /* without an address: to whom the socket is connected */
     int error;       /* errno, or 0; EAGAIN = not sent, later */
     uint16_t reason; /* why the walk did not send it */
     uint32_t frame;

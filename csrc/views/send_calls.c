@@ -2,6 +2,7 @@
 #include "views/send.h"
 
 #include <errno.h>
+#include <string.h>
 
 static PyObject *fail(int error, const char *text) {
     errno = error;
@@ -43,15 +44,25 @@ static int peer_address(struct xs_socket *s, struct outgoing *o) {
         return -1;
     }
     set_address(o, s->sending.peer, s->sending.peer_port, s->sending.peer_scope);
+    o->to_peer = true;
     return 0;
+}
+
+/* ipv6_only_sock(): it says so, or is bound to an address of IPv6 (__inet6_bind). */
+static bool is_v6only(struct xs_socket *s) {
+    static const uint8_t any[16];
+    bool bound = !views_is_mapped(s->address) && memcmp(s->address, any, sizeof any);
+    return bound || xs_socket_flags(s) & XS_SOCKET_V6ONLY;
 }
 
 /* The errno of a datagram that need not walk to be refused, or 0. */
 static int refused(struct xs_socket *s, const struct outgoing *o) {
-    if (o->bytes > 0xffff) return EMSGSIZE;
-    if (s->family == 6 && views_is_mapped(o->address) && xs_socket_flags(s) & XS_SOCKET_V6ONLY)
-        return ENETUNREACH;
-    return o->port ? 0 : EINVAL;
+    bool ipv4 = views_is_mapped(o->address);
+    if (s->family == 6 && ipv4 && is_v6only(s)) return ENETUNREACH;
+    if (ipv4 && o->bytes > 0xffff) return EMSGSIZE; /* over IPv6 it is said last: by the kernel socket */
+    /* connect() takes port 0, and what is sent to the peer goes there; but not over IPv4 from an IPv6 socket */
+    bool peer_takes_any = o->to_peer && (s->family == 4 || !ipv4);
+    return o->port || peer_takes_any ? 0 : EINVAL;
 }
 
 /* Where a datagram goes that is sent to `tuple`; -1 with an exception. */

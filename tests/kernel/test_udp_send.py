@@ -261,11 +261,14 @@ def case(rng: Random, lab: Lab) -> Case:
     def target() -> tuple[Any, ...]:
         if family == 4:
             return rng.choice(HOSTS4), rng.choice((TO, TO, TO, TO, TO, 0))
-        host = rng.choice(HOSTS6) if rng.random() < 0.8 else "::ffff:" + rng.choice(HOSTS4)
+        host, port = (
+            rng.choice(HOSTS6) if rng.random() < 0.8 else "::ffff:" + rng.choice(HOSTS4),
+            rng.choice((TO, TO, TO, TO, 0)),
+        )
         scope = rng.choice((0, 0, index["near0"], index["other0"], index["lo"], 999)) if rng.random() < 0.5 else 0
         if host.startswith("fe80") and not scope:
             scope = index[rng.choice(("near0", "other0"))]
-        return host, TO, 0, scope
+        return host, port, 0, scope
 
     if family == 4:
         bind: tuple[Any, ...] = (
@@ -299,6 +302,9 @@ def case(rng: Random, lab: Lab) -> Case:
         5000,
         65507,
         65508,
+        65535,
+        65536,
+        70000,
     ]
     connect = target() if rng.random() < 0.2 else None
     device = rng.choice(("near0", None, None, None))
@@ -343,7 +349,7 @@ def sent_by(lab: Lab, one: Case, sock: Any, port: int, like: list[Any] | None) -
         told.append(sorted(comparable(*packet, connected) for packet in found))
         # an ICMP error that has come meanwhile is another matter (test_udp_shadow.py)
         outcome(sock.getsockopt, SOL, socket.SO_ERROR)
-    if one.connect and one.connect[1]:
+    if one.connect:  # to port 0, too
         told.append(outcome(sock.send, b"connected"))
         want = len(like[len(told)]) if like else 0
         told.append(sorted(comparable(*packet, True) for packet in lab.packets(port, want)))
