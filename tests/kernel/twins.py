@@ -56,6 +56,7 @@ class Wanted:
     no_check6_rx: bool = False
     peer: tuple[Any, ...] | None = None
     options: tuple[tuple[int, int, Any], ...] = ()
+    broadcast: bool = True
 
 
 class Host:
@@ -236,7 +237,7 @@ def kernel_socket(netns: Namespace, one: Wanted) -> socket.socket:
     sock = netns.call(lambda: socket.socket(kind, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK))
     try:
         sock.setsockopt(SOL, socket.SO_REUSEADDR, one.reuse)
-        sock.setsockopt(SOL, socket.SO_BROADCAST, 1)
+        sock.setsockopt(SOL, socket.SO_BROADCAST, one.broadcast)
         if one.family == 6:
             sock.setsockopt(IP6, socket.IPV6_V6ONLY, one.v6only)
         if one.device:
@@ -257,7 +258,7 @@ def our_socket(stack: Stack, one: Wanted) -> Any:
         device=one.device,
         v6only=one.v6only,
         reuse_address=one.reuse,
-        broadcast=True,
+        broadcast=one.broadcast,
     )
     sock.setblocking(False)
     if one.no_check6_rx:

@@ -507,6 +507,16 @@ def test_what_cannot_be_connected_stays_as_it_was(
 # ---- opening, options, closing ----
 
 
+def test_a_claim_with_broadcasts_serves_sockets_without(host: ByHandHost) -> None:
+    with host.udp.open((HERE, 7), reuse_address=True):
+        assert [claim.broadcast for claim in host.claims] == [False]
+        with host.udp.open((HERE, 7), reuse_address=True, broadcast=True):
+            assert [claim.broadcast for claim in host.claims] == [True]
+        with host.udp.open((HERE, 7), reuse_address=True):
+            assert len(host.claims) == 1
+    assert host.claims == []
+
+
 def test_claims_come_and_go(host: ByHandHost) -> None:
     one = host.udp.open((HERE, 7), reuse_address=True)
     two = host.udp.open((HERE, 7), reuse_address=True)

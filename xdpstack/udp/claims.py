@@ -16,11 +16,17 @@ if TYPE_CHECKING:
 
 
 class Claims:
-    """The claims of a stack's sockets. A claim is made for the first socket that needs it, and ends with the last."""
+    """The claims of a stack's sockets. A claim is made for the first socket that needs it, and ends with the last.
+
+    Of several sockets with one address and port, the first that takes broadcasts has the claim made anew, with them; all get
+    what it lifts, as in Linux. Between the two claims datagrams go to the kernel sockets.
+    """
 
     def __init__(self, host: Host) -> None:
         self._host = host
+        #: How many sockets need a claim (as without broadcast), and the claim as it was made.
         self._users: Counter[SocketClaim] = Counter()
+        self._made: dict[SocketClaim, SocketClaim] = {}
         self._how: dict[int, tuple[Vlan | None, bool]] = {}
 
     def add(self, one: Endpoint, vlan: Vlan | None, broadcast: bool) -> None:
@@ -50,20 +56,39 @@ class Claims:
         taken: list[SocketClaim] = []
         try:
             for claim in claims:
-                if not self._users[claim]:
-                    self._host.claim(claim)
-                self._users[claim] += 1
+                self._make(claim)
+                self._users[_alone(claim)] += 1
                 taken.append(claim)
         except BaseException:
             self._give(taken)
             raise
 
+    def _make(self, claim: SocketClaim) -> None:
+        """Claim it, unless that was done with as much."""
+        made = self._made.get(_alone(claim))
+        if made is not None and made.broadcast >= claim.broadcast:
+            return
+        if made is not None:
+            self._host.unclaim(made)
+        try:
+            self._host.claim(claim)
+        except BaseException:
+            if made is not None:
+                self._host.claim(made)
+            raise
+        self._made[_alone(claim)] = claim
+
     def _give(self, claims: list[SocketClaim]) -> None:
-        for claim in claims:
+        for claim in map(_alone, claims):
             self._users[claim] -= 1
             if not self._users[claim]:
                 del self._users[claim]
-                self._host.unclaim(claim)
+                self._host.unclaim(self._made.pop(claim))
+
+
+def _alone(claim: SocketClaim) -> SocketClaim:
+    """The same claim without broadcast, as far as its address is not a group."""
+    return SocketClaim(claim.address, claim.port, claim.vlan)
 
 
 def _text(address: bytes) -> str:
