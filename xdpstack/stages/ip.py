@@ -32,8 +32,9 @@ Cost: benchmarks/stages/bench_ip.py
 Differs from Linux:
     - IPv4 options are judged before routing, so a packet that has bad options and no route is dropped for its options.
     - Record route and timestamp options are judged, and nothing is recorded.
-    - A source route that is accepted and not at its end is dropped; Linux would forward along it. One that is at its end is
-      accepted in packets to broadcast addresses too.
+    - A source route that is accepted and not at its end is dropped; Linux would forward along it, or, where all that is left
+      of it are addresses of this host, deliver to the last. One that is at its end is accepted in packets to broadcast
+      addresses too.
     - CIPSO and CALIPSO options are always refused, as by a Linux without configured domains; IOAM is ignored, as by a
       device with ioam6_enabled 0.
     - net.ipv6.max_hbh_opts_number and max_hbh_opts_length are taken at their defaults (8, no limit).
