@@ -43,8 +43,11 @@ class World:
         subprocess.run(["ip", "netns", "del", self.name], check=True, timeout=30)
 
     def ip(self, *commands: str, options: tuple[str, ...] = ()) -> None:
+        """Commands that the kernel may refuse. Some of ip(8)'s end a batch when they are: all come to its end."""
         run = ["ip", "-force", *options, "-n", self.name, "-batch", "-"]
-        subprocess.run(run, input="\n".join(commands) + "\n", text=True, capture_output=True, check=False, timeout=60)
+        lines = "".join(f"{command}\n" for command in (*commands, "link show lo"))
+        done = subprocess.run(run, input=lines, text=True, capture_output=True, check=False, timeout=60)
+        assert "LOOPBACK" in done.stdout, done.stderr
 
     def sysctl(self, *settings: str) -> None:
         subprocess.run(["ip", "netns", "exec", self.name, "sysctl", "-qw", *settings], check=True, timeout=30)
@@ -270,9 +273,9 @@ class World:
         objects += ["nexthop add id 3 blackhole", "nexthop add id 10 group 1,3/2,1", "nexthop add id 11 group 2,2",
                     "nexthop add id 4 via fe80::3 dev a0", "nexthop add id 5 via fe80::4 dev c0",
                     "nexthop add id 6 dev d0", "nexthop add id 12 group 4,2/5,5"]  # fmt: skip
-        dead = [f"neighbour add fe80::{n} dev {d} nud failed" for n in range(1, 5) for d in self.DEVICES[1:]
+        dead = [f"neighbour replace fe80::{n} dev {d} nud failed" for n in range(1, 5) for d in self.DEVICES[1:]
                 if r.random() < 0.35]  # fmt: skip
-        dead += [f"neighbour add {self.gateway4(d)} dev {d} nud failed" for d in self.DEVICES[1:] for _ in range(2)]
+        dead += [f"neighbour replace {self.gateway4(d)} dev {d} nud failed" for d in self.DEVICES[1:] for _ in range(2)]
         self.ip(*addresses, *objects, *dead, *(self.route() for _ in range(r.randrange(50, 120))))
         if r.random() < 0.3:
             self.ip(f"link set {self.device()} down")
