@@ -98,9 +98,11 @@ class World:
                 # Of default gateways that are all dead Linux takes one after the other; so these are alive.
                 gateway = f"10.9.9.{r.randrange(9)}" if prefix == "0.0.0.0/0" else self.gateway4(device)
                 return f"via {gateway} dev {device} onlink"
+            if kind < 0.56 and prefix != "0.0.0.0/0":  # this host itself, as often as not
+                return f"via {r.choice(self.own4)}"
             if kind < 0.65:
                 return f"via inet6 fe80::{r.randrange(1, 5)} dev {device}"
-            return f"dev {device}"
+            return f"dev {r.choice([device, device, device, 'lo'])}"
 
         kind = r.random()
         if kind < 0.12:
@@ -109,13 +111,14 @@ class World:
             wide = self.prefix(self.four(), [8, 10, 16])
             return f"route {verb} local {wide} dev {r.choice(self.DEVICES)} table local {metric}"
         if kind < 0.18:
-            return f"route {verb} {r.choice(['local', 'broadcast'])} {prefix} dev {r.choice(self.DEVICES)} {tail}"
+            of_type = r.choice(["local", "broadcast", "anycast", "multicast"])
+            return f"route {verb} {of_type} {prefix} dev {r.choice(self.DEVICES)} {tail}"
         if kind < 0.25:
-            return f"route {verb} {prefix} nhid {r.choice([1, 2, 3, 10, 11])} {tail}"
+            return f"route {verb} {prefix} nhid {r.choice([1, 2, 3, 4, 5, 7, 10, 11, 13])} {tail}"
         if kind < 0.4:
             hops = " ".join(f"nexthop {hop()} weight {r.randrange(1, 5)}" for _ in range(r.randrange(2, 4)))
             return f"route {verb} {prefix} {tail} {source} {hops}"
-        scope = r.choice(["", "", "", "scope link", "scope global"])
+        scope = r.choice(["", "", "", "scope link", "scope global", "scope host"])
         return f"route {verb} {prefix} {hop()} {tail} {source} {scope}"
 
     def gateway4(self, device: str) -> str:
@@ -140,7 +143,8 @@ class World:
         if kind < 0.14:
             return f"route {verb} {r.choice(['blackhole', 'unreachable', 'prohibit', 'throw'])} {prefix} {tail}"
         if kind < 0.18:
-            return f"route {verb} local {prefix} dev {r.choice(self.DEVICES)} {tail}"
+            of_type = r.choice(["local", "local", "multicast", "broadcast"])
+            return f"route {verb} {of_type} {prefix} dev {r.choice(self.DEVICES)} {tail}"
         if kind < 0.22:
             return f"route {verb} {prefix} {tail} nhid {r.choice([4, 5, 6, 12])}"
         if kind < 0.36:
@@ -272,7 +276,8 @@ class World:
         objects = [f"nexthop add id {n} via 10.{n}.0.50 dev {d} onlink" for n, d in ((1, "a0"), (2, "c0"))]
         objects += ["nexthop add id 3 blackhole", "nexthop add id 10 group 1,3/2,1", "nexthop add id 11 group 2,2",
                     "nexthop add id 4 via fe80::3 dev a0", "nexthop add id 5 via fe80::4 dev c0",
-                    "nexthop add id 6 dev d0", "nexthop add id 12 group 4,2/5,5"]  # fmt: skip
+                    "nexthop add id 6 dev d0", "nexthop add id 12 group 4,2/5,5",
+                    f"nexthop add id 7 via {self.own4[0]} dev a0", "nexthop add id 13 group 1,2/4"]  # fmt: skip
         dead = [f"neighbour replace fe80::{n} dev {d} nud failed" for n in range(1, 5) for d in self.DEVICES[1:]
                 if r.random() < 0.35]  # fmt: skip
         dead += [f"neighbour replace {self.gateway4(d)} dev {d} nud failed" for d in self.DEVICES[1:] for _ in range(2)]
