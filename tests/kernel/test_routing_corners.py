@@ -95,6 +95,17 @@ CORNERS = {
         ],
         ["10.1.1.1", "10.9.0.1", "2001:db8:2::1"],
     ),
+    "a rule may name a device by another of its names": (
+        [
+            "link property add dev c0 altname other0 altname other1",
+            "address add 10.9.0.1/24 dev a0",
+            "route add 10.1.0.0/16 via 10.9.0.2 table 100",
+            "rule add iif other0 lookup 100 priority 5",
+            "rule add oif other1 blackhole priority 6",
+            "rule add iif gone0 prohibit priority 4",
+        ],
+        ["10.1.1.1", "10.9.0.1", "10.9.0.2"],
+    ),
     "types that are of no use refuse": (
         [
             "address add 10.9.0.1/24 dev a0",

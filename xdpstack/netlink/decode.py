@@ -10,6 +10,7 @@ pyroute2's decoding of the same messages.
 """
 
 import struct
+from collections.abc import Iterator
 from typing import Final
 
 from xdpstack.netlink.address import Address
@@ -35,6 +36,7 @@ TYPE_MASK: Final = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 
 IFLA_ADDRESS, IFLA_BROADCAST, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 2, 3, 4, 5, 10
 IFLA_OPERSTATE, IFLA_LINKINFO, IFLA_GROUP, IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES, IFLA_XDP = 16, 18, 27, 31, 32, 43
+IFLA_PROP_LIST, IFLA_ALT_IFNAME = 52, 53
 IFLA_INFO_KIND, IFLA_XDP_ATTACHED, IFLA_XDP_PROG_ID = 1, 2, 4
 IFA_ADDRESS, IFA_LOCAL, IFA_LABEL, IFA_BROADCAST, IFA_FLAGS, IFA_RT_PRIORITY = 1, 2, 3, 4, 8, 9
 RTA_DST, RTA_SRC, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_MULTIPATH = 1, 2, 4, 5, 6, 7, 8, 9
@@ -50,15 +52,18 @@ NHA_FDB = 11
 
 def attributes(data: bytes, start: int, end: int | None = None) -> dict[int, bytes]:
     """The attributes of `data[start:end]` by type; of a type that repeats, the last. ValueError if one runs over."""
-    found: dict[int, bytes] = {}
+    return dict(each(data, start, end))
+
+
+def each(data: bytes, start: int, end: int | None = None) -> Iterator[tuple[int, bytes]]:
+    """Type and payload of each attribute of `data[start:end]`. ValueError if one runs over."""
     stop = len(data) if end is None else end
     while start + 4 <= stop:
         length, kind = ATTRIBUTE.unpack_from(data, start)
         if length < 4 or start + length > stop:
             raise ValueError(f"netlink attribute {kind & TYPE_MASK} of {length} bytes does not fit its message")
-        found[kind & TYPE_MASK] = data[start + 4 : start + length]
+        yield kind & TYPE_MASK, data[start + 4 : start + length]
         start += length + 3 & ~3
-    return found
 
 
 def u32(payload: bytes | None, default: int = 0) -> int:
@@ -104,6 +109,7 @@ def link(message: bytes) -> Link | None:
         u32(found.get(IFLA_GROUP)),
         u32(xdp.get(IFLA_XDP_ATTACHED)),
         u32(xdp.get(IFLA_XDP_PROG_ID)),
+        tuple(string(name) for kind, name in each(found.get(IFLA_PROP_LIST, b""), 0) if kind == IFLA_ALT_IFNAME),
     )
 
 

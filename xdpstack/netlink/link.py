@@ -52,6 +52,8 @@ class Link:
     """XDP_ATTACHED_*: how an XDP program is attached, or 0."""
     xdp_program: int = 0
     """The id of the attached XDP program, or 0 (also with several: XDP_ATTACHED_MULTI)."""
+    other_names: tuple[str, ...] = ()
+    """Alternative names (ip link property add altname), which rules may name it by."""
 
     @property
     def is_up(self) -> bool:

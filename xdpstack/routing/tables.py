@@ -225,7 +225,7 @@ def compile_tables(snapshot: Snapshot) -> Tables:
         {key: Fib(key[0], entries) for key, entries in grouped.items()},
         rules,
         devices,
-        {link.name: index for index, link in snapshot.links.items()},
+        {name: index for index, link in snapshot.links.items() for name in (link.name, *link.other_names)},
         loopback.index if loopback else 0,
         {a.local: a.index for a in reversed(snapshot.addresses) if a.family == AF_INET},
         snapshot.groups,
