@@ -33,7 +33,7 @@ from xdpstack.netlink.uapi import (
     RTN_MULTICAST,
     RTN_UNICAST,
 )
-from xdpstack.routing import fib6, semantics
+from xdpstack.routing import fib6, semantics, source
 from xdpstack.routing.flow import Flow, Verdict, is_link_local, is_multicast
 from xdpstack.routing.tables import Tables, compile_tables
 
@@ -92,7 +92,30 @@ def agree(kernel: Answer, mine: set[Answer]) -> bool:
 
 def possible(tables: Tables, flow: Flow) -> set[Answer]:
     """Our answers over all hashes that make a difference: the kernel's hash is its own."""
-    return {ours(tables, flow.but(hash=each)) for each in hashes(tables)}
+    asked = [flow.but(hash=each) for each in hashes(tables)]
+    return {ours(tables, each) for each in asked}.union(
+        *(cached(tables, each) for each in asked if needs_source6(each))
+    )
+
+
+def needs_source6(flow: Flow) -> bool:
+    """RTM_GETROUTE chooses an IPv6 source for it."""
+    return flow.family == AF_INET6 and not flow.source and not flow.iif
+
+
+def cached(tables: Tables, flow: Flow) -> set[Answer]:
+    """The same by the dst that Linux keeps of a next-hop object, where another route through it was asked first.
+
+    It chooses the source by that route: of the device of its object, or of its group's first.
+    """
+    found = fib6.rule_lookup(tables, flow, flow.oif, fib6.need_strict(flow.destination) or bool(flow.oif))
+    if found.error or not found.entry or not found.path or not found.entry.is_object:
+        return set()
+    answer, hop = ours(tables, flow), (found.path.oif, found.path.gateway)
+    entries = (entry for (family, _), fib in tables.fibs.items() if family == AF_INET6 for entry in fib)
+    sharing = (entry for entry in entries if entry.is_object and hop in {(p.oif, p.gateway) for p in entry.paths})
+    first = {entry.paths[0].oif for entry in sharing}
+    return {replace(answer, source=source.ipv6_dev_get_saddr(tables.devices, oif, flow.destination)) for oif in first}
 
 
 def hashes(tables: Tables) -> set[int]:
