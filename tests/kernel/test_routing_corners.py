@@ -29,6 +29,7 @@ CORNERS = {
             "route add 10.1.0.0/16 via 10.9.0.1",
             "route add 10.2.0.0/16 nexthop via 10.9.0.1 nexthop via 10.9.0.2",
             "route add 10.3.0.0/16 via 10.9.0.1 table 100",
+            "route add 10.9.0.0/16 dev a0 tos 0x10 table 100",
             "rule add lookup 100 priority 100",
             "route add 10.5.0.0/24 dev a0 scope host",
             "route add 10.6.0.0/16 via 10.5.0.7",

@@ -64,6 +64,7 @@ class OwnGateways:
             for route in self._routes
             if route.table in tables
             and route.scope >= RT_SCOPE_LINK
+            and not route.tos  # it is looked up without
             and hop.gateway in route.destination
             and any(other.oif == hop.oif for other in route.hops)
         )
