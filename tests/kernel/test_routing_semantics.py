@@ -133,11 +133,11 @@ def world(seed: int, rules: bool, *commands: str) -> Iterator[tuple[World, Mirro
     """A random namespace, or one made by `commands` of ip(8)."""
     made = World(seed)
     try:
-        if commands:
-            made.ip(*commands)
-        else:
-            made.populate(rules)
-        with Mirror(made.name) as mirror:
+        with Mirror(made.name) as mirror:  # from the start: a local route counts after it has gone
+            if commands:
+                made.ip(*commands)
+            else:
+                made.populate(rules)
             settle(mirror)
             yield made, mirror, compile_tables(mirror.snapshot)
     finally:
@@ -147,6 +147,7 @@ def world(seed: int, rules: bool, *commands: str) -> Iterator[tuple[World, Mirro
 def settle(mirror: Mirror) -> None:
     """Wait until duplicate address detection of the link-local addresses is over; nothing else moves by itself."""
     deadline = time.monotonic() + 10
+    mirror.process()
     while any(address.flags & 0x40 for address in mirror.snapshot.addresses if not address.flags & 0x08):
         mirror.process()
         assert time.monotonic() < deadline
