@@ -99,10 +99,12 @@ static __always_inline struct xs_xdp_claim *xs_find_selector(__u32 domain, __u16
 }
 
 static __always_inline struct xs_xdp_claim *xs_find_everything(__u32 vlan) {
+    struct xs_xdp_claim *untagged;
     __u32 zero = 0;
 
-    return vlan ? xs_find_selector(vlan, XS_XDP_SELECT_EVERYTHING)
-                : bpf_map_lookup_elem(&xs_everything, &zero);
+    if (vlan) return xs_find_selector(vlan, XS_XDP_SELECT_EVERYTHING);
+    untagged = bpf_map_lookup_elem(&xs_everything, &zero);
+    return untagged && untagged->flags ? untagged : NULL; /* the claim may be one in a VLAN alone */
 }
 
 static __always_inline bool xs_socket_takes(struct xs_view *view, const struct xs_xdp_claim *claim) {

@@ -206,6 +206,12 @@ CASES = [
     _case("within another service VLAN", within(v4("10.5.0.2"), 8), (EverythingBut(vlan=(9, 5)),), Cause.PASS_QINQ),
     _case("the two the other way round", within(v4(), 5, 9), (EverythingBut(vlan=(9, 5)),), Cause.PASS_QINQ),
     _case("in the VLAN alone, pair claimed", tagged(v4("10.5.0.2")), (EverythingBut(vlan=(9, 5)),), Cause.PASS_VLAN),
+    _case(
+        "what may be kept, everything claimed in a VLAN alone",
+        v6(above=IPv6ExtHdrFragment(nh=60, offset=1)),
+        (EverythingBut(vlan=5),),
+        Cause.PASS_UNCLAIMED,
+    ),
     _case("within it, prefix", within(v4("192.0.2.5")), (PrefixClaim("192.0.2.0/24", (9, 5)),), Cause.REDIRECT_PREFIX),
     _case(
         "within it, IPv6 prefix", within(v6("fd00:2::5")), (PrefixClaim("fd00:2::/32", (9, 5)),), Cause.REDIRECT_PREFIX
