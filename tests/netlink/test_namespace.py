@@ -52,3 +52,29 @@ def test_who_is_interrupted_waits_for_what_is_under_way(settled: bool) -> None:
     finally:
         signal.signal(signal.SIGUSR1, before)
         sender.join()
+
+
+@pytest.mark.parametrize("settled", [False, True], ids=["visiting", "settled"])
+def test_what_is_raised_there_is_raised_here(settled: bool) -> None:
+    def fail() -> None:
+        raise TimeoutError("there")
+
+    with HeldNamespace(HERE) as place:
+        if settled:
+            place.settle()
+        for _ in range(3):
+            with pytest.raises(TimeoutError, match="there"):
+                place.run(fail)
+            assert place.run(threading.get_ident) != threading.get_ident()
+
+
+def test_what_cannot_begin_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with HeldNamespace(HERE) as place:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(RuntimeError, match="can't start"):
+                place.run(list)
+        assert place.run(list) == []

@@ -9,7 +9,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any, Final, Self, TypeVar
 
 from xdpstack.errors import ClosedError, NamespaceError
@@ -18,6 +18,8 @@ Result = TypeVar("Result")
 
 CLONE_NEWNET: Final = 0x40000000
 NAMED: Final = "/run/netns"
+#: A signal that comes just before its thread sleeps on a lock is seen no later than this.
+SIGNALS_SECONDS: Final = 0.1
 
 
 def path_of(netns: str) -> str:
@@ -60,19 +62,16 @@ class HeldNamespace:
             return self._resident.run(function)
         name, answer = self.netns, Future[Result]()
 
-        def visit() -> None:
-            try:
-                _move(self._descriptor, name)
-                answer.set_result(function())
-            except BaseException as error:  # handed to the caller below
-                answer.set_exception(error)
+        def visit() -> Result:
+            _move(self._descriptor, name)
+            return function()
 
-        thread = threading.Thread(target=visit, name=f"xdpstack-netns-{name}")
-        thread.start()
+        thread = threading.Thread(target=_answer, args=(visit, answer), name=f"xdpstack-netns-{name}")
         try:
-            return _wait_for(answer)
+            return _ask(thread.start, answer)
         finally:
-            thread.join()
+            if thread.ident is not None:
+                thread.join()
 
     def close(self) -> None:
         """Let go of it. Idempotent."""
@@ -108,17 +107,12 @@ class _Resident:
         if threading.current_thread() is self._thread:
             return function()
         answer: Future[Result] = Future()
-        self._asked.put((function, answer))
-        return _wait_for(answer)
+        return _ask(lambda: self._asked.put((function, answer)), answer)
 
     def _live(self) -> None:
         while (asked := self._asked.get()) is not None:
-            function, answer = asked
-            try:
-                answer.set_result(function())
-            except BaseException as error:  # handed to who asked
-                answer.set_exception(error)
-            del asked, function, answer
+            _answer(*asked)
+            del asked
 
     def end(self) -> None:
         """It ends when it has done what it was asked for; in a forked child there is none."""
@@ -127,12 +121,28 @@ class _Resident:
             self._thread.join()
 
 
-def _wait_for(answer: Future[Result]) -> Result:
+def _answer(function: Callable[[], Result], answer: Future[Result]) -> None:
+    """Do what is asked for, unless who asks has given it up; what it raises is handed to him."""
+    if answer.set_running_or_notify_cancel():
+        try:
+            answer.set_result(function())
+        except BaseException as error:
+            answer.set_exception(error)
+
+
+def _ask(begin: Callable[[], object], answer: Future[Result]) -> Result:
+    """Another thread's answer to what `begin()` asks for. What a signal handler raises waits for what is under way."""
     interrupted: BaseException | None = None
+    try:
+        begin()
+    except BaseException as error:
+        if answer.cancel():  # it is not under way, and never will be
+            raise
+        interrupted = error
     while not answer.done():
         try:
-            answer.exception()
-        except BaseException as error:  # of a signal handler
+            wait((answer,), SIGNALS_SECONDS)
+        except BaseException as error:
             interrupted = error
     if interrupted is not None:
         raise interrupted
