@@ -136,28 +136,33 @@ class Channel:
                 return answer, True
         return answer, False
 
-    def _collect(self, request: int) -> tuple[list[bytes], bool]:
-        """Receive until NLMSG_DONE of the current request."""
-        answer: list[bytes] = []
-        consistent = True
+    def _answers(self, request: int) -> Iterator[tuple[int, int, bytes]]:
+        """Receive (type, flags, message) of the current request, without end; NetlinkError when the kernel is silent."""
         while True:
             try:
                 buffer = self._request.recv(RECEIVE_BYTES)
             except TimeoutError:
                 raise refused(request, errno.ETIMEDOUT) from None
             for kind, flags, sequence, each in decode.split(buffer):
-                if sequence != self._sequence:
-                    continue  # the rest of a dump that was given up
-                if flags & NLM_F_DUMP_INTR:
-                    consistent = False
-                if kind == NLMSG_DONE:
-                    code = -struct.unpack_from("=i", each, decode.HEADER.size)[0] if len(each) >= 20 else 0
-                    if code:
-                        raise refused(request, code)
-                    return answer, consistent
-                if kind == NLMSG_ERROR:
-                    raise refused(request, -struct.unpack_from("=i", each, decode.HEADER.size)[0])
-                answer.append(each)
+                if sequence == self._sequence:  # else the rest of a dump that was given up
+                    yield kind, flags, each
+
+    def _collect(self, request: int) -> tuple[list[bytes], bool]:
+        """Receive until NLMSG_DONE of the current request."""
+        answer: list[bytes] = []
+        consistent = True
+        for kind, flags, each in self._answers(request):
+            if flags & NLM_F_DUMP_INTR:
+                consistent = False
+            if kind == NLMSG_DONE:
+                code = -struct.unpack_from("=i", each, decode.HEADER.size)[0] if len(each) >= 20 else 0
+                if code:
+                    raise refused(request, code)
+                break
+            if kind == NLMSG_ERROR:
+                raise refused(request, -struct.unpack_from("=i", each, decode.HEADER.size)[0])
+            answer.append(each)
+        return answer, consistent
 
     def table_of(self, address: bytes) -> int:
         """The number of the table where the kernel finds the way to an IPv4 address; 0 if it finds none."""
@@ -165,16 +170,9 @@ class Channel:
         body = decode.ROUTE.pack(AF_INET, 32, 0, 0, 0, 0, 0, 0, RTM_F_LOOKUP_TABLE)
         body += decode.ATTRIBUTE.pack(4 + len(address), decode.RTA_DST) + address
         self._request.send(message(RTM_GETROUTE, NLM_F_REQUEST, self._sequence, body))
-        while True:
-            try:
-                buffer = self._request.recv(RECEIVE_BYTES)
-            except TimeoutError:
-                raise refused(RTM_GETROUTE, errno.ETIMEDOUT) from None
-            for kind, _, sequence, each in decode.split(buffer):
-                if sequence != self._sequence:
-                    continue
-                start = decode.HEADER.size + decode.ROUTE.size
-                return 0 if kind == NLMSG_ERROR else decode.u32(decode.attributes(each, start).get(decode.RTA_TABLE))
+        kind, _, each = next(self._answers(RTM_GETROUTE))
+        start = decode.HEADER.size + decode.ROUTE.size
+        return 0 if kind == NLMSG_ERROR else decode.u32(decode.attributes(each, start).get(decode.RTA_TABLE))
 
     def probe(self, family: int, index: int, address: bytes) -> None:
         """Ask the kernel to use the neighbour, as if it had a packet for it: resolve it, or confirm it (NTF_USE).
