@@ -105,6 +105,7 @@ def test_what_stays_held_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> N
         assert lib.xs_worker_parked(worker)
         closing.drop_held(stack._core, stack._neigh)
         assert stack._neigh.held() == 1
+        monkeypatch.undo()  # closing has its time
 
 
 def test_what_fails_at_the_end_does_not_keep_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -229,15 +229,17 @@ class Control:
         tables, mirror = self.tables.wait(self.mirror.snapshot), self._mirror_rested - time.monotonic()
         return min(1.0, 1.0 if tables is None else tables, mirror if mirror > 0 else 1.0)
 
-    def stop(self) -> None:
-        """End the thread. Idempotent."""
+    def stop(self, seconds: float | None = None) -> None:
+        """End the thread. Idempotent. `seconds`: how long it is waited for at most, at the end of the interpreter."""
         with self.lock:
             if self._stopping:
                 return
             self._stopping = True
         os.eventfd_write(self._wake_fd, 1)
         if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
+            self._thread.join(seconds)
+            if self._thread.is_alive():
+                return  # it looks at its descriptors as long as it is there
         os.close(self._wake_fd)
 
 

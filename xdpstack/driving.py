@@ -159,6 +159,23 @@ class Driving:
         with self._changed:
             self._changed.wait_for(lambda: all(thread == me for thread in self._running))
 
+    def stop_hooks(self, seconds: float) -> bool:
+        """No thread is in run() any more, for good, and no other thread runs a hook; False: `seconds` were over before."""
+        deadline, me = time.monotonic() + seconds, threading.get_ident()
+        self._ending = True  # at the end of the interpreter: who has the lock may never let go of it
+        self.stop()
+        while any(thread != me for thread in self._running) or any(
+            turn.thread is not None for turn in self._walk.turns
+        ):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(BUSY_SECONDS)
+        return True
+
+    def stop_threads(self) -> None:
+        """The threads of the workers end. Nobody is waited for but them."""
+        lib.xs_stack_stop_threads(self._core.pointer)
+
     # ---- Python hooks of workers that have threads ----
 
     def serve_hooks(self) -> None:

@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any, Self
 
+from xdpstack import leaving
 from xdpstack.answers import answers
 from xdpstack.closing import drain, drop_held
 from xdpstack.control import Control
@@ -57,6 +58,8 @@ log = logging.getLogger("xdpstack")
 
 #: Frames per worker unless said otherwise: what a queue of each of four devices keeps, and as many for sockets (32 MiB).
 FRAMES = 16384
+#: How long the control thread is waited for where a hook does not come back at the end of the interpreter, in seconds.
+CONTROL_SECONDS = 1.0
 
 
 class Stack:
@@ -118,6 +121,7 @@ class Stack:
                 if in_python:
                     self._driving.serve_hooks()
             undo.pop_all()
+        leaving.watch(self)
 
     def _stepwise(self, index: int, view: Any) -> Stepwise:
         return Stepwise(view, self._walk, self._core, index % len(self._core.workers))
@@ -395,13 +399,14 @@ class Stack:
         """Give everything back, in the order that loses nothing: claims, frames under way, program, sockets. Idempotent.
 
         Threads in `run()` return first; those of the workers end when nothing is lifted any more. When something fails, the
-        rest is given back all the same before it is raised.
+        rest is given back all the same before it is raised. The end of the interpreter closes what is open still.
         Raises ConfigurationError inside of a hook: call `stop()` there.
         """
         if self._closing or os.getpid() != self._pid:
             return
         self._walk.refuse_inside_hook()
         self._closing = True
+        leaving.forget(self)
         with ExitStack() as steps:  # the last one first
             steps.callback(lib.xs_stack_close, self._core.pointer)
             steps.callback(self._control.mirror.close)
@@ -418,6 +423,30 @@ class Stack:
             steps.callback(self._frames.close)
             steps.callback(self._redirects.close)
             steps.callback(self._driving.refuse_runs)
+
+    def _leave(self, hooks_seconds: float) -> bool:
+        """The end of the interpreter (xdpstack.leaving). After False the stack is never to be used again."""
+        if self._driving.stop_hooks(hooks_seconds):
+            self.close()
+            return True
+        self._closing = True
+        with ExitStack() as steps:  # the last one first
+            steps.callback(self._backend.close)
+            if self._server is not None:
+                steps.callback(self._server.close)
+            steps.callback(self._control.stop, CONTROL_SECONDS)
+            steps.callback(self._driving.stop_threads)
+            steps.callback(self._backend.withdraw)
+        return False
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, or is being closed."""
+        return self._closing
+
+    def __repr__(self) -> str:
+        devices = ", ".join(f"{device.name} ({device.mode})" for device in self.devices)
+        return f"<Stack {devices}{' closed' if self._closed else ''}>"
 
     def __enter__(self) -> Self:
         return self

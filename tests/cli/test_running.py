@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from tests.paths.server import Server
 from tests.paths.world import FAR, NEAR, OURS, MakeVeth, kernel_udp
+from xdpstack.observe.server import Server as Answering
 from xdpstack.path import PATH
 from xdpstack.testing.veth import Veth
 
@@ -97,6 +99,18 @@ def test_a_killed_process_is_not_running(run: Run, server: Server, tmp_path: Pat
     assert done.returncode == 1
     assert "is running" in done.stderr
     assert not list((tmp_path / "run").iterdir())
+
+
+def test_what_killed_processes_left_goes_with_the_next_stack(tmp_path: Path) -> None:
+    """But for what still answers: its process is in another PID namespace."""
+    gone, there = (tmp_path / f"{number}-0.sock" for number in (2**22 + 1, 2**22 + 2))
+    with socket.socket(socket.AF_UNIX) as left, socket.socket(socket.AF_UNIX) as listening:
+        left.bind(str(gone))
+        listening.bind(str(there))
+        listening.listen()
+        answering = Answering({}, tmp_path)
+        assert set(tmp_path.iterdir()) == {there, answering.path}
+        answering.close()
 
 
 def test_a_brokers_socket_is_no_stacks(run: Run, tmp_path: Path) -> None:

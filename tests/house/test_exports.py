@@ -63,8 +63,8 @@ def test_the_package_says_that_it_is_typed() -> None:
     assert text("xdpstack/py.typed") == ""
 
 
-STACK = """addresses close counters devices driven events frames frames_by_owner hook info ledger poll reasons redirect
-    rps rps_off run snapshot stop trace_read trace_start trace_stop udp unhook"""
+STACK = """addresses close closed counters devices driven events frames frames_by_owner hook info ledger poll reasons
+    redirect rps rps_off run snapshot stop trace_read trace_start trace_stop udp unhook"""
 
 SOCKET = """attach_filter close closed connect errors family fileno getblocking getpeername getsockname getsockopt
     gettimeout proto recv recv_batch recv_into recvfrom recvfrom_into reserved send send_batch sendto setblocking setsockopt

@@ -21,6 +21,17 @@ NAMED: Final = "/run/netns"
 #: A signal that comes just before its thread sleeps on a lock is seen no later than this.
 SIGNALS_SECONDS: Final = 0.1
 
+_in_place = False
+
+
+def visit_in_place() -> None:
+    """From now on whoever visits a namespace does it himself, and returns: at the end of the interpreter.
+
+    There no thread can be started any more (Python 3.12), and nobody is left whom a thread that moves could surprise.
+    """
+    global _in_place
+    _in_place = True
+
 
 def path_of(netns: str) -> str:
     """The file that stands for a namespace: `blue` is /run/netns/blue (as `ip netns` makes it), a path is itself."""
@@ -60,6 +71,8 @@ class HeldNamespace:
             raise ClosedError(f"the network namespace {self.netns!r} is not held any more")
         if self._resident is not None:
             return self._resident.run(function)
+        if _in_place:
+            return _visit(self._descriptor, self.netns, function)
         name, answer = self.netns, Future[Result]()
 
         def visit() -> Result:
@@ -169,6 +182,19 @@ def _open(netns: str) -> int:
             "name one of `ip netns list`, or the path of a namespace such as /proc/PID/ns/net",
             error.errno,
         ) from error
+
+
+def _visit(descriptor: int, netns: str, function: Callable[[], Result]) -> Result:
+    """What `function()` returns there; the calling thread is back when this returns."""
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _move(descriptor, netns)
+        try:
+            return function()
+        finally:
+            _move(home, "/proc/thread-self/ns/net")
+    finally:
+        os.close(home)
 
 
 def _move(descriptor: int, netns: str) -> None:

@@ -2,12 +2,14 @@
 
 One request a connection: a line of JSON in (`{"ask": "counters"}`), a line of JSON out (`{"ok": …}` or `{"error": …}`). The
 socket is `DIRECTORY/<pid>-<number>.sock`, readable by its owner alone, and goes with the stack; a stale one (its process was
-killed) is removed by whoever finds it. That of a process that has become another user's is in `DIRECTORY/<user's number>`.
+killed) is removed by whoever finds it, and by the next stack that opens. That of a process that has become another user's is
+in `DIRECTORY/<user's number>`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import json
 import logging
@@ -39,6 +41,7 @@ class Server:
         Raises OSError when the directory cannot be made or written.
         """
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        running(directory)  # those of processes that were killed go, or they would pile up
         self.path = directory / f"{os.getpid()}-{next(_number)}.sock"
         self._answers = answers
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -109,9 +112,15 @@ def running(directory: Path = DIRECTORY) -> list[Path]:
             pid = int(path.name.partition("-")[0])
             if Path(f"/proc/{pid}").exists():
                 found.append((path.stat().st_mtime, path))
-            else:
+            elif _is_refused(path):  # else its process is in another PID namespace
                 path.unlink()
     return [path for _, path in sorted(found)]
+
+
+def _is_refused(path: Path) -> bool:
+    """Whether nobody listens there any more."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as connection:
+        return connection.connect_ex(str(path)) == errno.ECONNREFUSED
 
 
 def ask(path: Path, question: str, timeout: float = TIMEOUT, **arguments: Any) -> Any:
