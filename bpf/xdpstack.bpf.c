@@ -58,7 +58,7 @@ static __always_inline __u32 xs_lapsed(struct xs_xdp_deadman *deadman, struct xs
     __u64 first = *(volatile __u64 *)&deadman->first_pass_ns;
 
     counters->last_pass_ns = now;
-    if (deadline && first <= deadline &&
+    if (deadline && first < deadline &&
         __sync_val_compare_and_swap(&deadman->first_pass_ns, first, now) == first)
         __sync_fetch_and_add(&deadman->lapses, 1);
     return XS_XDP_PASS_DEADMAN;
@@ -106,13 +106,14 @@ static __always_inline __u32 xs_decide(struct xdp_md *context, struct xs_xdp_cou
 
     if (!deadman || !device) return XS_XDP_PASS_UNCLAIMED;
     deadline = *(volatile __u64 *)&deadman->deadline_ns;
-    now = bpf_ktime_get_ns();
+    now = bpf_ktime_get_coarse_ns();
     if (now >= deadline) return xs_lapsed(deadman, counters, now, deadline);
     if (!device->kinds) return XS_XDP_PASS_UNCLAIMED;
 
     if (xs_options & XS_XDP_OPTION_VLAN) xs_read_tag(context, &stripped);
     cause = xs_parse(context, &view, device, stripped);
     if (cause != XS_XDP_PASS_UNCLAIMED) return cause;
+    view.home = device->home && view.ip && !view.domain && view.address[0] == device->home;
     cause = xs_match(&view, device->kinds);
     if (cause < XS_XDP_REDIRECT_SOCKET) return cause;
     if (bpf_redirect_map(&xs_xsks, context->rx_queue_index, XDP_PASS) != XDP_REDIRECT)

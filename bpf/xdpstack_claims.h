@@ -2,7 +2,7 @@
 /* View to verdict: the claims, from the narrowest to the widest. The first that lifts the frame wins.
  *
  *      claim       tables                              lifts frames
- *      socket      xs_ports; xs_sockets or xs_local    to the own MAC; to a group, where the claim says so
+ *      socket      xs_ports; xs_sockets or xs_local,   to the own MAC; to a group, where the claim says so
  *      prefix      xs_prefixes                         to the own MAC or a group; to any where it says so;
  *      protocol    xs_selectors                          ARP, ND and the host's SSH only where it names them
  *      ethertype   xs_selectors                        the same
@@ -28,6 +28,13 @@ struct {
     __type(key, struct xs_xdp_socket_key);
     __type(value, struct xs_xdp_claim);
 } xs_sockets SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, XS_XDP_PORTS_IPV6);
+    __type(key, __u32);
+    __type(value, struct xs_xdp_shortcut);
+} xs_shortcuts SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
@@ -76,11 +83,15 @@ struct {
     __type(value, struct xs_xdp_claim);
 } xs_forward SEC(".maps");
 
-static __always_inline __u32 *xs_find_local(const struct xs_view *view) {
+/* XS_XDP_LOCAL_*, or 0 for an address that is not the host's. */
+static __always_inline __u32 xs_local_kind(const struct xs_view *view) {
     struct xs_xdp_local_key key = {.domain = view->domain};
+    __u32 *kind;
 
+    if (view->home) return XS_XDP_LOCAL_UNICAST;
     __builtin_memcpy(key.address, view->address, sizeof(key.address));
-    return bpf_map_lookup_elem(&xs_local, &key);
+    kind = bpf_map_lookup_elem(&xs_local, &key);
+    return kind ? *kind : 0;
 }
 
 static __always_inline struct xs_xdp_claim *xs_find_prefix(void *trie, const struct xs_view *view,
@@ -113,35 +124,48 @@ static __always_inline bool xs_socket_takes(struct xs_view *view, const struct x
     return false;
 }
 
-/* The common way: one array look-up, and one hash look-up for the address. */
-static __always_inline struct xs_xdp_claim *xs_match_socket(struct xs_view *view) {
+/* The claim on this address and port of an IPv4 frame to the own MAC, if there is a shortcut to it. 0: hash. */
+static __always_inline __u32 xs_take_shortcut(const struct xs_view *view) {
+    __u32 index = bpf_ntohs(view->port);
+    struct xs_xdp_shortcut *shortcut;
+
+    if (view->domain || !view->own) return 0;
+    shortcut = bpf_map_lookup_elem(&xs_shortcuts, &index);
+    return shortcut && shortcut->address == view->address[0] ? shortcut->id : 0;
+}
+
+/* The id of the socket claim that lifts the frame, or 0. Two array look-ups are the common way; a second claim on the port, or
+ * one that is not IPv4, is looked up in a hash. */
+static __always_inline __u32 xs_match_socket(struct xs_view *view) {
     __u32 index = bpf_ntohs(view->port) + (view->domain & XS_XDP_DOMAIN_IPV6 ? XS_XDP_PORTS_IPV6 : 0);
     struct xs_xdp_claim *any = bpf_map_lookup_elem(&xs_ports, &index);
-    __u32 *local;
+    __u32 local, id;
 
-    if (!any || !any->flags) return NULL;
+    if (!any || !any->flags) return 0;
     if (any->flags & XS_XDP_CLAIM_EXACT) {
         struct xs_xdp_socket_key key = {.port = view->port, .domain = view->domain};
         struct xs_xdp_claim *exact;
 
+        id = xs_take_shortcut(view);
+        if (id) return id;
         __builtin_memcpy(key.address, view->address, sizeof(key.address));
         exact = bpf_map_lookup_elem(&xs_sockets, &key);
-        if (exact && (exact->flags & XS_XDP_CLAIM_EXACT) && xs_socket_takes(view, exact)) return exact;
+        if (exact && (exact->flags & XS_XDP_CLAIM_EXACT) && xs_socket_takes(view, exact)) return exact->id;
         if (view->domain & XS_XDP_DOMAIN_VLAN) {
             __builtin_memset(key.address, 0, sizeof(key.address));
             any = bpf_map_lookup_elem(&xs_sockets, &key);
-            if (!any) return NULL;
+            if (!any) return 0;
         }
     } else if (view->domain & XS_XDP_DOMAIN_VLAN) {
-        return NULL;
+        return 0;
     }
-    if (!(any->flags & XS_XDP_CLAIM_LIFT)) return NULL;
-    local = xs_find_local(view);
-    if (!local || (*local == XS_XDP_LOCAL_GROUP && !(any->flags & XS_XDP_CLAIM_GROUP))) {
+    if (!(any->flags & XS_XDP_CLAIM_LIFT)) return 0;
+    local = xs_local_kind(view);
+    if (!local || (local == XS_XDP_LOCAL_GROUP && !(any->flags & XS_XDP_CLAIM_GROUP))) {
         xs_obstacle(view, XS_XDP_PASS_NOT_LOCAL);
-        return NULL;
+        return 0;
     }
-    return xs_socket_takes(view, any) ? any : NULL;
+    return xs_socket_takes(view, any) ? any->id : 0;
 }
 
 /* Is this one of the ports that wide claims leave to the host? What cannot be told is taken for one. */
@@ -191,14 +215,13 @@ static __always_inline bool xs_lifts(struct xs_view *view, const struct xs_xdp_c
 
 /* Verified by itself. Returns the verdict with its cause. */
 __attribute__((noinline)) __u32 xs_match_wide(struct xs_view *view, __u32 kinds) {
-    __u32 *local = NULL;
-    __u32 vlan;
+    __u32 local = 0, vlan;
     bool keeps;
 
     if (!view) return XS_XDP_PASS_UNCLAIMED;
     vlan = view->domain & ~(__u32)XS_XDP_DOMAIN_IPV6;
     keeps = xs_may_keep(view, kinds);
-    if (view->ip && (keeps || kinds & XS_XDP_KIND_FORWARD)) local = xs_find_local(view);
+    if (view->ip && (keeps || kinds & XS_XDP_KIND_FORWARD)) local = xs_local_kind(view);
     if (local && keeps) xs_keep(view);
 
     if (view->ip && (kinds & XS_XDP_KIND_PREFIX)) {
@@ -234,12 +257,8 @@ __attribute__((noinline)) __u32 xs_match_wide(struct xs_view *view, __u32 kinds)
 /* The verdict on a frame with its cause. A lifted one has its claim_id in the view. */
 static __always_inline __u32 xs_match(struct xs_view *view, __u32 kinds) {
     if (view->protocol == IPPROTO_UDP && view->port && (kinds & XS_XDP_KIND_SOCKET)) {
-        struct xs_xdp_claim *claim = xs_match_socket(view);
-
-        if (claim) {
-            view->claim_id = claim->id;
-            return XS_XDP_REDIRECT_SOCKET;
-        }
+        view->claim_id = xs_match_socket(view);
+        if (view->claim_id) return XS_XDP_REDIRECT_SOCKET;
     }
     if (kinds & XS_XDP_KIND_WIDE) return xs_match_wide(view, kinds);
     return view->cause;

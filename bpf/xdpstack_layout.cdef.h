@@ -7,7 +7,7 @@
  */
 
 /* Of all that follows. A program that is pinned may meet another release: raise this with every change to it. */
-#define XS_XDP_LAYOUT 3
+#define XS_XDP_LAYOUT 4
 
 /* Frame verdicts with their cause, one counter each. Up to PASS_NO_METADATA: left to the kernel; from
  * REDIRECT_SOCKET on: lifted. A frame that no claim covers is PASS_UNCLAIMED; any other PASS says what kept a
@@ -44,10 +44,11 @@ enum xs_xdp_cause {
 
 /* xs_deadman, an array of one, and the only map that user space maps into memory.
  *
- * The program lifts while CLOCK_MONOTONIC < deadline_ns. Zero, the initial state, therefore passes everything
- * to the kernel; UINT64_MAX never lapses. The two halves are on cache lines of their own: the first is
- * written by user space and read by every CPU for every frame, the second is written by the program, and only
- * past the deadline. */
+ * The program lifts while CLOCK_MONOTONIC_COARSE < deadline_ns: CLOCK_MONOTONIC of the last tick, which a frame
+ * reads at a fraction of the price. So a deadline is found over up to a tick late (1 to 10 ms), and all times here
+ * are as coarse. Zero, the initial state, therefore passes everything to the kernel; UINT64_MAX never lapses. The
+ * two halves are on cache lines of their own: the first is written by user space and read by every CPU for every
+ * frame, the second is written by the program, and only past the deadline. */
 struct xs_xdp_deadman {
     uint64_t deadline_ns; /* written by the watchdog with one 64-bit store */
     uint64_t reserved1[7];
@@ -59,7 +60,7 @@ struct xs_xdp_deadman {
 /* xs_counters, an array of one element per CPU, which share no cache line. */
 struct xs_xdp_counters {
     uint64_t frames[XS_XDP_CAUSES];
-    uint64_t last_redirect_ns; /* CLOCK_MONOTONIC of the last frame lifted on this CPU */
+    uint64_t last_redirect_ns; /* CLOCK_MONOTONIC_COARSE of the last frame lifted on this CPU */
     uint64_t last_pass_ns;     /* and of the last one passed because the deadline was over */
 };
 
@@ -84,7 +85,7 @@ struct xs_xdp_counters {
 struct xs_xdp_device {
     uint64_t mac;   /* first four bytes | last two bytes << 32, each read as an integer in host order */
     uint32_t kinds; /* XS_XDP_KIND_* */
-    uint32_t reserved;
+    uint32_t home;  /* network order: one of the untagged IPv4 unicast addresses of xs_local, or 0 */
 };
 
 /* A claim: the value of every table that lifts. */
@@ -144,6 +145,13 @@ struct xs_xdp_socket_key {
     uint32_t domain;
     uint16_t port; /* network order */
     uint16_t reserved;
+};
+
+/* xs_shortcuts, an array: index is the UDP port. One of the untagged IPv4 addresses that xs_sockets has with the port, for
+ * frames to the own MAC: most ports have no other, and none of their frames is hashed. */
+struct xs_xdp_shortcut {
+    uint32_t address; /* network order */
+    uint32_t id;      /* of the claim; 0: none */
 };
 
 /* xs_local, a hash: the host's addresses, as mirrored from its local routing table. Value: uint32_t,

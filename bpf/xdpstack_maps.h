@@ -20,6 +20,7 @@ _Static_assert(sizeof(struct xs_xdp_deadman) == 128, "deadline and time stamps o
 _Static_assert(sizeof(struct xs_xdp_counters) == 8 * (XS_XDP_CAUSES + 2), "no holes");
 _Static_assert(sizeof(struct xs_xdp_device) == 16, "no holes");
 _Static_assert(sizeof(struct xs_xdp_claim) == 8, "one 64-bit store replaces a claim");
+_Static_assert(sizeof(struct xs_xdp_shortcut) == 8, "one 64-bit store replaces a shortcut");
 _Static_assert(sizeof(struct xs_xdp_metadata) == 8, "the kernel wants metadata in multiples of four bytes");
 _Static_assert(sizeof(struct xs_xdp_hints) + sizeof(struct xs_xdp_metadata) == 32,
                "kernels before 6.7 take no more");

@@ -80,6 +80,7 @@ struct xs_view {
     bool group;    /* sent to broadcast or a multicast MAC */
     bool ip;       /* address is valid, and domain has its family */
     bool upper;    /* protocol is valid */
+    bool home;     /* address is a unicast address of the host; others that are not so marked may be, too */
     bool excepted; /* everything but this */
 };
 

@@ -15,7 +15,7 @@ static inline uint64_t xs_clock_ns(clockid_t clock) {
     return xs_timespec_ns(t);
 }
 
-/* Since some moment in the past; never set. What the XDP program reads as bpf_ktime_get_ns(). */
+/* Since some moment in the past; never set. What the XDP program reads, as of the last tick (bpf_ktime_get_coarse_ns()). */
 static inline uint64_t xs_monotonic_ns(void) { return xs_clock_ns(CLOCK_MONOTONIC); }
 
 #endif

@@ -78,7 +78,10 @@ def claimed(*wanted: Claim) -> tuple[Claims, Tables]:
 def without_ids(entries: tables.Entries) -> tables.Entries:
     """The entries with the ids of claims, which only say who was first, taken out."""
     numbered = {"xs_sockets", "xs_prefixes", "xs_selectors", "xs_everything", "xs_ports"}
-    return {(table, key): value[4:] if table in numbered else value for (table, key), value in entries.items()}
+    return {
+        (table, key): value[4:] if table in numbered else value[:4] if table == "xs_shortcuts" else value
+        for (table, key), value in entries.items()
+    }
 
 
 # ---- values ----
@@ -151,6 +154,7 @@ def test_packed_entries_have_the_layout_of_the_structures() -> None:
         "xs_prefixes": ("xs_xdp_prefix_key", "xs_xdp_claim"),
         "xs_selectors": ("xs_xdp_selector_key", "xs_xdp_claim"),
         "xs_everything": ("uint32_t", "xs_xdp_claim"),
+        "xs_shortcuts": ("uint32_t", "xs_xdp_shortcut"),
         "xs_ports": ("uint32_t", "xs_xdp_claim"),
         "xs_device": ("uint32_t", "xs_xdp_device"),
     }
@@ -249,6 +253,7 @@ def test_adding_a_claim_among_many_writes_only_what_differs() -> None:
     claims.add(SocketClaim("10.0.0.2", 7))
     assert [(what, table, len(keys)) for what, table, keys in written.writes] == [
         ("update", "xs_sockets", 1),
+        ("update", "xs_shortcuts", 1),
         ("update", "xs_ports", 1),
     ]
 
@@ -292,8 +297,29 @@ def test_holes_in_what_is_forwarded_go_in_first_and_out_last() -> None:
 
 
 def test_tables_are_written_in_one_order() -> None:
-    names = ["kept", "local", "forward", "sockets", "prefixes", "selectors", "everything", "ports", "device"]
-    assert {table for table, _ in ORDER} == {f"xs_{name}" for name in names}
+    before = {"xs_kept", "xs_local", "xs_forward", "xs_sockets", "xs_prefixes", "xs_selectors", "xs_everything"}
+    assert {table for table, _ in ORDER} == before | {"xs_shortcuts", "xs_ports", "xs_device"}
+
+
+def test_one_address_of_each_port_and_one_of_the_host_need_no_hash() -> None:
+    """The lowest with the port, whoever came first; and the first of the host's that a frame can be sent to."""
+    claims, written = claimed()
+    broadcast, group = LocalAddress("10.0.0.255", group=True), LocalAddress("239.1.2.3")
+    claims.set_local(
+        [broadcast, group, *(LocalAddress(each) for each in ("127.0.0.1", "fd00::2", "10.0.0.9", "10.0.0.2"))]
+    )
+    high = SocketClaim("10.0.0.9", 7)
+    claims.add(high, SocketClaim("fd00::2", 7), SocketClaim("10.0.0.2", 7, vlan=5), SocketClaim("10.0.0.3", 7))
+    place = "xs_shortcuts", tables.port_key(4, 7)
+    assert written.entries[place] == high.address.packed + struct.pack("=I", 1)
+    (low,) = claims.add(SocketClaim("10.0.0.2", 7))
+    assert written.entries[place] == ip_address("10.0.0.2").packed + struct.pack("=I", low)
+    (device,) = (value for (table, _), value in written.entries.items() if table == "xs_device")
+    assert device[12:] == ip_address("10.0.0.9").packed
+    claims.set_local([])
+    assert place not in written.entries
+    (device,) = (value for (table, _), value in written.entries.items() if table == "xs_device")
+    assert device[12:] == bytes(4)
 
 
 @given(st.lists(claims, max_size=8), st.lists(claims, max_size=8), st.integers(0, 12), st.integers(0, 2**32))

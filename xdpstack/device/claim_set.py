@@ -90,8 +90,7 @@ class Claims:
             units: dict[Unit, tables.Entries] = {("local",): tables.local_entries(local)}
             for unit, claims in self._ports.items():
                 units[unit] = tables.port_entries(claims, local)
-            self._install(units)
-            self._local = local
+            self._install(units, local=local)
 
     def set_forwardable(self, routes: Mapping[IPNetwork, bool]) -> None:
         """Where the routes of the host lead: True, to a device of this stack, so that forwarding may lift; False, elsewhere.
@@ -167,11 +166,13 @@ class Claims:
         units: Mapping[Unit, tables.Entries],
         *,
         mac: bytes | None = None,
+        local: tables.Local | None = None,
         wide: dict[WideClaim, int] | None = None,
         tagged: int | None = None,
     ) -> None:
         """Replace these units in the program, and what is given besides; what is not given stays."""
         mac = self._mac if mac is None else mac
+        local = self._local if local is None else local
         wide = self._wide if wide is None else wide
         tagged = self._tagged if tagged is None else tagged
         awake_ports = self._awake_ports
@@ -184,10 +185,12 @@ class Claims:
             if unit[0] == "port":
                 awake_ports += bool(entries) - bool(installed)
         wide_entries = units.get(("wide",), self._installed.get(("wide",), {}))
-        device = tables.device_entry(mac, tables.kinds_of(wide_entries, wide, awake_ports > 0, tagged > 0))
+        kinds = tables.kinds_of(wide_entries, wide, awake_ports > 0, tagged > 0)
+        device = tables.device_entry(mac, kinds, local or {})
         apply(self._writer, before, after | device)
 
-        self._mac, self._wide, self._tagged, self._awake_ports, self._device = mac, wide, tagged, awake_ports, device
+        self._mac, self._local, self._wide, self._tagged = mac, local, wide, tagged
+        self._awake_ports, self._device = awake_ports, device
         for unit, entries in units.items():
             if entries:
                 self._installed[unit] = entries

@@ -62,6 +62,7 @@ def port_entries(claims: Mapping[SocketClaim, int], local: Local) -> Entries:
     """
     entries: Entries = {}
     owners: dict[tuple[IPAddress, Vlan | None], SocketClaim] = {}
+    near: list[tuple[bytes, int]] = []
     anywhere = port_flags = 0
     for claim, claim_id in claims.items():
         owner = owners.setdefault((claim.address, claim.vlan), claim)
@@ -79,9 +80,14 @@ def port_entries(claims: Mapping[SocketClaim, int], local: Local) -> Entries:
             flags |= 0 if claim.wildcard else lib.XS_XDP_CLAIM_EXACT
             entries["xs_sockets", socket_key(claim)] = claim_value(claim_id, flags)
             port_flags |= lib.XS_XDP_CLAIM_EXACT
+            if claim.address.version == 4 and claim.vlan is None:
+                near.append((claim.address.packed, claim_id))
     if port_flags:
         claim = next(iter(claims))
-        entries["xs_ports", port_key(claim.address.version, claim.port)] = claim_value(anywhere, port_flags)
+        key = port_key(claim.address.version, claim.port)
+        entries["xs_ports", key] = claim_value(anywhere, port_flags)
+        if near:
+            entries["xs_shortcuts", key] = struct.pack("=4sI", *min(near))
     return entries
 
 
@@ -189,10 +195,18 @@ def kinds_of(entries: Entries, wide: Collection[WideClaim], sockets: bool, tagge
     return sum(kind for kind, present in kinds.items() if present)
 
 
-def device_entry(mac: bytes, kinds: int) -> Entries:
-    """The one entry of xs_device. The program compares MACs as two integers that it loads from the frame."""
+def device_entry(mac: bytes, kinds: int, local: Local) -> Entries:
+    """The one entry of xs_device. The program compares MACs as two integers that it loads from the frame.
+
+    Of the host's addresses it has the first that frames for the host are likely to be sent to: it needs no look-up.
+    """
     number = int.from_bytes(mac[:4], sys.byteorder) | int.from_bytes(mac[4:], sys.byteorder) << 32
-    return {("xs_device", _ONLY): struct.pack("=QII", number, kinds, 0)}
+    homes = (
+        address.packed
+        for (address, vlan), group in local.items()
+        if address.version == 4 and vlan is None and not group and not address.is_loopback
+    )
+    return {("xs_device", _ONLY): struct.pack("=QI4s", number, kinds, next(homes, bytes(4)))}
 
 
 def domain(vlan: Vlan | None, version: int = 4) -> int:

@@ -17,7 +17,10 @@ NEVER = 2**64 - 1
 
 
 class Deadman:
-    """The mapping of xs_deadman. All times are CLOCK_MONOTONIC, in ns: time.monotonic_ns()."""
+    """The mapping of xs_deadman. All times are CLOCK_MONOTONIC, in ns: time.monotonic_ns().
+
+    The program reads it as of the last tick (CLOCK_MONOTONIC_COARSE): up to 10 ms late, 4 where CONFIG_HZ is 250.
+    """
 
     def __init__(self, map_fd: int) -> None:
         out = ffi.new("struct xs_xdp_deadman **")

@@ -12,11 +12,11 @@ from xdpstack.netlink.uapi import RT_TABLE_LOCAL, RTN_ANYCAST, RTN_BROADCAST, RT
 def local_addresses(snapshot: Snapshot, ifindex: int, vlans: Collection[Vlan | None] = (None,)) -> list[LocalAddress]:
     """The addresses that the host takes as its own on a device, as its local table and its group memberships have them.
 
-    Each of them in each of these VLANs (None: untagged). Prefixes of more than one address (127.0.0.0/8; `ip route add
-    local`) are left out: those are claimed by prefix.
+    Each of them in each of these VLANs (None: untagged), the device's own first. Prefixes of more than one address
+    (127.0.0.0/8; `ip route add local`) are left out: those are claimed by prefix.
     """
     found = []
-    for route in snapshot.routes:
+    for route in sorted(snapshot.routes, key=lambda route: all(hop.oif != ifindex for hop in route.hops)):
         if route.table != RT_TABLE_LOCAL or route.type not in (RTN_LOCAL, RTN_BROADCAST, RTN_ANYCAST):
             continue
         address = route.destination.address

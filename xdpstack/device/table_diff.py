@@ -21,11 +21,12 @@ TABLES = (
     "xs_prefixes",
     "xs_selectors",
     "xs_everything",
+    "xs_shortcuts",
     "xs_ports",
     "xs_device",
 )
 #: Those of them that are arrays, in which what is zero is not there; the others are hashes and tries.
-ARRAYS = ("xs_everything", "xs_ports", "xs_device")
+ARRAYS = ("xs_everything", "xs_shortcuts", "xs_ports", "xs_device")
 #: The order in which entries go in: by table, and whether they lift. They come out the other way round, and last.
 ORDER = tuple((table, lifting) for table in TABLES for lifting in (False, True))
 

@@ -90,7 +90,8 @@ class Granted:
 class XdpCounters:
     """Frames by cause, over all CPUs, and when (CLOCK_MONOTONIC, ns; 0: never) the last one went each way.
 
-    `last_pass_ns` is of the last frame that was passed because the dead-man deadline was over.
+    Times are those of the tick before (xdpstack.device.deadman). `last_pass_ns` is of the last frame that was passed because
+    the dead-man deadline was over.
     """
 
     frames: Mapping[Cause, int]
