@@ -8,17 +8,20 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
 import xdpstack
 from tests.device.harness import EXPERIMENTAL, Harness, frame
-from xdpstack.device import netdev, queues
+from xdpstack.device import ethtool, netdev, queues
 from xdpstack.device.claims import EthertypeClaim
 from xdpstack.device.device import KernelBackend
 from xdpstack.device.local import local_addresses
 from xdpstack.device.options import Options
 from xdpstack.device.prefilter import Prefilter, PrefilterProgram
+from xdpstack.device.stripping import STRIPPING, tags_taken_off
+from xdpstack.device.tuning.asked import Tuning
 from xdpstack.errors import (
     ClaimTaken,
     ConfigurationError,
@@ -73,8 +76,46 @@ def test_says_what_was_granted(veth: MakeVeth) -> None:
         assert device.queues == (0, 1)
         assert device.partial_checksums
         assert not device.multi_buffer
-        assert device.why == {"zero_copy": "The driver of near0 has no zero-copy."}
+        assert device.why.pop("zero_copy") == "The driver of near0 has no zero-copy."
+        assert device.vlan_stripping
+        assert list(device.why) == ["vlan_stripping"]
         assert backend.info()["registrations"] == 1
+
+
+@pytest.mark.parametrize(
+    "options, cures",
+    [
+        (Options(), ['metadata=("vlan",)', "ethtool -K PEER tx-vlan-hw-insert off"]),
+        (Options(tune=Tuning(vlan_stripping=False)), ['metadata=("vlan",)', "ethtool -K PEER tx-vlan-hw-insert off"]),
+        (Options(mode="generic"), ["counts as untagged: ethtool -K PEER tx-vlan-hw-insert off."]),
+        (Options(metadata=("vlan",)), []),
+        (Options(transmit_only=True), []),
+    ],
+)
+def test_says_whether_vlan_tags_may_not_be_seen(options: Options, cures: list[str], veth: MakeVeth) -> None:
+    """On veth the sender puts them beside the frame, whatever is set at the receiver."""
+    pair = veth()
+    with Harness() as harness:
+        backend = KernelBackend("near0", options=replace(options, netns=pair.near.netns.name))
+        harness.backend = backend
+        [device], harness.mirror = backend.open(harness.core)
+        assert device.vlan_stripping == bool(cures) == ("vlan_stripping" in device.why)
+        assert all(cure in device.why["vlan_stripping"] for cure in cures)
+
+
+def test_a_nic_that_takes_tags_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as it does, and whoever may ask it is told so."""
+    on = {name: ethtool.Offload(name in STRIPPING[:1], fixed=False) for name in STRIPPING}
+    gives = netdev.NetdevFeatures(netdev.XdpFeature.BASIC, 0, netdev.RxMetadata.VLAN_TAG)
+    monkeypatch.setattr(ethtool, "offloads", lambda name: on)
+    monkeypatch.setattr(netdev, "features", lambda ifindex: gives)
+    said = tags_taken_off("eth7", 7, "ice", "native", ())
+    assert "eth7 takes off (rx-vlan-hw-parse)" in said
+    assert 'metadata=("vlan",) asks for it; or Tuning(vlan_stripping=False)' in said
+    assert "ethtool -K eth7 rx-vlan-hw-parse off." in said
+    assert "metadata" not in tags_taken_off("eth7", 7, "ice", "generic", ())
+    on[STRIPPING[0]] = ethtool.Offload(False, fixed=False)
+    assert tags_taken_off("eth7", 7, "ice", "native", ()) == ""
 
 
 def test_a_large_mtu_takes_several_frames(veth: MakeVeth, peer: MakePeer) -> None:

@@ -22,11 +22,12 @@ class Device:
     """One device as it was granted. `index` is the stack's own number, `ifindex` the kernel's.
 
     `metadata`: what it says of the frames that it receives, beyond their bytes; `offloads`: what it does with those to
-    send. `mode` is "native", "generic", "offloaded" or "memory"; `asked` is what the user asked for. `why` says, per
-    thing that was asked for and not granted, the reason. `tuned` has each setting of the NIC that was asked for
-    (docs/tuning.md): `asked`, `granted`, and what it was `before`, which it will be again. How its sockets are driven
-    (docs/modes.md): whether the kernel says when it has to be told (`need_wakeup`), `busy_poll`, and packets that one
-    system call sends in copy mode (`tx_budget`).
+    send. `mode` is "native", "generic", "offloaded" or "memory"; `asked` is what the user asked for. `vlan_stripping`: VLAN
+    tags may be taken off before the program sees a frame, and are not known. `why` says, per thing that was asked for and
+    not granted, the reason; and what helps where tags are taken off, or frames come merged. `tuned` has each setting of the
+    NIC that was asked for (docs/tuning.md): `asked`, `granted`, and what it was `before`, which it will be again. How its
+    sockets are driven (docs/modes.md): whether the kernel says when it has to be told (`need_wakeup`), `busy_poll`, and
+    packets that one system call sends in copy mode (`tx_budget`).
     """
 
     name: str
@@ -39,6 +40,7 @@ class Device:
     zero_copy: bool = False
     multi_buffer: bool = False
     partial_checksums: bool = False
+    vlan_stripping: bool = False
     driver: str = ""
     rx_ring: int = 0
     tx_ring: int = 0

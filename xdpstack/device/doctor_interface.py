@@ -17,6 +17,7 @@ from xdpstack.device.netdev import RxMetadata, XdpFeature
 from xdpstack.device.plan import PARAVIRTUAL, SG_KERNEL, largest_mtu, zero_copy_obstacle
 from xdpstack.device.queues import active_queues
 from xdpstack.device.session import sessions_through
+from xdpstack.device.stripping import STRIPPING
 from xdpstack.netlink import Link, Snapshot
 from xdpstack.netlink.uapi import ARPHRD_ETHER
 
@@ -234,7 +235,7 @@ def offload_findings(link: Link, mode: str) -> Iterator[Finding]:
             f"the device gives {', '.join(str(each.name).lower() for each in gives)}",
             'open(..., metadata=("hash", ...)) asks for it.',
         )
-    if is_on("rx-vlan-hw-parse"):
+    if kind == "veth" or (stripping := is_on(*STRIPPING)):
         clean = False
         yield warning(
             "offloads",
@@ -242,7 +243,9 @@ def offload_findings(link: Link, mode: str) -> Iterator[Finding]:
             "A tagged frame then looks like an untagged one to XDP, and is lifted by claims on untagged frames.",
             ("Ask for it: metadata=('vlan',). Or: " if gives and RxMetadata.VLAN_TAG in gives else "")
             + "If there are tagged frames: switch it off. On veth the peer has to send the tag in the frame.",
-            f"ethtool -K {name} rx-vlan-hw-parse off" if kind != "veth" else "ethtool -K PEER tx-vlan-hw-insert off",
+            "ethtool -K PEER tx-vlan-hw-insert off"
+            if kind == "veth"
+            else f"ethtool -K {name} " + " ".join(f"{each} off" for each in stripping),
         )
     if kind in PARAVIRTUAL:
         clean = False

@@ -13,7 +13,6 @@ Control thread only, except where said; the socket calls are made inside the int
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -22,6 +21,7 @@ from xdpstack.device import ethtool, netdev
 from xdpstack.device.attaching import Program, attach, check_others
 from xdpstack.device.backend import Device
 from xdpstack.device.broker.client import BrokerClient
+from xdpstack.device.carrier import await_carrier
 from xdpstack.device.drivers import added_queues, native_lacks, zero_copy_lacks
 from xdpstack.device.holders import holders
 from xdpstack.device.kernel import kernel_version
@@ -32,6 +32,7 @@ from xdpstack.device.options import Options
 from xdpstack.device.overdue import Deadlines, taken_away
 from xdpstack.device.plan import PARAVIRTUAL, Plan, choose_queues, next_power_of_two, plan
 from xdpstack.device.queues import active_queues, queues_released
+from xdpstack.device.stripping import tags_taken_off
 from xdpstack.device.tuning.tuner import Tuner
 from xdpstack.device.umem import BUSY_SECONDS, Umem
 from xdpstack.device.watchdog import Watchdog
@@ -42,8 +43,6 @@ from xdpstack.native import check, lib
 from xdpstack.native.core import Core
 from xdpstack.netlink import HeldNamespace, Link
 
-#: Some drivers reset when a program is attached or detached (igb: 2 to 3 s): how long the carrier is waited for.
-CARRIER_SECONDS = 5.0
 #: How long opening waits for a queue that no process has: the kernel is letting the last one's socket go, behind other work.
 ORPHAN_SECONDS = 10.0
 
@@ -161,16 +160,8 @@ class Interface:
         return "generic" if self._no_native else mode
 
     def _await_carrier(self) -> None:
-        if not self.link.has_carrier:
-            return
-        deadline = time.monotonic() + CARRIER_SECONDS
-        while not ethtool.has_link(self.name):
-            if time.monotonic() >= deadline:
-                self._no_carrier = (
-                    f"It was lost when the program was attached, and not back {CARRIER_SECONDS:.0f} s later."
-                )
-                return
-            time.sleep(0.01)
+        if self.link.has_carrier:
+            self._no_carrier = await_carrier(self.name)
 
     def _choose_rings(self) -> Rings:
         """The fill ring holds what the NIC's ring and ours can, or a NIC that takes its frames at once starves."""
@@ -348,6 +339,13 @@ class Interface:
             why["carrier"] = self._no_carrier
         if refused := [*filter(None, [self._no_native]), *(self._granted.refused if self._granted else ())]:
             why["mode"] = "; ".join(refused)
+        mode, hints = (
+            self._granted.mode if self._granted else "transmit only",
+            self.program.hints if self.program else (),
+        )
+        stripped = tags_taken_off(self.name, self.link.index, kind, mode, hints)
+        if stripped:
+            why["vlan_stripping"] = stripped
         if self._untold:
             why["claims"] = self._untold
         if self._no_hints:
@@ -367,7 +365,7 @@ class Interface:
             mac=self.link.address,
             queues=self.queues,
             asked=self._options.mode,
-            mode=self._granted.mode if self._granted else "transmit only",
+            mode=mode,
             zero_copy=zero_copy,
             multi_buffer=any(xsk.multi_buffer for xsk in self.sockets),
             partial_checksums=kind in PARAVIRTUAL or self.link.kind in PARAVIRTUAL,
@@ -377,7 +375,8 @@ class Interface:
             need_wakeup=modes.need_wakeup,
             busy_poll=modes.busy_poll,
             tx_budget=modes.tx_budget,
-            metadata=self.program.hints if self.program else (),
+            vlan_stripping=bool(stripped),
+            metadata=hints,
             offloads=self._offloads.granted,
             why=why,
             tuned=dict(self._tuner.tuned),

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from xdpstack.device.ethtool_set import FIELDS, udp_rule
+from xdpstack.device.stripping import STRIPPING
 from xdpstack.device.tuning.asked import Tuning
 from xdpstack.device.tuning.facts import Facts
 from xdpstack.device.tuning.knobs import Value, spread
@@ -22,7 +23,6 @@ MERGING = ("rx-gro", "rx-lro", "rx-gro-hw", "rx-gro-list", "rx-udp-gro-forwardin
 IN_HARDWARE = ("rx-lro", "rx-gro-hw")
 #: Drivers that do not make the table of the receive hash smaller by themselves: fewer queues than it names are refused.
 KEEPS_TABLE = {"virtio_net"}
-STRIPPING = ("rx-vlan-hw-parse", "rx-vlan-stag-hw-parse")
 
 
 @dataclass(slots=True)
