@@ -43,7 +43,7 @@ def test_each_case_is_measured(measured: Any, case: str) -> None:
     kernel = {"kernel-routing"} if case == "forward" else set()
     assert {result["subject"] for result in results} == names | kernel
     metrics = {"pps", "cpu_ns_per_packet"} | (LATENCIES if case == "latency" else set())
-    metrics |= {"offered_pps"} if case in ("rx", "echo", "forward") else set()
+    metrics |= {"offered_pps"} if case in ("rx", "rx-one-core", "echo", "forward") else set()
     for name in names:
         assert metrics <= {result["metric"] for result in results if result["subject"] == name}
     for result in results:

@@ -2,6 +2,7 @@
 
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -14,6 +15,7 @@ from xdpstack.bench import CASES, SUBJECTS, BenchError, Plan, Report, Setting, a
 from xdpstack.bench.cases import measure
 from xdpstack.bench.peers import Need
 from xdpstack.bench.results import Key, percentile, summary
+from xdpstack.bench.runner import on_one_core
 from xdpstack.bench.subjects import BY_NAME, Spot
 from xdpstack.bench.table import tables
 from xdpstack.bench.wire import End, Wire, datagram
@@ -70,6 +72,17 @@ def test_every_subject_has_a_command_in_each_of_its_cases(tmp_path: Path) -> Non
     for subject in SUBJECTS:
         assert set(subject.commands) <= set(CASES)
         assert all(all(isinstance(word, str) for word in command(spot)) for command in subject.commands.values())
+
+
+def test_what_feeds_a_subject_can_share_its_core() -> None:
+    apart = Setting(subject_cpu=3, far_cpus=(0, 1))
+    assert on_one_core("rx", WIRE, apart, instructions_only=True) == ("rx", apart)
+    with pytest.raises(BenchError, match="core of its own"):
+        on_one_core("rx-one-core", Wire(WIRE.near, None), apart, instructions_only=False)
+    assert on_one_core("rx-one-core", WIRE, apart, instructions_only=False) == ("rx", replace(apart, far_cpus=(3,)))
+    with pytest.raises(BenchError, match="is about time"):
+        on_one_core("rx-one-core", WIRE, apart, instructions_only=True)
+    assert {case for case in CASES if BY_NAME["xdpstack-udp"].can(case)} == {"rx", "rx-one-core"}
 
 
 def test_sizes_are_those_of_rfc2544_where_it_is_followed_and_what_each_subject_takes() -> None:

@@ -1,6 +1,7 @@
 """What is measured: one subject, one case, one round.
 
 rx        the generator floods; packets that the subject receives
+          rx-one-core: the same with the generator on the subject's core (runner.py)
 echo      the generator floods; answers that come back to it, counted by its XDP program
 tx        the subject floods; what comes at the far end, counted there
 forward   the generator floods one wire; what comes by the other

@@ -17,7 +17,7 @@ from xdpstack.bench.cases import Setting, measure
 from xdpstack.bench.environment import environment
 from xdpstack.bench.peers import build
 from xdpstack.bench.results import BenchError, Key, Report
-from xdpstack.bench.subjects import BY_NAME, SUBJECTS, USUAL, Subject
+from xdpstack.bench.subjects import BY_NAME, ONE_CORE, SUBJECTS, USUAL, Subject
 from xdpstack.bench.wire import JUMBO_MTU, USUAL_BYTES, USUAL_MTU, Interfaces, Wire, interfaces, veth
 
 Progress = Callable[[str], None]
@@ -62,7 +62,7 @@ class Plan:
             Key(case, size, queues, subject.name)
             for case in self.cases
             for size, queues, subject in itertools.product(sizes[case], self.queues, self.chosen())
-            if case in subject.commands and size <= subject.largest
+            if subject.can(case) and size <= subject.largest
         ]
 
     def steps(self) -> int:
@@ -134,7 +134,8 @@ def _by_wire(keys: list[Key]) -> Iterator[tuple[tuple[int, int], list[Key]]]:
 def _one(report: Report, key: Key, wire: Wire, setting: Setting, programs: Path, instructions_only: bool) -> None:
     how = instruction_clock.count if instructions_only else None
     try:
-        found = measure(key.case, BY_NAME[key.subject], wire, setting, programs, how)
+        case, setting = on_one_core(key.case, wire, setting, instructions_only)
+        found = measure(case, BY_NAME[key.subject], wire, setting, programs, how)
     except BenchError as error:
         report.failed[key] = str(error)
         return
@@ -144,6 +145,17 @@ def _one(report: Report, key: Key, wire: Wire, setting: Setting, programs: Path,
     report.environment["versions"].update(found.versions)
     if found.granted:
         report.environment.setdefault("granted", {})[key.case] = found.granted["devices"]
+
+
+def on_one_core(case: str, wire: Wire, setting: Setting, instructions_only: bool) -> tuple[str, Setting]:
+    """The case that another is but for the cores, and those cores; any other as it is. BenchError where it means nothing."""
+    if case not in ONE_CORE:
+        return case, setting
+    if instructions_only:
+        raise BenchError(f"{case} is about time: as many instructions as in {ONE_CORE[case]}")
+    if wire.far is None:
+        raise BenchError("who sends is elsewhere, and has a core of its own; the other end is named with --peer")
+    return ONE_CORE[case], replace(setting, far_cpus=(setting.subject_cpu,))
 
 
 def _count(

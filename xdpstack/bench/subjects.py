@@ -11,7 +11,11 @@ from xdpstack.bench import testpmd
 from xdpstack.bench.peers import SCAPY, TESTPMD, Need
 from xdpstack.bench.wire import JUMBO_BYTES, USUAL_BYTES
 
-CASES = ("rx", "tx", "forward", "echo", "latency", "rfc2544")
+CASES = ("rx", "rx-one-core", "tx", "forward", "echo", "latency", "rfc2544")
+#: Cases that are another, with what feeds the subject on the subject's core.
+ONE_CORE = {"rx-one-core": "rx"}
+#: Those that differ for a subject.
+DISTINCT = tuple(case for case in CASES if case not in ONE_CORE)
 #: Those that one does not have to ask for.
 USUAL = CASES[:-1]
 #: What C programs call the cases.
@@ -61,6 +65,10 @@ class Subject:
     slow: bool = False
     largest: int = JUMBO_BYTES
 
+    def can(self, case: str) -> bool:
+        """Whether it runs in a case."""
+        return ONE_CORE.get(case, case) in self.commands
+
     @property
     def missing(self) -> str:
         """The command that installs what it needs and is not there; empty if all is."""
@@ -87,7 +95,7 @@ def _rings() -> dict[str, Words]:
             *([spot.frame] if case == "tx" else [spot.other] if case == "forward" else []),
         ]
 
-    return {case: command(case) for case in CASES}
+    return {case: command(case) for case in DISTINCT}
 
 
 def _kernel(how: str, *cases: str) -> dict[str, Words]:
@@ -122,11 +130,11 @@ def _testpmd(driver: str) -> dict[str, Words]:
             spot.cpu,
         )
 
-    return {case: command(case) for case in CASES}
+    return {case: command(case) for case in DISTINCT}
 
 
 SUBJECTS = (
-    Subject("xdpstack", _python("xdpstack", *CASES)),
+    Subject("xdpstack", _python("xdpstack", *DISTINCT)),
     Subject("xdpstack-udp", _python("xdpstack-udp", "rx")),
     Subject("xdpstack-recvfrom", _python("xdpstack-recvfrom", "rx", "echo"), alike=True),
     Subject("rings", _rings(), raw=True),
@@ -144,6 +152,6 @@ SUBJECTS = (
     Subject("kernel-udp-gso-gro", _kernel("offload", "rx", "echo", "tx", "rfc2544"), kernel=True),
     Subject("python-socket", _python("python-socket", "rx", "echo", "latency", "tx", "rfc2544"), kernel=True),
     Subject("kernel-routing", {"forward": _nobody}, kernel=True, routed=True),
-    Subject("scapy", _python("scapy", *CASES), (SCAPY,), raw=True, kernel=True, slow=True),
+    Subject("scapy", _python("scapy", *DISTINCT), (SCAPY,), raw=True, kernel=True, slow=True),
 )
 BY_NAME = {subject.name: subject for subject in SUBJECTS}
