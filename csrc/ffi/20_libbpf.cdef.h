@@ -42,6 +42,7 @@ int bpf_map_update_batch(int fd, const void *keys, const void *values, uint32_t 
 int bpf_obj_pin(int fd, const char *pathname);
 int bpf_obj_get(const char *pathname);
 int bpf_link_detach(int link_fd);
+int bpf_raw_tracepoint_open(const char *name, int prog_fd);
 int bpf_prog_get_fd_by_id(uint32_t id);
 int bpf_link_get_fd_by_id(uint32_t id);
 int bpf_link_get_next_id(uint32_t start_id, uint32_t *next_id);
@@ -85,6 +86,7 @@ struct xs_bpf_program_info {
 int xs_bpf_program_info(int program_fd, struct xs_bpf_program_info *out);
 
 struct xs_bpf_map_info {
+    uint32_t id;
     uint32_t key_bytes;
     uint32_t value_bytes;
     uint32_t max_entries;

@@ -14,8 +14,8 @@ HERE = Path(__file__).resolve().parent
 CSRC = HERE.parent
 ROOT = CSRC.parent
 
-#: Order matters: later files use the types of earlier ones. The last is what the XDP program shares with user space.
-CDEFS = [*sorted(HERE.glob("*.cdef.h")), ROOT / "bpf/xdpstack_layout.cdef.h"]
+#: Order matters: later files use the types of earlier ones. The last are what BPF programs share with user space.
+CDEFS = [*sorted(HERE.glob("*.cdef.h")), *sorted((ROOT / "bpf").glob("*.cdef.h"))]
 #: Not part of the extension: fuzz targets and stand-alone tests have their own main(); ffi is what cffi generates from.
 OUTSIDE = {"fuzz", "tests", "ffi"}
 

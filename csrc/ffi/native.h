@@ -10,6 +10,7 @@
 #include <bpf/libbpf.h>
 
 #include "bpf/xdpstack_maps.h"
+#include "bpf/xdpstack_redirect_err.cdef.h"
 #include "ffi/10_core.cdef.h"
 #include "ffi/15_wire.cdef.h"
 #include "ffi/16_by_hand.cdef.h"

@@ -109,6 +109,7 @@ int xs_bpf_map_info(int map_fd, struct xs_bpf_map_info *out) {
 
     if (error) return error;
     *out = (struct xs_bpf_map_info){
+        .id = info.id,
         .key_bytes = info.key_size,
         .value_bytes = info.value_size,
         .max_entries = info.max_entries,

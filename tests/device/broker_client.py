@@ -118,7 +118,7 @@ class Served:
             *interfaces, **{"frames": 1024, "rx_ring": 64, "tx_ring": 64, "observable": False, **options}
         )
         devices = self.stack.info()["devices"]
-        return {"mode": devices[0]["mode"], "queues": devices[0]["queues"], "why": devices[0]["why"]}
+        return {name: devices[0][name] for name in ("mode", "queues", "redirect_errors", "why")}
 
     def do_capabilities(self) -> Any:
         return sorted(privileges.effective())
@@ -175,6 +175,9 @@ class Served:
             data, peer = self.socks[-1].recvfrom(65535)
             self.socks[-1].sendto(data, peer)
         return {key: value for key, value in self.opened().counters().items() if key.startswith(("udp", "xdp"))}
+
+    def do_counters(self) -> Any:
+        return self.opened().counters()
 
     def do_claim(self, claim: dict[str, Any]) -> Any:
         self.opened().frames(claim_from_json(claim))

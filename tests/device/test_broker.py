@@ -154,6 +154,30 @@ def test_without_any_capability(mode: str, veth: MakeVeth, broker: MakeBroker) -
     assert not pair.near.has_xdp()
 
 
+def test_redirects_that_fail_are_counted_by_the_broker(veth: MakeVeth, broker: MakeBroker) -> None:
+    """And its client is told, also of what was counted last when the broker is gone."""
+    pair = veth()
+    running = broker(pair.near)
+    with Client(pair.near) as client:
+        said = client.ask("open", interfaces=["near0"], broker=running.path)
+        assert said["redirect_errors"]
+        assert "redirect_errors" not in said["why"]
+        client.ask("udp", address=["10.0.0.1", 7007])
+        exchange(client, pair)
+        kernel = kernel_client(pair.far, ("10.0.0.1", 7007))
+        for _ in range(200):  # nobody polls
+            kernel.send(b"x")
+        kernel.close()
+        counters = client.ask("counters")
+        failed = {name: n for name, n in counters.items() if ".redirect_err_" in name}
+        assert sum(failed.values()) > 0
+        assert failed.get("near0.0.redirect_err_enomem", 0) == counters.get("near0.0.rx_dropped", 0)
+        assert failed.get("near0.0.redirect_err_enobufs", 0) == counters.get("near0.0.rx_ring_full", 0)
+        running.end()
+        counters = client.ask("counters")
+        assert {name: n for name, n in counters.items() if ".redirect_err_" in name} == failed
+
+
 def test_the_policy(veth: MakeVeth, broker: MakeBroker) -> None:
     pair = veth(queues=2)
     running = broker(pair.near, POLICY + "queues = [1]\n")

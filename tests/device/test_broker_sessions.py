@@ -129,6 +129,7 @@ class FakeOpened(Opened):
         self.granted, self.why = Granted("near0", "auto", "native", False, 1, 1), ""
         self.tuner: Any = SimpleNamespace(why={})
         self.program: Any = SimpleNamespace(hints=(), deadman_fd=0, claims=())
+        self.lost: Any = SimpleNamespace(why="")
         self.raises: Exception | None = None
         self.closed = 0
         assert self.may_attach.wait(10.0)
@@ -539,4 +540,5 @@ def test_closing_a_program_does_not_mind_what_the_kernel_said_to_the_broker(monk
     with monkeypatch.context() as patch:
         patch.setattr(program, "_client", SimpleNamespace(ask=ask), raising=False)
         patch.setattr(program, "deadman", SimpleNamespace(close=lambda: None), raising=False)
+        patch.setattr(program, "redirects", SimpleNamespace(counts=dict), raising=False)
         program.close()

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from tests.device.harness import Harness
 from tests.device.test_device import holder
 from xdpstack.cli.doctor import doctor
-from xdpstack.device import doctor_interface, session
+from xdpstack.device import doctor_interface, privileges, session
 from xdpstack.device.doctor import Report, examine
 from xdpstack.device.finding import Finding, Level
 from xdpstack.device.interface import kernel_version
@@ -55,6 +55,18 @@ def test_a_plain_veth_will_run(veth: MakeVeth) -> None:
     assert {key: value for key, value in before.items() if "stats" not in key} == {
         key: value for key, value in after.items() if "stats" not in key
     }
+
+
+@root
+def test_failed_redirects_that_would_not_be_counted(veth: MakeVeth, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = veth()
+    report = examine("near0", netns=pair.near.netns.name)
+    assert texts(about(report, "redirects", Level.OK)).startswith("those that fail can be counted")
+    held = privileges.effective() - {"CAP_PERFMON"}
+    monkeypatch.setattr(privileges, "effective", lambda: held)
+    report = examine("near0", netns=pair.near.netns.name)
+    assert report.runs
+    assert "CAP_PERFMON" in texts(about(report, "redirects", Level.NOTE))
 
 
 @root

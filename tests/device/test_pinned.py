@@ -109,6 +109,7 @@ def test_with_cap_net_raw_alone(mode: str, far: Far, bpffs: Path) -> None:
         for _ in range(2):
             said = client.ask("open", interfaces=["near0"], pinned=str(bpffs / "near"))
             assert (said["mode"], said["queues"]) == (mode, [0, 1])
+            assert "CAP_BPF and CAP_PERFMON" in said["why"]["redirect_errors"]
             assert ("ethtool -K near0 rx-gro off" in said["why"].get("merging", "")) == (mode == "generic")
             client.ask("udp", address=["10.0.0.1", 7007])
             before, last = exchange(client, kernel, ("10.0.0.1", 7007)), before

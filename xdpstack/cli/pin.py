@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from xdpstack.device.device import find_link
+from xdpstack.device.links import find_link
 from xdpstack.device.pins import pin as pin_program
 from xdpstack.device.xdp import Mode
 from xdpstack.netlink import Mirror

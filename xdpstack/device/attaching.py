@@ -13,6 +13,7 @@ from xdpstack.device.hints import open_attached
 from xdpstack.device.joined import JoinedProgram, check_there
 from xdpstack.device.options import Options
 from xdpstack.device.pinned import PinnedProgram
+from xdpstack.device.redirect_err import CountsRedirects, RedirectErrors
 from xdpstack.device.tuning.asked import Tuning
 from xdpstack.device.tuning.facts import read_facts
 from xdpstack.device.tuning.plan import plan_after
@@ -31,11 +32,13 @@ Program = XdpProgram | BrokeredProgram | PinnedProgram | JoinedProgram
 class Attachment:
     """A program that is attached. `why` says of metadata why it was not granted, `tuning` the same of what others tune.
 
-    `untold`: why it does not say by which claim it has lifted a frame; empty: it does.
+    `untold`: why it does not say by which claim it has lifted a frame; empty: it does. `redirects`: its frames that did not
+    get to a socket.
     """
 
     program: Program
     granted: Granted
+    redirects: CountsRedirects
     why: str = ""
     tuning: Mapping[str, str] = field(default_factory=dict)
     untold: str = ""
@@ -49,20 +52,25 @@ def check_others(name: str, options: Options, broker: BrokerClient | None) -> No
         refuse_others(name, options.mode)
 
 
-def attach(link: Link, mode: Mode, options: Options, broker: BrokerClient | None) -> Attachment:
+def attach(
+    link: Link, mode: Mode, options: Options, redirects: RedirectErrors, broker: BrokerClient | None
+) -> Attachment:
     """In the calling thread's namespace. Raises what XdpProgram, a broker and PinnedProgram raise."""
     if broker is not None:
         mine = broker.attach(link.name, mode, options.metadata)
-        return Attachment(mine, mine.granted, mine.why, mine.tuning)
+        return Attachment(mine, mine.granted, mine.redirects, mine.why, mine.tuning)
     if options.pinned is not None:
         pinned = PinnedProgram(Path(options.pinned), link.name, options.mode)
-        return Attachment(pinned, pinned.granted, tuning=_not_tuned(link, pinned.granted.mode))
+        lost = redirects.watch(pinned.maps["xs_xsks"])
+        return Attachment(pinned, pinned.granted, lost, tuning=_not_tuned(link, pinned.granted.mode))
     if options.coexist:
         joined = JoinedProgram(link.name, link.rx_queues, mode)
+        lost = redirects.watch(joined.maps["xs_xsks"])
         why = "A program that a dispatcher calls cannot ask its device." if options.metadata else ""
-        return Attachment(joined, joined.granted, why, untold="" if joined.tells_claims else UNTOLD)
+        return Attachment(joined, joined.granted, lost, why, untold="" if joined.tells_claims else UNTOLD)
     attached = open_attached(link.name, link.rx_queues, mode, options.metadata, netdev.features(link.index))
-    return Attachment(attached.program, attached.granted, attached.why)
+    lost = redirects.watch(attached.program.maps["xs_xsks"])
+    return Attachment(attached.program, attached.granted, lost, attached.why)
 
 
 def _not_tuned(link: Link, mode: str) -> dict[str, str]:

@@ -22,12 +22,13 @@ class Device:
     """One device as it was granted. `index` is the stack's own number, `ifindex` the kernel's.
 
     `metadata`: what it says of the frames that it receives, beyond their bytes; `offloads`: what it does with those to
-    send. `mode` is "native", "generic", "offloaded" or "memory"; `asked` is what the user asked for. `vlan_stripping`: VLAN
-    tags may be taken off before the program sees a frame, and are not known. `why` says, per thing that was asked for and
-    not granted, the reason; and what helps where tags are taken off, or frames come merged. `tuned` has each setting of the
-    NIC that was asked for (docs/tuning.md): `asked`, `granted`, and what it was `before`, which it will be again. How its
-    sockets are driven (docs/modes.md): whether the kernel says when it has to be told (`need_wakeup`), `busy_poll`, and
-    packets that one system call sends in copy mode (`tx_budget`).
+    send. `redirect_errors`: whether frames are counted that were lifted and did not get to a socket. `mode` is "native",
+    "generic", "offloaded" or "memory"; `asked` is what the user asked for. `vlan_stripping`: VLAN tags may be taken off
+    before the program sees a frame, and are not known. `why` says, per thing that was asked for and not granted, the
+    reason; and what helps where tags are taken off, or frames come merged. `tuned` has each setting of the NIC that was
+    asked for (docs/tuning.md): `asked`, `granted`, and what it was `before`, which it will be again. How its sockets are
+    driven (docs/modes.md): whether the kernel says when it has to be told (`need_wakeup`), `busy_poll`, and packets that
+    one system call sends in copy mode (`tx_budget`).
     """
 
     name: str
@@ -49,6 +50,7 @@ class Device:
     tx_budget: int = 0
     metadata: tuple[str, ...] = ()
     offloads: tuple[str, ...] = ()
+    redirect_errors: bool = False
     why: dict[str, str] = field(default_factory=dict)
     tuned: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -136,7 +138,7 @@ class Backend(Protocol):
         ...
 
     def stats(self) -> Mapping[str, int]:
-        """`<device>.<queue>.<counter of XDP_STATISTICS>` and `xdp.rx.<verdict or cause>`."""
+        """`<device>.<queue>.<counter>`, of XDP_STATISTICS and of redirects that failed; `xdp.rx.<verdict or cause>`."""
         ...
 
     def info(self) -> Mapping[str, Any]:

@@ -28,14 +28,16 @@ from xdpstack.device.broker.client import BrokerClient, BrokeredMirror
 from xdpstack.device.claims import Claim, Vlan
 from xdpstack.device.interface import Interface
 from xdpstack.device.kernel import kernel_version
+from xdpstack.device.links import find_link
 from xdpstack.device.local import local_addresses
 from xdpstack.device.offloads import KERNEL as OFFLOAD_KERNEL
 from xdpstack.device.options import Options
 from xdpstack.device.prefilter import PrefilterProgram
+from xdpstack.device.redirect_err import RedirectErrors
 from xdpstack.device.tuning.asked import Tuning
 from xdpstack.device.umem import BUSY_SECONDS, Umem
 from xdpstack.device.watchdog import WINDOW_SECONDS, Watchdog
-from xdpstack.errors import ConfigurationError, InterfaceDown, NoSuchInterface, XdpstackError
+from xdpstack.errors import ConfigurationError, XdpstackError
 from xdpstack.native import check, lib
 from xdpstack.native.core import Core
 from xdpstack.netlink import HeldNamespace, Link, Mirror, Snapshot
@@ -65,6 +67,7 @@ class KernelBackend:
         self._window_seconds = window_seconds
         self._prefilters: list[PrefilterProgram] = []
         self._umem: Umem | None = None
+        self._redirects: RedirectErrors | None = None
         self.devices: tuple[Device, ...] = ()
         self._place = HeldNamespace(None)
         self._mirror: Mirror | None = None
@@ -106,10 +109,10 @@ class KernelBackend:
             self._umem = Umem(core, self._broker, len(links))
             self._umem.tx_metadata = bool(self.options.offloads) and kernel_version() >= OFFLOAD_KERNEL
             self.watchdog = Watchdog(core, self._window_seconds)
+            self._redirects = redirects = RedirectErrors(sum(link.rx_queues for link in links))
             for index, link in enumerate(links):
-                self.interfaces.append(
-                    Interface(link, index, self.options, core, self._umem, self.watchdog, self._place, self._broker)
-                )
+                shared = (core, self._umem, self.watchdog, redirects, self._place, self._broker)
+                self.interfaces.append(Interface(link, index, self.options, *shared))
             self.devices = tuple(self._place.run(self._open_all))
             self._offload(core)
             self.set_local(mirror.snapshot)
@@ -351,6 +354,8 @@ class KernelBackend:
             with contextlib.ExitStack() as last_first:
                 if self._broker is not None:
                     last_first.callback(self._broker.close)
+                if self._redirects is not None:
+                    last_first.callback(self._redirects.close)
                 if self.watchdog is not None:
                     last_first.callback(self.watchdog.stop)
                 for interface in self.interfaces:
@@ -365,6 +370,8 @@ class KernelBackend:
         self._place.close()
         if self._broker is not None:
             self._broker.close()
+        if self._redirects is not None:
+            self._redirects.forget()
         for interface in self.interfaces:
             interface.forget()
         for prefilter in self._prefilters:
@@ -375,21 +382,6 @@ class KernelBackend:
 def open_backends() -> list[KernelBackend]:
     """Those of this process that hold interfaces."""
     return [each for each in _open_backends if not each._closed]
-
-
-def find_link(snapshot: Snapshot, name: str) -> Link:
-    """The interface, if it can be opened. Raises NoSuchInterface, InterfaceDown."""
-    link = snapshot.link(name)
-    if link is None:
-        names = ", ".join(sorted(each.name for each in snapshot.links.values()))
-        raise NoSuchInterface(
-            f"no interface {name!r} in this network namespace",
-            f"It has: {names}.",
-            "Check the name (ip link), and the namespace (netns=...).",
-        )
-    if not link.is_up:
-        raise InterfaceDown(f"{name} is down", "It was never set up, or was set down.", f"ip link set {name} up")
-    return link
 
 
 def _after_fork() -> None:

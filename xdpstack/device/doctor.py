@@ -71,6 +71,7 @@ def _look(
         ("driver", lambda: doctor_interface.driver_findings(link, mode, frame_bytes)),
         ("XDP program", lambda: doctor_interface.program_findings(name)),
         ("program", lambda: doctor_host.load_findings(name)),
+        ("redirects", doctor_host.redirect_findings),
         ("queues", lambda: doctor_interface.queue_findings(link, mode)),
         ("MTU", lambda: doctor_interface.mtu_findings(link, frame_bytes)),
         ("offloads", lambda: doctor_interface.offload_findings(link, mode)),

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from xdpstack.device import privileges
+from xdpstack.device import privileges, redirect_err
 from xdpstack.device.finding import Finding, error, note, ok, warning
 from xdpstack.device.holders import AF_XDP
 from xdpstack.device.kernel import kernel_version
@@ -27,6 +27,7 @@ NEEDED = {
 OLDEST_KERNEL = (5, 9)
 #: And what newer ones add.
 SINCE = {
+    (5, 13): "counting of redirects that fail",
     (5, 18): "XDP programs for frames of several buffers",
     (6, 3): "drivers that say what they can",
     SG_KERNEL: "packets over several AF_XDP frames (jumbo)",
@@ -110,6 +111,20 @@ def load_findings(name: str) -> Iterator[Finding]:
         )
     else:
         yield ok("program", "the verifier takes it")
+
+
+def redirect_findings() -> Iterator[Finding]:
+    """Whether redirects that fail can be counted: the program loads; it is not attached."""
+    why = redirect_err.lacking()
+    try:
+        if not why:
+            redirect_err.loaded(1).close()
+    except (XdpstackError, OSError) as refused:
+        why = redirect_err.because(refused)
+    if why:
+        yield note("redirects", "those that fail are not counted", why, "Nothing else needs it (docs/device.md).")
+    else:
+        yield ok("redirects", "those that fail can be counted")
 
 
 def memory_findings(frame_bytes_total: int) -> Iterator[Finding]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any
 
 from xdpstack.device import ethtool, netdev
 from xdpstack.device.attaching import Program, attach, check_others
@@ -32,12 +31,13 @@ from xdpstack.device.options import Options
 from xdpstack.device.overdue import Deadlines, taken_away
 from xdpstack.device.plan import PARAVIRTUAL, Plan, choose_queues, next_power_of_two, plan
 from xdpstack.device.queues import active_queues, queues_released
+from xdpstack.device.redirect_err import CountsRedirects, RedirectErrors, Watched, by_name
 from xdpstack.device.stripping import tags_taken_off
 from xdpstack.device.tuning.tuner import Tuner
 from xdpstack.device.umem import BUSY_SECONDS, Umem
 from xdpstack.device.watchdog import Watchdog
 from xdpstack.device.xdp import OPTIONS, Granted, Mode
-from xdpstack.device.xsk import COUNTERS, XDP_COPY, BindFailed, Rings, Xsk, explain
+from xdpstack.device.xsk import XDP_COPY, BindFailed, Rings, Xsk, explain
 from xdpstack.errors import ModeRefused, QueueTaken
 from xdpstack.native import check, lib
 from xdpstack.native.core import Core
@@ -58,6 +58,7 @@ class Interface:
         core: Core,
         umem: Umem,
         watchdog: Watchdog,
+        redirects: RedirectErrors,
         place: HeldNamespace,
         broker: BrokerClient | None = None,
     ) -> None:
@@ -74,11 +75,12 @@ class Interface:
         self._core = core
         self._umem = umem
         self._watchdog = watchdog
+        self._redirects = redirects
+        self._lost: CountsRedirects = Watched()
         self._plan = Plan(0)
         self._granted_zero_copy = False
         self._copy_because = ""
-        self._no_carrier = ""
-        self._no_native = ""
+        self._no_carrier = self._no_native = ""
         self._granted: Granted | None = None
         self._rings = Rings()
         self._no_hints = ""  # why not all were granted
@@ -141,10 +143,10 @@ class Interface:
             undo.pop_all()
 
     def _attach(self, mode: Mode) -> None:
-        attached = attach(self.link, mode, self._options, self._broker)
+        attached = attach(self.link, mode, self._options, self._redirects, self._broker)
         self.program, self._granted, self._no_hints = attached.program, attached.granted, attached.why
         self._tuner.why |= attached.tuning
-        self._untold = attached.untold
+        self._untold, self._lost = attached.untold, attached.redirects
 
     def _choose_mode(self) -> Mode:
         """Generic instead of native, which was not demanded, where the driver would take the program in vain.
@@ -263,7 +265,7 @@ class Interface:
         if self.sockets and self._granted_zero_copy and await_release:  # until then the NIC goes on with its frames
             self._place.run(lambda: queues_released(self.link.index, self.queues))
         home = int(lib.xs_stack_take_home(self._core.pointer, self.index)) if self.sockets else 0
-        self._past = self.stats()
+        self._past = self._of_sockets()
         self._deadlines.clear()
         for xsk in self.sockets:
             self._umem.release(xsk)
@@ -333,25 +335,22 @@ class Interface:
         why = {**self._plan.why, **modes.why, **self._tuner.why}
         if modes.busy_poll and modes.busy_poll.prefer and (reason := interrupts_go_on(self.name)):
             why["prefer_busy_poll"] = reason
-        if self._copy_because:
-            why["zero_copy"] = self._copy_because
         if self._no_carrier and not ethtool.has_link(self.name):
             why["carrier"] = self._no_carrier
         if refused := [*filter(None, [self._no_native]), *(self._granted.refused if self._granted else ())]:
             why["mode"] = "; ".join(refused)
-        mode, hints = (
-            self._granted.mode if self._granted else "transmit only",
-            self.program.hints if self.program else (),
-        )
+        mode = self._granted.mode if self._granted else "transmit only"
+        hints = self.program.hints if self.program else ()
         stripped = tags_taken_off(self.name, self.link.index, kind, mode, hints)
-        if stripped:
-            why["vlan_stripping"] = stripped
-        if self._untold:
-            why["claims"] = self._untold
-        if self._no_hints:
-            why["metadata"] = self._no_hints
-        if self._offloads.why:
-            why["offloads"] = self._offloads.why
+        reasons = {
+            "zero_copy": self._copy_because,
+            "vlan_stripping": stripped,
+            "claims": self._untold,
+            "redirect_errors": self._lost.why,
+            "metadata": self._no_hints,
+            "offloads": self._offloads.why,
+        }
+        why |= {name: reason for name, reason in reasons.items() if reason}
         zero_copy = bool(self.sockets) and all(xsk.zero_copy for xsk in self.sockets)
         if self._options.zero_copy is None and not zero_copy:
             lacks = zero_copy_lacks(self.name)
@@ -378,6 +377,7 @@ class Interface:
             vlan_stripping=bool(stripped),
             metadata=hints,
             offloads=self._offloads.granted,
+            redirect_errors=self.program is not None and not self._lost.why,
             why=why,
             tuned=dict(self._tuner.tuned),
         )
@@ -388,11 +388,13 @@ class Interface:
         return self._tuner.changed
 
     def stats(self) -> dict[str, int]:
-        """`<name>.<queue>.<counter>` since the stack was opened: the kernel's XDP_STATISTICS, and our own."""
+        """`<name>.<queue>.<counter>` since the stack was opened: XDP_STATISTICS, failed redirects by error, and our own."""
+        return self._of_sockets() | by_name(self.name, self._lost.counts())
+
+    def _of_sockets(self) -> dict[str, int]:
         total = dict(self._past)
         for xsk in self.sockets:
-            state: Any = xsk.state()
-            for counter, value in {**xsk.statistics(), **{name: getattr(state, name) for name in COUNTERS}}.items():
+            for counter, value in xsk.counters().items():
                 key = f"{self.name}.{xsk.queue}.{counter}"
                 total[key] = total.get(key, 0) + value
         return total

@@ -18,7 +18,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from xdpstack.device import libxdp
 from xdpstack.device.attached import DISPATCHER, already_attached, attached_programs, interface_index
 from xdpstack.device.claim_set import Claims
 from xdpstack.device.deadman import Deadman
-from xdpstack.device.libbpf import BpfObject
+from xdpstack.device.libbpf import BpfMap, BpfObject
 from xdpstack.device.libxdp import MODES, Dispatcher, dispatcher
 from xdpstack.device.pins import is_bpf
 from xdpstack.device.ssh import ssh_endpoints
@@ -138,6 +138,12 @@ class JoinedProgram:
         """Whether the dispatcher calls it now."""
         there = dispatcher(self.interface)
         return there is not None and self._program_id in (each.id for each in there.programs)
+
+    @property
+    def maps(self) -> Mapping[str, BpfMap]:
+        """As XdpProgram.maps."""
+        self._check()
+        return self._object.maps
 
     def set_socket(self, queue: int, socket_fd: int) -> None:
         """As XdpProgram.set_socket."""

@@ -151,6 +151,19 @@ class BpfMap:
         check(lib.bpf_map_lookup_elem(self.fd, self._key(key), values), self.name)
         return [bytes(ffi.buffer(values)[cpu * stride : cpu * stride + self.value_bytes]) for cpu in range(cpus)]
 
+    def zero_per_cpu(self, key: bytes) -> None:
+        """Insert or replace by zeros, for every possible CPU; of a per-CPU map. Raises TableFull when there is no room."""
+        cpus = check(lib.libbpf_num_possible_cpus(), "possible CPUs")
+        zeros = bytes(((self.value_bytes + 7) & ~7) * cpus)
+        self._written(lib.bpf_map_update_elem(self.fd, self._key(key), zeros, 0))
+
+    @property
+    def id(self) -> int:
+        """What the kernel calls it. Raises OSError."""
+        info = ffi.new("struct xs_bpf_map_info *")
+        check(lib.xs_bpf_map_info(self.fd, info), self.name)
+        return int(info.id)
+
     def keys(self) -> Iterator[bytes]:
         """All keys; of a map that changes meanwhile, some may be left out or come twice."""
         before: Any = ffi.NULL
@@ -170,14 +183,17 @@ class BpfMap:
             result = lib.bpf_map_update_batch(self.fd, keys, values, count, ffi.NULL)
         else:
             return
-        if result in (-errno.E2BIG, -errno.ENOSPC):
-            raise TableFull(f"the BPF map {self.name} has room for {self.max_entries} entries")
-        check(result, self.name)
+        self._written(result)
 
     def delete(self, keys: Collection[bytes]) -> None:
         """Remove; keys that are not there are no error."""
         for key in keys:
             self._found(lib.bpf_map_delete_elem(self.fd, self._key(key)))
+
+    def _written(self, result: int) -> None:
+        if result in (-errno.E2BIG, -errno.ENOSPC):
+            raise TableFull(f"the BPF map {self.name} has room for {self.max_entries} entries")
+        check(result, self.name)
 
     def _found(self, result: int) -> bool:
         return result != -errno.ENOENT and check(result, self.name) >= 0

@@ -12,12 +12,13 @@ import contextlib
 import errno
 import os
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 from xdpstack.device.attached import interface_index, program_ids
 from xdpstack.device.claim_set import Claims
 from xdpstack.device.deadman import Deadman
-from xdpstack.device.libbpf import PinnedMap
+from xdpstack.device.libbpf import BpfMap, PinnedMap
 from xdpstack.device.pins import ABOUT, KEY, LOCK, About, read_about, take
 from xdpstack.device.ssh import ssh_endpoints
 from xdpstack.device.table_diff import ARRAYS, TABLES
@@ -76,6 +77,12 @@ class PinnedProgram:
             elif name != "xs_device":
                 nothing = bytes(table.value_bytes)
                 table.update({struct.pack("=I", index): nothing for index in range(table.max_entries)})
+
+    @property
+    def maps(self) -> Mapping[str, BpfMap]:
+        """As XdpProgram.maps."""
+        self._check()
+        return self._maps
 
     def set_socket(self, queue: int, socket_fd: int) -> None:
         """As XdpProgram.set_socket."""

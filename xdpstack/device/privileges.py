@@ -15,10 +15,11 @@ CAPABILITIES = {
     "CAP_NET_RAW": 13,
     "CAP_IPC_LOCK": 14,
     "CAP_SYS_ADMIN": 21,
+    "CAP_PERFMON": 38,
     "CAP_BPF": 39,
 }
 #: What CAP_SYS_ADMIN stands in for, as it did before they were split off it.
-INCLUDED_IN_SYS_ADMIN = {"CAP_BPF"}
+INCLUDED_IN_SYS_ADMIN = {"CAP_BPF", "CAP_PERFMON"}
 
 
 def effective() -> frozenset[str]:

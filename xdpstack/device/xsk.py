@@ -167,6 +167,11 @@ class Xsk:
         check(lib.xs_xsk_read_stats(self.pointer, out), "XDP_STATISTICS")
         return {name: getattr(out, name) for name in STATISTICS}
 
+    def counters(self) -> dict[str, int]:
+        """All that is counted of it: the kernel's `statistics`, and our own, COUNTERS."""
+        state: Any = self.state()
+        return {**self.statistics(), **{name: getattr(state, name) for name in COUNTERS}}
+
     def close(self) -> None:
         """Unmap the rings and close the descriptor; idempotent. The kernel frees the queue some time later."""
         lib.xs_xsk_close(self.pointer)

@@ -19,6 +19,7 @@ from xdpstack.device.broker import wire
 from xdpstack.device.broker.wire import VERSION
 from xdpstack.device.claims import Claim, LocalAddress
 from xdpstack.device.deadman import Deadman
+from xdpstack.device.redirect_err import Counts
 from xdpstack.device.tuning.journal import namespace
 from xdpstack.device.verdict import Cause
 from xdpstack.device.xdp import Granted, Hint, Mode, XdpCounters
@@ -142,6 +143,23 @@ class BrokeredClaims:
         """The broker follows it itself."""
 
 
+class BrokeredRedirects:
+    """Redirects that failed, as the broker counts them: a CountsRedirects."""
+
+    def __init__(self, client: BrokerClient, interface: str, why: str) -> None:
+        self.why = why
+        self._client = client
+        self._interface = interface
+        self._last: Counts = {}
+
+    def counts(self) -> Counts:
+        """The last that were known, when the broker is gone or has detached the program."""
+        with contextlib.suppress(BrokerError):
+            said, _ = self._client.ask("redirects", interface=self._interface)
+            self._last = {int(queue): errors for queue, errors in said.items()}
+        return self._last
+
+
 class BrokeredProgram:
     """A program that the broker has attached: what an Interface asks of its XdpProgram."""
 
@@ -154,6 +172,7 @@ class BrokeredProgram:
         self.claims = BrokeredClaims(client, interface)
         self.hints: tuple[Hint, ...] = tuple(said["hints"])
         self.why = str(said["why"])
+        self.redirects = BrokeredRedirects(client, interface, str(said["no_redirects"]))
         self.tuning: dict[str, str] = said["tuning"]
         self.granted = Granted(**{**said["granted"], "refused": tuple(said["granted"]["refused"])})
         [deadman] = descriptors
@@ -182,6 +201,7 @@ class BrokeredProgram:
         self.deadman.close()
         if self._pid == os.getpid():
             with contextlib.suppress(OSError):  # no broker, or the kernel's word to it: no use to who closes
+                self.redirects.counts()  # they stay
                 self._client.ask("detach", interface=self._interface)
 
 

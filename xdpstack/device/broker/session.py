@@ -20,6 +20,7 @@ from xdpstack.device.hints import checked, open_attached
 from xdpstack.device.holders import AF_XDP
 from xdpstack.device.local import local_addresses
 from xdpstack.device.queues import active_queues
+from xdpstack.device.redirect_err import RedirectErrors
 from xdpstack.device.tuning.asked import Tuning
 from xdpstack.device.tuning.journal import namespace
 from xdpstack.device.tuning.tuner import Tuner
@@ -70,6 +71,10 @@ class Opened:
             )
             self.program, self.granted, self.why = attached.program, attached.granted, attached.why
             undo.callback(self.program.close)
+            redirects = RedirectErrors(link.rx_queues)
+            undo.callback(redirects.close)
+            self.redirects = redirects
+            self.lost = redirects.watch(self.program.maps["xs_xsks"])
             self.tuner.after_attach(self.granted.mode, len(active_queues(link.name, link.index)))
             undo.pop_all()
 
@@ -87,6 +92,7 @@ class Opened:
             last_first.callback(self.tuner.undo)
             for descriptor in self.sockets.values():
                 last_first.callback(os.close, descriptor)
+            last_first.callback(self.redirects.close)
             last_first.callback(self.program.close)
 
 
@@ -116,6 +122,7 @@ class Session:
                 "unclaim",
                 "clear",
                 "counters",
+                "redirects",
                 "probe",
                 "detach",
             )
@@ -211,6 +218,7 @@ class Session:
             "why": opened.why,
             "tuning": opened.tuner.why,
             "hints": opened.program.hints,
+            "no_redirects": opened.lost.why,
         }, (opened.program.deadman_fd,)
 
     def _socket(self, interface: str, queue: int) -> Answer:
@@ -264,6 +272,9 @@ class Session:
             "last_redirect_ns": counters.last_redirect_ns,
             "last_pass_ns": counters.last_pass_ns,
         }, ()
+
+    def _redirects(self, interface: str) -> Answer:
+        return self._get(interface).lost.counts(), ()
 
     def _probe(self, ifindex: int, address: str) -> Answer:
         link = self._mirror.snapshot.links.get(ifindex)

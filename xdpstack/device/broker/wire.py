@@ -19,7 +19,7 @@ from xdpstack.device import claims
 from xdpstack.device.claims import Claim, Endpoint, Essential
 from xdpstack.errors import BrokerError, ConfigurationError, XdpstackError, XdpstackOSError
 
-VERSION = 1
+VERSION = 2
 #: Bytes of a message at most, and descriptors with one.
 LARGEST, DESCRIPTORS = 1 << 16, 4
 #: What can be said of, besides claims: the exceptions of EverythingBut.
