@@ -38,6 +38,7 @@ int xs_stack_create(const struct xs_stack_options *o, struct xs_stack **out) {
     s->frames_per_worker = o->frames_per_worker;
     s->hints = o->hints;
     s->manual_clock = o->manual_clock;
+    s->spin_ns = o->spin_us * 1000ull;
     s->pid = getpid();
     pthread_mutex_init(&s->ports_lock, NULL);
     xs_queue_owners_init(&s->owners);

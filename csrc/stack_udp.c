@@ -218,7 +218,7 @@ static uint64_t deadline(int timeout_ms) { return xs_monotonic_ns() + (uint64_t)
     100 /* how long until Python looks at its signals: one that came just before the sleep ends no sleep */
 
 static int wait_for(struct xs_stack *stack, struct xs_socket *s, int drive, uint32_t budget, int timeout_ms) {
-    uint64_t end = timeout_ms < 0 ? 0 : deadline(timeout_ms), look = deadline(SIGNALS_MS);
+    uint64_t end = timeout_ms < 0 ? 0 : deadline(timeout_ms), look = deadline(SIGNALS_MS), idle = 0;
     for (;;) {
         int rc = drive ? poll_for(stack, s, budget) : 0;
         if (xs_socket_has_something(s)) return 1;
@@ -229,9 +229,10 @@ static int wait_for(struct xs_stack *stack, struct xs_socket *s, int drive, uint
             for (uint32_t i = 0; drive && i < stack->nworkers; i++) xs_worker_wait(stack->worker[i], 0);
             return 0;
         }
-        if (xs_socket_arm(s)) return 1;
         int most = left_ms(look);
         if (!most) return 0; /* and it calls again */
+        if (drive && rc == 0 && xs_worker_spins(stack->worker[0], &idle)) continue;
+        if (xs_socket_arm(s)) return 1;
         bool alone = drive && rc == 0;
         if (drive && !alone && most > OTHERS_MS) most = OTHERS_MS;
         rc = sleep_on(stack, s, alone, left < 0 || left > most ? most : left);

@@ -79,6 +79,9 @@ int xs_worker_init(struct xs_worker *w, struct xs_stack *stack, uint32_t index);
 void xs_worker_close(struct xs_worker *w);
 void xs_worker_deinit(struct xs_worker *w);
 
+/* Whether who has polled in vain is to poll again, and not to sleep: worker_wait.c. `idle_ns` is his, 0 while something comes. */
+bool xs_worker_spins(const struct xs_worker *w, uint64_t *idle_ns);
+
 /* Tries to become the one who drives; xs_worker_leave() ends it. Enter also marks the worker as not quiescent. */
 bool xs_worker_enter(struct xs_worker *w);
 void xs_worker_leave(struct xs_worker *w);

@@ -49,13 +49,15 @@ static void sleep_until_work(struct xs_worker *w) {
 
 static void *drive(void *argument) {
     struct xs_worker *w = argument;
+    uint64_t idle = 0;
     while (!is_stopping(w)) {
         int got = xs_worker_poll(w, BUDGET);
+        if (got > 0) idle = 0;
         if (xs_walk_parked(&w->walk))
             await_python(w);
         else if (got == -EBUSY)
             sched_yield();
-        else if (got)
+        else if (got || xs_worker_spins(w, &idle))
             xs_worker_give_way(w);
         else
             sleep_until_work(w);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "stack.h"
 #include "worker.h"
 
 #include "ffi/10_core.cdef.h"
@@ -25,8 +26,16 @@ int xs_worker_wait(struct xs_worker *w, int timeout_ms) {
     return n > 0;
 }
 
+bool xs_worker_spins(const struct xs_worker *w, uint64_t *idle_ns) {
+    uint64_t most = w->stack->spin_ns;
+    if (!most) return false;
+    uint64_t now = xs_monotonic_ns(); /* whatever the stack's clock says */
+    if (!*idle_ns) *idle_ns = now;
+    return now - *idle_ns < most;
+}
+
 int xs_worker_run(struct xs_worker *w, uint32_t budget, int timeout_ms) {
-    uint64_t end = xs_monotonic_ns() + (uint64_t)timeout_ms * 1000000u; /* whatever the stack's clock says */
+    uint64_t end = xs_monotonic_ns() + (uint64_t)timeout_ms * 1000000u, idle = 0;
     do {
         int got = xs_worker_poll(w, budget);
         if (xs_walk_parked(&w->walk)) return 1;
@@ -35,7 +44,8 @@ int xs_worker_run(struct xs_worker *w, uint32_t budget, int timeout_ms) {
             continue;
         }
         if (got < 0) return got;
-        if (got) {
+        if (got) idle = 0;
+        if (got || xs_worker_spins(w, &idle)) {
             xs_worker_give_way(w);
             continue;
         }

@@ -353,6 +353,7 @@ class Stack:
             "huge_pages": self._core.huge_pages_info(),
             "workers": len(self._core.workers),
             "threads": self._driving.threads,
+            "spin_us": self._core.spin_us,
             "cpus": self._driving.cpus,
             "rps": self._rps.info,
             "engines": {layer: text_of(engine) for layer, engine in self._engines.items()},
@@ -478,6 +479,7 @@ def open(  # noqa: A001  # the word that users expect, as in socket.open or tarf
     engines: Mapping[str, Engine] | None = None,
     workers: int | None = None,
     cpus: Sequence[int] = (),
+    spin_us: int = 0,
     tune: Tuning | None = None,
     broker: str | None = None,
     pinned: str | None = None,
@@ -497,7 +499,8 @@ def open(  # noqa: A001  # the word that users expect, as in socket.open or tarf
     `engines`: what runs a layer, "routing" or "udp": "native" (C, the default), "python" (its plain definition), or an
     object with `process(batch)` in its place; see docs/engines.md. `workers`: so many threads, in C and without the
     GIL, each with `frames` of its own, drive the stack; queue i is worker i's, over again. `cpus` pins them, one CPU
-    each. None: whoever receives or is in `run()` drives; see docs/workers.md. `tune`: what to change of the devices
+    each. None: whoever receives or is in `run()` drives; see docs/workers.md. `spin_us`: who drives polls for so many
+    microseconds without finding anything before it sleeps. `tune`: what to change of the devices
     while the stack is open; None is `Tuning()`; see docs/tuning.md. `need_wakeup`, `busy_poll` (True, or a BusyPoll)
     and `tx_budget`: how the AF_XDP sockets are driven; `prefilter`: frames that the NIC itself is to drop; see
     docs/modes.md. `broker`: the socket of `xdpstack broker`, which attaches the program and makes the sockets for
@@ -530,7 +533,7 @@ def open(  # noqa: A001  # the word that users expect, as in socket.open or tarf
     )
     backend = KernelBackend(*interfaces, options=options, window_seconds=deadman_seconds)
     with naming_what_ran_out(f"open {', '.join(interfaces)}"):
-        core = Core(threads_of(workers, cpus), frames, frame_bytes, huge_pages, hints=bool(hints))
+        core = Core(threads_of(workers, cpus), frames, frame_bytes, huge_pages, hints=bool(hints), spin_us=spin_us)
         try:
             threads = workers is not None
             return Stack(backend, core, observable=observable, engines=engines, threads=threads, cpus=cpus)

@@ -13,6 +13,7 @@ struct xs_stack_options {
         huge_pages; /* 1 = frames on pages of 2 MiB; where those are missing it is -ENOBUFS, never silent */
     uint32_t manual_clock; /* 1 = time moves by xs_stack_set_now() only */
     uint32_t hints;        /* 1 = descriptors have what devices say of frames: xs_meta.hints is valid */
+    uint32_t spin_us;      /* so long who drives goes on polling in vain before it sleeps */
 };
 
 int xs_stack_create(const struct xs_stack_options *options, struct xs_stack **out);

@@ -23,6 +23,7 @@ from typing import Any
 
 import xdpstack
 from xdpstack.bench.subjects import Spot
+from xdpstack.native.core import ALWAYS_US
 
 #: Asked for by every socket, ours and the kernel's: 2 MiB as the kernel counts.
 RECEIVE_BUFFER = 1 << 20
@@ -38,6 +39,8 @@ LARGEST = 9216
 def opened(spot: Spot, **options: Any) -> Iterator[xdpstack.Stack]:
     """A stack; what it was granted and what it counted is noted when it ends."""
     names = [name for name in (spot.interface, spot.other) if name]
+    if sys.argv[1] == "xdpstack-spin":
+        options["spin_us"] = ALWAYS_US
     queues = list(range(spot.queues))
     with xdpstack.open(*names, queues=queues, rx_ring=spot.ring, tx_ring=spot.ring, **options) as stack:
         try:
@@ -248,6 +251,9 @@ PROGRAMS = {
     ("xdpstack", "echo"): udp_echo,
     ("xdpstack", "latency"): udp_recvfrom_echo,
     ("xdpstack", "rfc2544"): udp_echo,
+    ("xdpstack-spin", "rx"): stack_rx,
+    ("xdpstack-spin", "echo"): udp_echo,
+    ("xdpstack-spin", "latency"): udp_recvfrom_echo,
     ("xdpstack-udp", "rx"): udp_rx,
     ("xdpstack-recvfrom", "rx"): udp_recvfrom,
     ("xdpstack-recvfrom", "echo"): udp_recvfrom_echo,

@@ -136,6 +136,7 @@ def _testpmd(driver: str) -> dict[str, Words]:
 SUBJECTS = (
     Subject("xdpstack", _python("xdpstack", *DISTINCT)),
     Subject("xdpstack-udp", _python("xdpstack-udp", "rx")),
+    Subject("xdpstack-spin", _python("xdpstack-spin", "rx", "echo", "latency"), alike=True),
     Subject("xdpstack-recvfrom", _python("xdpstack-recvfrom", "rx", "echo"), alike=True),
     Subject("rings", _rings(), raw=True),
     Subject("testpmd-af_xdp", _testpmd("af_xdp"), (TESTPMD,), raw=True, telemetry=True, largest=USUAL_BYTES),

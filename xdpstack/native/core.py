@@ -39,10 +39,15 @@ class Ledger:
         return self.received + self.created + self.split - ended
 
 
+#: Who polls so long in vain, in microseconds, is not let sleep at all: waits have slices of that length.
+ALWAYS_US = 100_000
+
+
 class Core:
     """Owns the C stack. The memory is unmapped with the last view on it, which may outlive `close()`.
 
-    `hints`: what devices say of frames is wanted (xs_meta.hints). `pointer` is the struct xs_stack, `workers` its
+    `hints`: what devices say of frames is wanted (xs_meta.hints). `spin_us`: so long who drives polls in vain before it
+    sleeps. `pointer` is the struct xs_stack, `workers` its
     workers, `umem` a writable memoryview on all frames. `huge_pages`: True demands pages of 2 MiB for the frames, "auto"
     takes them if there are enough; `huge_pages_asked`, `huge_pages` (granted) and `huge_pages_why` say what became of it.
     Raises OutOfMemory, or ConfigurationError for sizes that cannot be.
@@ -56,8 +61,11 @@ class Core:
         huge_pages: HugePagesAsked = False,
         manual_clock: bool = False,
         hints: bool = False,
+        spin_us: int = 0,
     ) -> None:
         size = workers * frames * frame_bytes
+        if not 0 <= spin_us <= ALWAYS_US:
+            raise ConfigurationError(f"spin_us is {spin_us}; it can be 0 (sleep at once) to {ALWAYS_US} (never sleep)")
         self.huge_pages_asked, self.huge_pages, self.huge_pages_why = huge_pages, bool(huge_pages), ""
         options = ffi.new(
             "struct xs_stack_options *",
@@ -68,6 +76,7 @@ class Core:
                 "huge_pages": self.huge_pages,
                 "manual_clock": manual_clock,
                 "hints": hints,
+                "spin_us": spin_us,
             },
         )
         out = ffi.new("struct xs_stack **")
@@ -94,7 +103,7 @@ class Core:
         self.pointer: Any = stack
         self.frames = workers * frames
         self.frame_bytes = frame_bytes
-        self.hints = hints
+        self.hints, self.spin_us = hints, spin_us
         self.workers: list[Any] = [lib.xs_stack_worker(stack, i) for i in range(workers)]
         # Every view is a slice of this one: the C stack goes when the last of them has gone.
         self._owner = ffi.gc(lib.xs_stack_umem(stack), lambda _: lib.xs_stack_destroy(stack), size)

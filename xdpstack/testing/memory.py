@@ -95,6 +95,7 @@ def memory_stack(
     frames: int = 4096,
     frame_bytes: int = 2048,
     metadata: bool = False,
+    spin_us: int = 0,
     **options: Any,
 ) -> MemoryStack:
     """Open a stack over memory devices; a context manager.
@@ -103,8 +104,9 @@ def memory_stack(
     the stack's. Addresses, routes, rules and neighbours are in the words of iproute2, or values of xdpstack.netlink;
     what the kernel would add by itself is added. `sysctls` are over those of a fresh namespace, as `ipv4.ip_forward`.
     `frames` and `frame_bytes` are per worker. `metadata`: the stack wants to know what devices say of frames
-    (`backend.say()`). Other `options` are the Stack's (`engines`). Raises ConfigurationError for what cannot be.
+    (`backend.say()`). `spin_us`: as of `xdpstack.open()`. Other `options` are the Stack's (`engines`). Raises
+    ConfigurationError for what cannot be.
     """
-    core = Core(workers, frames, frame_bytes, manual_clock=True, hints=metadata)
+    core = Core(workers, frames, frame_bytes, manual_clock=True, hints=metadata, spin_us=spin_us)
     given = Given(addresses or {}, routes, rules, neighbours, sysctls)
     return MemoryStack(MemoryBackend(core, devices or ("a0",), given, links), core, **options)
