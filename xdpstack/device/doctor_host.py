@@ -24,7 +24,7 @@ NEEDED = {
     "CAP_NET_ADMIN": "attaching the program",
 }
 #: The first kernel with what is always needed: a bpf_link for XDP.
-OLDEST_KERNEL = (5, 9)
+OLDEST_KERNEL = (5, 11)
 #: And what newer ones add.
 SINCE = {
     (5, 13): "counting of redirects that fail",
@@ -59,7 +59,7 @@ def kernel_findings() -> Iterator[Finding]:
         yield error(
             "kernel",
             f"{release} is too old",
-            "XDP programs attached by a link, which goes with the process, came with Linux 5.9.",
+            "The XDP program reads the clock of the last tick (bpf_ktime_get_coarse_ns), which came with Linux 5.11.",
             "Boot a newer kernel; 6.6 or later has all of it.",
         )
     elif lacking := [f"{what} ({major}.{minor})" for (major, minor), what in SINCE.items() if version < (major, minor)]:
