@@ -27,6 +27,9 @@ class Claimed(ABC):
     def close(self) -> None:
         """The claim out. Idempotent."""
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.claim or 'to send'}>"
+
     def __enter__(self) -> Self:
         return self
 

@@ -15,14 +15,17 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from xdpstack.arguments import whole
 from xdpstack.errors import ConfigurationError, no_thread
 from xdpstack.hook import run_hooks
 from xdpstack.native import check, ffi, lib
-from xdpstack.native.core import BUDGET, Core
+from xdpstack.native.core import BUDGET, MOST_WORKERS, Core
 from xdpstack.walk import Walk
 
 log = logging.getLogger("xdpstack")
 
+#: As many as cpu_set_t has room for.
+LARGEST_CPU = 1023
 #: How long run() sleeps at most before it looks whether it is to end, in seconds.
 SLICE_SECONDS = 0.1
 #: When to look again for packets that another thread is just running the hooks of, in seconds.
@@ -32,8 +35,14 @@ BUSY_SECONDS = 0.01
 def threads_of(workers: int | None, cpus: Sequence[int]) -> int:
     """How many workers a stack has of which `workers` and `cpus` were asked. Raises ConfigurationError."""
     if cpus and len(cpus) != workers:
-        raise ConfigurationError(f"{len(cpus)} CPUs for {workers or 'no'} workers", fix="Name one for each worker.")
-    return 1 if workers is None else workers
+        raise ConfigurationError(
+            f"{len(cpus)} CPUs for {workers or 'no'} workers",
+            "Each worker that has a thread is pinned to one of them.",
+            f"workers={len(cpus)}, or as many CPUs as workers.",
+        )
+    for cpu in cpus:
+        whole("a number in cpus", cpu, 0, LARGEST_CPU)
+    return 1 if workers is None else whole("workers", workers, 1, MOST_WORKERS)
 
 
 class Driving:

@@ -279,6 +279,8 @@ def make_hook(
         rows = [each.name for each in BY_NAME.values() if each.passes]
         raise ConfigurationError(f"no custom stage can go on {row!r}", fix=f"One of: {', '.join(rows)}.")
     default, label = "accept", name or getattr(stage, "__name__", "hook")
+    if not isinstance(stage, CStage) and not callable(stage):
+        raise ConfigurationError(f"{stage!r} is no stage", fix="A function of a batch, or what load_stage() returns.")
     if isinstance(stage, CStage):
         default, label = stage.edges[0] if stage.edges else "accept", name or stage.name
         if set(stage.edges[1:]) != set(edges):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from xdpstack.device.backend import Device
 from xdpstack.device.claims import Claim, ForwardClaim
@@ -75,6 +75,12 @@ class StackHost:
 
     def claim_frames(self, claim: Claim) -> tuple[int, ...]:
         """As `claim`, for frames that are told from others by it. Raises ConfigurationError where they cannot be."""
+        if not isinstance(claim, get_args(Claim)):
+            raise ConfigurationError(
+                f"{claim!r} is no claim",
+                "A claim says which frames are lifted.",
+                f"One of xdpstack.{', '.join(kind.__name__ for kind in get_args(Claim))}.",
+            )
         for device in self.devices:
             if "claims" in device.why:
                 raise ConfigurationError(

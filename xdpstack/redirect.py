@@ -34,6 +34,10 @@ class Redirect(Claimed):
         self.swap_macs = swap_macs
         self._redirects = redirects
 
+    def __repr__(self) -> str:
+        ways = ", ".join(f"{came} to {leaves}" for came, leaves in self.to.items())
+        return f"<Redirect {self.claim}, {ways}>"
+
     def close(self) -> None:
         """The claim out, then its frames are nobody's. Idempotent. Raises ConfigurationError inside of a hook."""
         self._redirects.host.walk.refuse_inside_hook()

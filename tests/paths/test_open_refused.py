@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import socket
 import subprocess
@@ -154,7 +155,21 @@ def test_another_process_has_the_queue(pair: Veth) -> None:
 
 def test_this_process_has_the_queue(pair: Veth) -> None:
     with opened(pair.near, transmit_only=True) as stack, stack._control.lock:  # else it opens files now and then
-        assert f"(pid {Path('/proc/self').readlink()})" in refused(xdpstack.QueueTaken, pair.near)
+        assert f"this process (pid {Path('/proc/self').readlink()})" in refused(xdpstack.QueueTaken, pair.near)
+
+
+def test_this_process_has_the_program(pair: Veth) -> None:
+    with opened(pair.near):
+        said = refused(xdpstack.ProgramAttached, pair.near)
+        assert f"held by this process (pid {os.getpid()})" in said
+        assert "Fix: Close the stack that this process has on near0" in said
+
+
+def test_offloaded_mode_says_why_in_a_line(pair: Veth) -> None:
+    said = refused(xdpstack.ModeRefused, pair.near, mode="offloaded")
+    assert "Loading it into the NIC failed: Invalid argument. Few NICs" in said
+    assert "prefilter=Prefilter([...])" in said
+    assert "libbpf" not in said
 
 
 def test_a_queue_that_no_process_has_is_waited_for(pair: Veth, monkeypatch: pytest.MonkeyPatch) -> None:

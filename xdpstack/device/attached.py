@@ -31,7 +31,7 @@ class Holder:
     name: str
 
     def __str__(self) -> str:
-        return f"{self.name} (pid {self.pid})"
+        return f"{'this process' if self.pid == os.getpid() else self.name} (pid {self.pid})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,9 @@ def already_attached(interface: str, others: Sequence[AttachedProgram]) -> Progr
         f"{interface} has another XDP program: {'; '.join(map(str, others))}",
         "An interface runs one XDP program; it is never replaced without your word. Others are joined only where libxdp's "
         "dispatcher calls them (coexist=True).",
-        f"ip link set dev {interface} {keyword} off"
+        f"Close the stack that this process has on {interface}; one stack takes several interfaces and all their queues."
+        if any(holder.pid == os.getpid() for holder in other.holders)
+        else f"ip link set dev {interface} {keyword} off"
         if other.link_id is None
         else (
             "It is pinned: xdpstack unpin, if xdpstack pin did it" if pinned else "End the process that holds its link"

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from xdpstack.arguments import power_of_two, whole
 from xdpstack.device.modes import SocketModes
 from xdpstack.device.offloads import Offload
-from xdpstack.device.plan import next_power_of_two
 from xdpstack.device.prefilter import Prefilter
 from xdpstack.device.tuning.asked import Tuning
 from xdpstack.device.xdp import Hint, Mode
 from xdpstack.errors import ConfigurationError
+
+#: Slots: 64 MiB of descriptors, and more than any NIC has.
+LARGEST_RING = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +48,10 @@ class Options:
     coexist: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("rx_ring", "tx_ring"):
-            slots = getattr(self, name)
-            if slots < 1 or slots & (slots - 1):
-                raise ConfigurationError(
-                    f"{name} is {slots}, which is no power of two", fix=f"{name}={next_power_of_two(slots)}"
-                )
+        power_of_two("rx_ring", self.rx_ring, 1, LARGEST_RING)
+        power_of_two("tx_ring", self.tx_ring, 1, LARGEST_RING)
+        if not isinstance(self.queues, str):
+            check_queues(self.queues)
         self.modes.budget(self.tx_ring)  # refuses what cannot be
         if self.broker is not None and (
             self.netns is not None or self.transmit_only or self.prefilter or self.tune != Tuning()
@@ -95,3 +96,13 @@ class Options:
             "pinned": self.pinned,
             "coexist": self.coexist,
         }
+
+
+def check_queues(queues: object) -> None:
+    """Whether they are numbers of queues; which of them there are the device says. Raises ConfigurationError."""
+    if not isinstance(queues, Sequence | Set | range):
+        raise ConfigurationError(
+            f"queues is {queues!r}", 'It can be "all" or a list of queue numbers.', f"queues=[{queues!r}]"
+        )
+    for queue in queues:
+        whole("a number in queues", queue, 0, 0xFFFF)

@@ -147,7 +147,7 @@ def choose_queues(name: str, asked: str | Sequence[int], active: Sequence[int]) 
     if asked == "all":
         return tuple(active)
     if isinstance(asked, str):
-        raise ConfigurationError(f'queues is {asked!r}; it can be "all" or a list of queue numbers')
+        raise ConfigurationError(f"queues is {asked!r}", 'It can be "all" or a list of queue numbers.', 'queues="all"')
     unknown = sorted(set(asked) - set(active))
     if unknown or not asked:
         raise ConfigurationError(

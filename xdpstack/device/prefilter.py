@@ -32,6 +32,10 @@ class Prefilter:
     """
 
     def __init__(self, sources: Iterable[str]) -> None:
+        if isinstance(sources, str):
+            raise ConfigurationError(
+                f"a pre-filter of {sources!r}", "It takes a list of addresses.", f"Prefilter([{sources!r}])"
+            )
         try:
             self._keys = {address_key(each): each for each in sources}
         except ValueError as wrong:

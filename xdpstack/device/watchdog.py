@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from xdpstack.device.deadman import Deadman
-from xdpstack.errors import no_thread
+from xdpstack.errors import ConfigurationError, no_thread
 from xdpstack.native import check, ffi, lib
 from xdpstack.native.core import Core
 
 #: How long packets may wait, with no progress, before the kernel has the traffic, in seconds.
 WINDOW_SECONDS = 0.5
+#: What it can be: at least a millisecond, as the workers are looked at eight times in a window; at most a day.
+LEAST_SECONDS, MOST_SECONDS = 0.001, 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +29,16 @@ class WatchdogCounters:
 class Watchdog:
     """Puts off the deadlines of the programs given to it, while the workers of `core` make progress.
 
-    Not for a forked child, where it does nothing. Raises OutOfMemory when no thread can be had.
+    Not for a forked child, where it does nothing. Raises OutOfMemory when no thread can be had, ConfigurationError.
     """
 
     def __init__(self, core: Core, window_seconds: float = WINDOW_SECONDS) -> None:
+        if isinstance(window_seconds, bool) or not LEAST_SECONDS <= window_seconds <= MOST_SECONDS:
+            raise ConfigurationError(
+                f"deadman_seconds is {window_seconds!r}",
+                "Packets that wait for longer go to the kernel; that is between a millisecond and a day.",
+                f"deadman_seconds={WINDOW_SECONDS}",
+            )
         out = ffi.new("struct xs_watchdog **")
         result = lib.xs_watchdog_start(core.pointer, int(window_seconds * 1e9), out)
         if result == -errno.EAGAIN:

@@ -57,6 +57,10 @@ OPTIONS: Mapping[Hint, int] = {
 
 _FLAGS = {"native": lib.XS_BPF_XDP_NATIVE, "generic": lib.XS_BPF_XDP_GENERIC, "offloaded": lib.XS_BPF_XDP_OFFLOADED}
 _FRAGS, _PLAIN = "xs_xdp_frags", "xs_xdp_plain"
+#: What an errno means that says nothing by itself: veth_xdp_set().
+_MEANINGS = {
+    errno.ENOSPC: " (a veth whose peer has more transmit queues than it has receive queues: ethtool -L PEER tx N)"
+}
 _SIOCGIFHWADDR = 0x8927
 _ZERO = bytes(4)
 
@@ -203,7 +207,8 @@ class XdpProgram:
                     return self._granted
                 self._raise_if_final(result)
                 frames = "frames of several buffers" if twin == _FRAGS else "single-buffer frames"
-                refused.append(f"{mode} mode, {frames}: {errno.errorcode.get(-result, result)}, {os.strerror(-result)}")
+                cause = f"{errno.errorcode.get(-result, result)}, {os.strerror(-result)}{_MEANINGS.get(-result, '')}"
+                refused.append(f"{mode} mode, {frames}: {cause}")
         raise self._refusal(result, refused)
 
     @property
@@ -385,7 +390,8 @@ def hardware_address(interface: str) -> bytes:
 def _not_offloaded(interface: str, error: OSError) -> ModeRefused:
     return ModeRefused(
         f"{interface} does not take an XDP program in offloaded mode",
-        f"Loading it into the NIC failed: {error.strerror}. Few NICs run BPF, and none redirects to AF_XDP sockets.",
-        "mode='auto' takes what there is.",
+        f"Loading it into the NIC failed: {os.strerror(error.errno or errno.EOPNOTSUPP)}. Few NICs run BPF, and none "
+        "redirects to AF_XDP sockets.",
+        "mode='auto' takes what there is; prefilter=Prefilter([...]) has the NIC drop frames, beside it.",
         number=error.errno,
     )

@@ -6,6 +6,7 @@ import errno
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from xdpstack.arguments import power_of_two, whole
 from xdpstack.errors import ConfigurationError, OutOfMemory
 from xdpstack.native import check, ffi, lib
 from xdpstack.native.huge_pages import huge_pages as there_are
@@ -13,6 +14,11 @@ from xdpstack.native.huge_pages import shortage, transparent_bytes
 
 #: Packets that one poll takes from a queue at most, unless the caller says otherwise.
 BUDGET = 256
+#: XS_WORKERS_MAX.
+MOST_WORKERS = 64
+#: Sizes of a frame, in bytes; frames per worker, a power of two.
+FRAME_SIZES = (2048, 4096)
+LEAST_FRAMES, MOST_FRAMES = 64, 1 << 24
 HugePagesAsked = bool | Literal["auto"]
 #: Names of enum xs_owner, in the numbers' order: where a frame can be.
 OWNERS = ("free", "filled", "walking", "held", "queued", "lent", "transmitting")
@@ -63,6 +69,18 @@ class Core:
         hints: bool = False,
         spin_us: int = 0,
     ) -> None:
+        whole("workers", workers, 1, MOST_WORKERS)
+        power_of_two("frames", frames, LEAST_FRAMES, MOST_FRAMES)
+        if frame_bytes not in FRAME_SIZES:
+            raise ConfigurationError(
+                f"frame_bytes is {frame_bytes!r}",
+                "AF_XDP has aligned frames of 2048 and 4096 bytes.",
+                "frame_bytes=2048",
+            )
+        if huge_pages not in (True, False, "auto"):
+            raise ConfigurationError(
+                f"huge_pages is {huge_pages!r}", 'It can be True, False or "auto".', "huge_pages=True"
+            )
         size = workers * frames * frame_bytes
         if not 0 <= spin_us <= ALWAYS_US:
             raise ConfigurationError(f"spin_us is {spin_us}; it can be 0 (sleep at once) to {ALWAYS_US} (never sleep)")
@@ -88,11 +106,6 @@ class Core:
             self.huge_pages, self.huge_pages_why = False, f"{why} {fix}".strip()
             options.huge_pages = 0
             result = lib.xs_stack_create(options, out)
-        if result == -errno.EINVAL:
-            raise ConfigurationError(
-                f"cannot have {workers} worker(s) with {frames} frames of {frame_bytes} bytes",
-                fix="workers 1 to 64; frames a power of two, 64 or more; frame_bytes 2048 or 4096.",
-            )
         if result < 0 and result != -errno.ENOMEM:
             check(result, f"make {workers} worker(s)")
         if result < 0:

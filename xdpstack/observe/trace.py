@@ -6,9 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from xdpstack.arguments import whole
 from xdpstack.errors import ConfigurationError
 from xdpstack.native import check, ffi, lib
 from xdpstack.walk import Node, Walk, reasons
+
+#: Packets that may be asked for: XS_TRACE_MOST.
+MOST = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +56,10 @@ def start(walk: Walk, packets: int, row: str | None = None, reason: str | None =
     `row` may also name a hook; with both, packets that are dropped there. Then every packet is followed until enough are
     found, 512 at a time: one that waits in a stage while others pass is followed from there on.
 
-    When the path changes, as a hook comes or goes, recording ends. Raises ConfigurationError for a name that is none,
-    OSError(EINVAL) beyond 4,096 packets.
+    When the path changes, as a hook comes or goes, recording ends. Raises ConfigurationError for a name that is none, and
+    beyond 4,096 packets.
     """
+    whole("packets", packets, 1, MOST)
     with walk.looking:
         names = [node.name for node in walk.nodes]
         number = lib.XS_TRACE_ANY if row is None else _number("row", row, names)

@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from xdpstack.batch import Batch
+from xdpstack.device.claims import vlan_of
 from xdpstack.errors import ClosedError, SendBatchError, XdpstackError
 from xdpstack.native import ffi, lib, views
 from xdpstack.native.core import BUDGET
@@ -378,7 +379,9 @@ class UdpSocket:
     def __repr__(self) -> str:
         host, port = self.getsockname()[:2]
         peer = f" to {self._peer[0]} port {self._peer[1]}" if self._peer else ""
-        return f"<UdpSocket {host} port {port}{peer}{', closed' if self._closed else ''}>"
+        vlan = vlan_of(self._endpoint.bound.vlan)
+        within = f", VLAN {vlan}" if vlan else ""
+        return f"<UdpSocket {host} port {port}{peer}{within}{', closed' if self._closed else ''}>"
 
 
 def _or_none(attempt: Callable[[], int]) -> int | None:

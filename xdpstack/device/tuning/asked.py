@@ -60,6 +60,10 @@ class Tuning:
                 _within(name, each, 0, (1 << 31) - 1)
         if self.rss_weights and not any(self.rss_weights):
             raise ConfigurationError("rss_weights are all 0", fix="Some queue has to receive.")
+        if not isinstance(self.rss_key, bytes | bytearray):
+            raise ConfigurationError(
+                f"rss_key is {self.rss_key!r}", "It is bytes.", "bytes.fromhex() reads what ethtool -x shows."
+            )
         for flow, letters in self.rss_fields.items():
             if flow not in FLOWS or not letters or set(letters) - set(FIELDS):
                 raise ConfigurationError(

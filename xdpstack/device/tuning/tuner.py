@@ -17,10 +17,11 @@ import errno
 import logging
 from typing import Any
 
+from xdpstack.device.ethtool_set import fields_text
 from xdpstack.device.tuning.asked import Tuning
 from xdpstack.device.tuning.facts import Facts, read_facts
 from xdpstack.device.tuning.journal import Journal, boot_id, journals, myself, namespace
-from xdpstack.device.tuning.knobs import knob
+from xdpstack.device.tuning.knobs import Value, knob
 from xdpstack.device.tuning.plan import Steps, plan_after, plan_before
 from xdpstack.device.tuning.restore import Restored, restore, shown
 from xdpstack.errors import TuningRefused
@@ -138,14 +139,16 @@ class Tuner:
                 raise
             except OSError as error:
                 raise TuningRefused(
-                    f"{name} of {self._name} cannot be {shown(value)}",
+                    f"{name} of {self._name} cannot be {_worded(name, value)}",
                     f"The driver refuses it: {error.strerror or error}.",
                     "Leave it out; what was changed before it has been put back.",
                     error.errno,
                 ) from error
             self.tuned[name] = {"asked": value, "granted": granted, "before": old}
             if granted != value:
-                self.why[name] = f"The driver was asked for {shown(value)} and made it {shown(granted)}."
+                self.why[name] = (
+                    f"The driver was asked for {_worded(name, value)} and made it {_worded(name, granted)}."
+                )
 
     def _note_affinities(self) -> None:
         """With other channels come other interrupts: which CPUs they had goes into the journal by their names.
@@ -169,3 +172,8 @@ class Tuner:
                     error.errno,
                 ) from error
         return self._journal
+
+
+def _worded(name: str, value: Value) -> str:
+    """A value for a person; what a hash covers in ethtool's letters, as it was asked for."""
+    return fields_text(value) if name.startswith("hash ") and isinstance(value, int) else shown(value)
