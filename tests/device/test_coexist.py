@@ -195,6 +195,7 @@ def test_beside_another_program(
     assert [name[:6] for name in joined(pair.near).values()] == ["other", "xs_xdp", "other"]
     [device] = stack.info()["devices"]
     assert (device["mode"], stack.info()["asked"]["coexist"]) == ("generic", True)
+    assert device["redirect_errors"], device["why"]
     if "claims" in device["why"]:  # since Linux 6.13, with this libxdp
         with pytest.raises(ConfigurationError, match="cannot be read or redirected by claim"):
             stack.frames(xdpstack.EthertypeClaim(0x88B5))
