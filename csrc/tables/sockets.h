@@ -168,7 +168,8 @@ static inline const struct xs_socket_slot *xs_socket_slot(const struct xs_socket
 }
 
 /* Connected sockets are found by all four of their numbers before any score is asked for (udp4_lib_lookup4): of several with
- * the same four the order decides, not the device. Not so those that have another peer than at first. */
+ * the same four the order decides, not the device. Not so those that have another peer than at first, nor one that is connected
+ * to port 0, which takes any, for what comes from another port. */
 #define XS_SOCKET_SCORE_CONNECTED 16
 
 /* Does the socket take what `k` says? Its score (compute_score of net/ipv4/udp.c), or -1. */
@@ -187,7 +188,8 @@ static inline int xs_socket_score(const struct xs_socket_entry *e, const struct 
         if (e->device != k->device) return -1;
         score += 4;
     }
-    if (e->peer_port && (e->peer_high | e->peer_low) && !e->reconnected) return XS_SOCKET_SCORE_CONNECTED;
+    if (e->peer_port == k->peer_port && (e->peer_high | e->peer_low) && !e->reconnected)
+        return XS_SOCKET_SCORE_CONNECTED;
     return score;
 }
 

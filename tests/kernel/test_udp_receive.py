@@ -12,12 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.kernel.udp_lab import SO_MEMINFO, Lab, frame
 from tests.udp.programs import programs
-from tests.udp.strategies import LOCAL, REMOTE, datagrams, worlds
+from tests.udp.strategies import LOCAL, REMOTE, TO_PORT_0, datagrams, worlds
 from xdpstack.udp import bpf, shadow
 from xdpstack.udp.bpf import Instruction
 from xdpstack.udp.semantics import (
@@ -58,13 +58,14 @@ def drain(sock: socket.socket) -> list[bytes]:
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(worlds(), st.lists(datagrams(partial=False), min_size=1, max_size=24))
-def test_who_gets_what(lab: Lab, world: list[Bound], stream: list[Datagram]) -> None:
+@example(**TO_PORT_0)
+@given(sockets=worlds(), stream=st.lists(datagrams(partial=False), min_size=1, max_size=24))
+def test_who_gets_what(lab: Lab, sockets: list[Bound], stream: list[Datagram]) -> None:
     """Random sockets (both families, dual stack, connected, bound to a device) and random datagrams at them."""
-    real = {bound.index: lab.socket(bound) for bound in world}
-    precedence = world[::-1]  # the one that was bound last comes first
+    real = {bound.index: lab.socket(bound) for bound in sockets}
+    precedence = sockets[::-1]  # the one that was bound last comes first
     try:
-        expected: dict[int, list[bytes]] = {bound.index: [] for bound in world}
+        expected: dict[int, list[bytes]] = {bound.index: [] for bound in sockets}
         for datagram in stream:
             lab.send(datagram)
             verdict = receive(datagram, precedence)

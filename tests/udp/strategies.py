@@ -34,6 +34,8 @@ GROUPS[6] = [*GROUPS[4], (MANY[6], None)]
 ONLY_JOINED: dict[int, list[frozenset[Family]]] = {4: [frozenset(), frozenset({4})]}
 ONLY_JOINED[6] = [*ONLY_JOINED[4], frozenset({6}), frozenset({4, 6})]
 PORTS = [7, 53]
+#: Of peers and of what comes: a socket may be connected to port 0, and takes any then; and one may send from it.
+REMOTE_PORTS = [1000, 1001, 0]
 DEVICES = [0, 1]
 VLANS = [0, 0, 0, 5, 6, 6 << 16 | 5]
 
@@ -53,7 +55,7 @@ def bounds(draw: st.DrawFn, index: int, vlans: bool = False) -> Bound:
         address=address,
         port=draw(st.sampled_from(PORTS)),
         peer=draw(st.sampled_from(REMOTE[carried])) if connected else None,
-        peer_port=draw(st.sampled_from([1000, 1001])) if connected else 0,
+        peer_port=draw(st.sampled_from(REMOTE_PORTS)) if connected else 0,
         device=draw(st.sampled_from([None, None, *DEVICES])),
         vlan=draw(st.sampled_from(VLANS)) if vlans else 0,
         v6only=family == 6 and wild and draw(st.booleans()),
@@ -76,7 +78,7 @@ def datagrams(draw: st.DrawFn, partial: bool | None = None, vlans: bool = False)
     source = draw(st.sampled_from(REMOTE[family]))
     destination = MANY[family] if to_many else draw(st.sampled_from(LOCAL[family]))
     payload = draw(st.binary(max_size=64) | st.binary(min_size=1300, max_size=1400))
-    ports = draw(st.sampled_from([1000, 1001])), draw(st.sampled_from([*PORTS, 9]))
+    ports = draw(st.sampled_from(REMOTE_PORTS)), draw(st.sampled_from([*PORTS, 9]))
     length = 8 + len(payload)
     head = ports[0].to_bytes(2) + ports[1].to_bytes(2) + length.to_bytes(2)
     kind = draw(st.sampled_from(["good", "good", "good", "zero", "partial", "bad", "ffff"]))
@@ -105,3 +107,18 @@ def datagrams(draw: st.DrawFn, partial: bool | None = None, vlans: bool = False)
         partial=draw(st.booleans()) if partial is None else partial,
         to_many=to_many,
     )
+
+
+def _from_port(port: int) -> Datagram:
+    head = port.to_bytes(2) + PORTS[0].to_bytes(2) + (8).to_bytes(2)
+    return Datagram(4, REMOTE[4][0], LOCAL[4][0], head + bytes(2))
+
+
+#: A socket that is connected to port 0, beside one with the better score for what comes from another port.
+TO_PORT_0 = {
+    "sockets": [
+        Bound(0, 6, LOCAL[4][0], PORTS[0], peer=REMOTE[4][0]),
+        Bound(1, 4, LOCAL[4][0], PORTS[0], device=0),
+    ],
+    "stream": [_from_port(0), _from_port(1000)],
+}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.udp.by_hand import UdpRx
-from tests.udp.strategies import datagrams, families, worlds
+from tests.udp.strategies import TO_PORT_0, datagrams, families, worlds
 from xdpstack.native import lib
 from xdpstack.udp import native
 from xdpstack.udp.semantics import (
@@ -36,6 +36,7 @@ def datagram(payload: bytes, port: int = 7, field: int | None = None) -> Datagra
 
 
 @settings(max_examples=400, deadline=None)
+@example(**TO_PORT_0)
 @given(worlds(vlans=True), st.lists(datagrams(vlans=True), min_size=1, max_size=12))
 def test_c_and_python_agree(sockets: list[Bound], stream: list[Datagram]) -> None:
     """On where each datagram goes or why it is dropped, on the checksum's state and on the payload."""

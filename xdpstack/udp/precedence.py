@@ -45,5 +45,6 @@ def ordered(sockets: Iterable[Endpoint]) -> list[Endpoint]:
 
 
 def _key(one: Endpoint) -> tuple[bool, int]:
-    by_peer = one.bound.peer_port > 0 and not one.bound.reconnected  # under port 0 nothing is found in hash4
+    # for one that is connected to port 0 it is mostly its score that decides: it has its place in hash2
+    by_peer = one.bound.peer_port > 0 and not one.bound.reconnected
     return by_peer, one.place.connected if by_peer else one.place.bound

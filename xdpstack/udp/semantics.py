@@ -231,7 +231,8 @@ def score(bound: Bound, datagram: Datagram, accepted: Accepted) -> int | None:
     It is for the socket's VLAN alone, as for a socket that is bound to a VLAN device. Every further condition that the
     socket makes and the datagram meets (peer's address, peer's port, device) counts four; being of the datagram's own
     family counts one. Connected sockets are found by all four of their numbers before any score is asked for
-    (udp4_lib_lookup4): of several with the same four the order decides, not the device. Not so those `reconnected`.
+    (udp4_lib_lookup4): of several with the same four the order decides, not the device. Not so those `reconnected`, nor
+    those connected to port 0, but for what comes from port 0.
     """
     if bound.port != accepted.destination_port or bound.vlan != datagram.vlan:
         return None
@@ -244,7 +245,7 @@ def score(bound: Bound, datagram: Datagram, accepted: Accepted) -> int | None:
         if wanted is not None and wanted != got:
             return None
         total += 4 * (wanted is not None)
-    return CONNECTED if bound.peer and bound.peer_port and not bound.reconnected else total
+    return CONNECTED if bound.peer and bound.peer_port == accepted.source_port and not bound.reconnected else total
 
 
 def _to_many(datagram: Datagram, accepted: Accepted, sockets: Sequence[Bound]) -> Verdict:
