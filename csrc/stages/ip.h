@@ -68,6 +68,9 @@ struct xs_ip_view {
 enum xs_reason xs_ip_options(const uint8_t *l3, uint32_t header_bytes, uint8_t pkt_type,
                              bool accept_source_route);
 
+/* Whether there is a source route among the options of a header that xs_ip_options() has let pass. */
+bool xs_ip_source_route(const uint8_t *l3, uint32_t header_bytes);
+
 /* ipv6_parse_hopopts, for a packet whose next header is hop-by-hop options. A jumbo payload option sets v->total. */
 enum xs_reason xs_ip_hopopts(struct xs_ip_view *v);
 

@@ -7,9 +7,11 @@
 #include "wire/ipv4.h"
 #include "wire/ipv6.h"
 
-/* UDP in a frame to this host alone, and nothing between it and the IP header that has to be looked at. */
+#define ROUTED_TO_MANY (XS_PKT_ROUTED_BROADCAST | XS_PKT_ROUTED_MULTICAST)
+
+/* UDP to this host alone, and nothing between it and the IP header that has to be looked at. */
 static inline bool plain_udp(const struct xs_pkt *p) {
-    uint32_t kind = p->flags & (XS_PKT_IPV6 | XS_PKT_FRAGMENT);
+    uint32_t kind = p->flags & (XS_PKT_IPV6 | XS_PKT_FRAGMENT | ROUTED_TO_MANY);
     if (p->l4_proto != IPPROTO_UDP || p->pkt_type != XS_PACKET_HOST) return false;
     return !kind || (kind == XS_PKT_IPV6 && p->l4_off - p->l3_off == (int)XS_IPV6_BYTES);
 }
@@ -17,8 +19,13 @@ static inline bool plain_udp(const struct xs_pkt *p) {
 /* ip_rcv_finish_core, RFC 1122, 3.3.6: for IPv4 it is routing that knows broadcast addresses; IPv6 was judged by ip.rx. */
 static inline bool unicast_in_l2_group(const struct xs_pkt *p, const struct xs_config *config) {
     return (p->pkt_type == XS_PACKET_BROADCAST || p->pkt_type == XS_PACKET_MULTICAST) &&
-           !(p->flags & (XS_PKT_IPV6 | XS_PKT_ROUTED_BROADCAST | XS_PKT_ROUTED_MULTICAST)) &&
+           !(p->flags & (XS_PKT_IPV6 | ROUTED_TO_MANY)) &&
            (config->device[p->device].flags & XS_DEV_DROP_UNICAST_IN_MULTICAST);
+}
+
+/* ip_options_rcv_srr: a source route leads to one host. ip.rx lets one pass that is at its end, wherever that is. */
+static inline bool source_route_to_many(const struct xs_pkt *p, const uint8_t *l3) {
+    return p->flags & ROUTED_TO_MANY && xs_ip_source_route(l3, (uint32_t)p->l4_off - p->l3_off);
 }
 
 static enum xs_reason deliver(const struct xs_batch *b, uint32_t i, const struct xs_config *config) {
@@ -34,8 +41,9 @@ static enum xs_reason deliver(const struct xs_batch *b, uint32_t i, const struct
         if (why != XS_IP_PASS) return why;
         p->l4_proto = proto;
         p->l4_off = (uint16_t)(p->l3_off + off);
-    } else if (p->flags & XS_PKT_FRAGMENT) {
-        return XS_REASON_FRAGMENT;
+    } else {
+        if (source_route_to_many(p, xs_data(b, i) + p->l3_off)) return XS_REASON_IP_SOURCE_ROUTE;
+        if (p->flags & XS_PKT_FRAGMENT) return XS_REASON_FRAGMENT;
     }
     return p->l4_proto == IPPROTO_UDP ? XS_IP_PASS : XS_REASON_IP_NOPROTO;
 }

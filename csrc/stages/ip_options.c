@@ -71,3 +71,14 @@ enum xs_reason xs_ip_options(const uint8_t *l3, uint32_t header_bytes, uint8_t p
     /* At its end (the pointer is behind the last slot) the packet is where it was to go. */
     return seen.source_route[2] > seen.source_route[1] ? XS_IP_PASS : XS_REASON_IP_SOURCE_ROUTE;
 }
+
+bool xs_ip_source_route(const uint8_t *l3, uint32_t header_bytes) {
+    const uint8_t *o = l3 + XS_IPV4_BYTES, *end = l3 + header_bytes;
+    while (end - o > 1 && o[0] != XS_IPV4_OPT_END) {
+        if (o[0] == XS_IPV4_OPT_LOOSE_ROUTE || o[0] == XS_IPV4_OPT_STRICT_ROUTE) return true;
+        uint32_t len = o[0] == XS_IPV4_OPT_NOOP ? 1 : o[1];
+        if (!len) break; /* a hook has written it */
+        o += len;
+    }
+    return false;
+}

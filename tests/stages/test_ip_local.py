@@ -84,6 +84,19 @@ def test_unicast_in_a_frame_to_a_group(mac: bytes) -> None:
     assert passed(ethernet(ipv4()), flags=strict).l4_proto == UDP
 
 
+@pytest.mark.parametrize("before", [b"", b"\1\1", b"\x94\4\0\0"])
+@pytest.mark.parametrize("kind", [131, 137])
+def test_a_source_route_leads_to_one_host(kind: int, before: bytes) -> None:
+    """It is at its end, and the frame is to us alone: ip.rx cannot know that the address is a broadcast address."""
+    accepts = UP | lib.XS_DEV_SOURCE_ROUTE
+    frame = ethernet(ipv4(options=before + bytes([kind, 7, 8, 10, 0, 0, 9])))
+    plain = ethernet(ipv4(options=b"\x94\4\0\0\0" + bytes([kind])))  # behind the end of the options
+    assert passed(frame, flags=accepts).l4_proto == UDP
+    for routed in (lib.XS_PKT_ROUTED_BROADCAST, lib.XS_PKT_ROUTED_MULTICAST):
+        assert deliver(frame, flags=accepts, routed=routed) == "IP_SOURCE_ROUTE"
+        assert passed(plain, flags=accepts, routed=routed).l4_proto == UDP
+
+
 # ---- IPv6 extension headers ----
 
 SOUND, TO_SKIP = options_header(UDP, b""), options_header(UDP, b"\x1e\x04\xff\xff\xff\xff")

@@ -33,8 +33,7 @@ Differs from Linux:
     - IPv4 options are judged before routing, so a packet that has bad options and no route is dropped for its options.
     - Record route and timestamp options are judged, and nothing is recorded.
     - A source route that is accepted and not at its end is dropped; Linux would forward along it, or, where all that is left
-      of it are addresses of this host, deliver to the last. One that is at its end is accepted in packets to broadcast
-      addresses too.
+      of it are addresses of this host, deliver to the last.
     - CIPSO and CALIPSO options are always refused, as by a Linux without configured domains; IOAM is ignored, as by a
       device with ioam6_enabled 0.
     - net.ipv6.max_hbh_opts_number and max_hbh_opts_length are taken at their defaults (8, no limit).
@@ -48,7 +47,7 @@ ip.local
 ========
 Does: finds out which transport protocol a packet for this host is for, past its extension headers.
 Mirrors: ip_local_deliver, ip_protocol_deliver_rcu, ip6_input, ip6_protocol_deliver_rcu; ipv6_destopt_rcv, ipv6_rthdr_rcv,
-    ipv6_frag_rcv; the link-layer multicast check of ip_rcv_finish_core.
+    ipv6_frag_rcv; the link-layer multicast check of ip_rcv_finish_core; of ip_options_rcv_srr, what a route has to say.
 Reads: data_off, len, pkt_len, l3_off, l4_off, l4_proto, pkt_type, device, flags IPV6, FRAGMENT, ROUTED_BROADCAST and
     ROUTED_MULTICAST.
 Writes: l4_off and l4_proto of IPv6 packets with extension headers.
@@ -58,6 +57,7 @@ Drops:
     FRAGMENT: a fragment. The XDP program leaves those of claimed sockets to the kernel; this is for all others.
     IP_NOPROTO: another protocol than UDP, or no next header.
     UNICAST_IN_L2_MULTICAST: IPv4, net.ipv4.conf.IF.drop_unicast_in_l2_multicast.
+    IP_SOURCE_ROUTE: an IPv4 source route to a broadcast or multicast address.
     IPV6_BAD_EXTHDR: an extension header is longer than the packet; a routing header with segments left, of segment or
         RPL routing, or in a multicast packet; a second fragment header, or one in a packet without payload length.
     IP_INHDR: malformed destination options.
