@@ -16,6 +16,8 @@ import importlib
 import typing
 
 if typing.TYPE_CHECKING:
+    from xdpstack.batch import Batch
+    from xdpstack.device.backend import Device, DeviceEvent
     from xdpstack.device.claims import (
         Essential,
         EthertypeClaim,
@@ -55,21 +57,29 @@ if typing.TYPE_CHECKING:
         XdpstackError,
         XdpstackOSError,
     )
+    from xdpstack.frames import FrameBatch, Frames
     from xdpstack.hook import HookBatch, Packet, get_include, load_stage
+    from xdpstack.redirect import Redirect
     from xdpstack.stack import Stack, open  # noqa: A004  # the word that users expect, as in tarfile.open
+    from xdpstack.udp.socket import UdpSocket
 
 __all__ = [
     "AddressInUse",
     "AddressNotAvailable",
+    "Batch",
     "BrokerError",
     "BusyPoll",
     "ClaimTaken",
     "ClosedError",
     "ConfigurationError",
+    "Device",
+    "DeviceEvent",
     "Essential",
     "EthertypeClaim",
     "EverythingBut",
     "ForkedError",
+    "FrameBatch",
+    "Frames",
     "HookBatch",
     "InterfaceDown",
     "ModeRefused",
@@ -86,6 +96,7 @@ __all__ = [
     "ProgramAttached",
     "ProtocolClaim",
     "QueueTaken",
+    "Redirect",
     "SendBatchError",
     "SocketClaim",
     "Stack",
@@ -93,6 +104,7 @@ __all__ = [
     "TooManyOpenFiles",
     "Tuning",
     "TuningRefused",
+    "UdpSocket",
     "VerifierError",
     "XdpstackError",
     "XdpstackOSError",
@@ -105,18 +117,25 @@ __all__ = [
 #: Where each name is; the others are exceptions, of xdpstack.errors. They are imported when they are first asked for: a test
 #: run that only loads the pytest plugin, or a command that only asks a running stack, does without the extension.
 _HOMES = {
+    "Batch": "xdpstack.batch",
     "BusyPoll": "xdpstack.device.modes",
+    "Device": "xdpstack.device.backend",
+    "DeviceEvent": "xdpstack.device.backend",
     "Essential": "xdpstack.device.claims",
     "EthertypeClaim": "xdpstack.device.claims",
     "EverythingBut": "xdpstack.device.claims",
+    "FrameBatch": "xdpstack.frames",
+    "Frames": "xdpstack.frames",
     "HookBatch": "xdpstack.hook",
     "Packet": "xdpstack.hook",
     "Prefilter": "xdpstack.device.prefilter",
     "PrefixClaim": "xdpstack.device.claims",
     "ProtocolClaim": "xdpstack.device.claims",
+    "Redirect": "xdpstack.redirect",
     "SocketClaim": "xdpstack.device.claims",
     "Stack": "xdpstack.stack",
     "Tuning": "xdpstack.device.tuning.asked",
+    "UdpSocket": "xdpstack.udp.socket",
     "drop_privileges": "xdpstack.dropping",
     "get_include": "xdpstack.hook",
     "load_stage": "xdpstack.hook",

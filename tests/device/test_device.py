@@ -135,6 +135,7 @@ def test_queues_can_be_chosen(veth: MakeVeth) -> None:
     with Harness() as harness:
         backend = harness.open(pair.near, queues=[2, 0])
         assert [xsk.queue for xsk in backend.interfaces[0].sockets] == [2, 0]
+        assert backend.devices[0].why["queues"].startswith("What comes by queue 1 is the kernel's, claimed or not")
 
 
 def test_two_interfaces(netns: MakeNetns, veth: MakeVeth, peer: MakePeer) -> None:

@@ -30,7 +30,7 @@ from xdpstack.device.offloads import Offloads
 from xdpstack.device.options import Options
 from xdpstack.device.overdue import Deadlines, taken_away
 from xdpstack.device.plan import PARAVIRTUAL, Plan, choose_queues, next_power_of_two, plan
-from xdpstack.device.queues import active_queues, queues_released
+from xdpstack.device.queues import active_queues, not_bound, queues_released
 from xdpstack.device.redirect_err import CountsRedirects, RedirectErrors, Watched, by_name
 from xdpstack.device.stripping import tags_taken_off
 from xdpstack.device.tuning.tuner import Tuner
@@ -329,8 +329,7 @@ class Interface:
 
     def device(self) -> Device:
         """What was granted."""
-        driver = ethtool.driver(self.name)
-        kind = driver.name if driver else self.link.kind
+        kind = driver.name if (driver := ethtool.driver(self.name)) else self.link.kind
         modes = granted(self._options.modes, self.sockets)
         why = {**self._plan.why, **modes.why, **self._tuner.why}
         if modes.busy_poll and modes.busy_poll.prefer and (reason := interrupts_go_on(self.name)):
@@ -345,6 +344,7 @@ class Interface:
         reasons = {
             "zero_copy": self._copy_because,
             "vlan_stripping": stripped,
+            "queues": not_bound(self.name, self.link.index, self.queues, mode),
             "claims": self._untold,
             "redirect_errors": self._lost.why,
             "metadata": self._no_hints,

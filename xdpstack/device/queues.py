@@ -35,3 +35,14 @@ def queues_released(ifindex: int, queues: Collection[int]) -> bool:
             return False
         time.sleep(LOOK_SECONDS)
     return True
+
+
+def not_bound(name: str, ifindex: int, queues: Collection[int], mode: str) -> str:
+    """What becomes of frames that come by active queues that are not bound; empty if nothing does."""
+    others = [queue for queue in active_queues(name, ifindex) if queue not in queues]
+    if not others or mode == "transmit only":
+        return ""
+    return (
+        f"What comes by queue {', '.join(map(str, others))} is the kernel's, claimed or not "
+        '(counter xdp.rx.pass_no_socket): queues="all" binds all; or have flows steered to those (docs/tuning.md).'
+    )
