@@ -42,6 +42,8 @@ from xdpstack.testing import memory_stack
         ({"workers": 65}, "workers is 65\nCause: It can be 1 to 64.\nFix: workers=64"),
         ({"workers": 1, "cpus": [-1]}, "a number in cpus is -1"),
         ({"cpus": [0]}, "1 CPUs for no workers"),
+        ({"spin_us": -1}, "spin_us is -1\nCause: It can be 0 to 100000."),
+        ({"spin_us": "x"}, "spin_us is 'x'"),
     ],
 )
 def test_open(options: dict[str, Any], message: str) -> None:

@@ -74,3 +74,26 @@ def test_a_batch_is_over_with_its_hook(stack: MemoryStack) -> None:
     stack.step()
     with pytest.raises(ValueError, match="inside the hook"):
         kept[0][0]
+
+
+def test_what_a_prompt_shows(stack: MemoryStack) -> None:
+    """What there is, to who tries it out; and no ClosedError when it is over."""
+    kept: list[object] = []
+    shown: list[str] = []
+
+    def hook(batch: HookBatch) -> None:
+        kept.extend((batch, batch[0]))
+        shown.extend((repr(batch), repr(batch[0])))
+        assert {"pkt_len", "l3_proto", "mark", "priority", "data", "drop"} <= set(dir(batch[0]))
+
+    stack.hook("netfilter.input", hook)
+    stack.inject("a0", bytes(ETHER / V4 / UDP(sport=1234, dport=19) / b"hello"))
+    stack.step(3)
+    assert shown == [
+        "<HookBatch of 1 at netfilter.input>",
+        "<Packet 47 bytes, 0800, protocol 17, ports 1234 > 19>",
+    ]
+    assert [repr(each) for each in kept] == [
+        "<HookBatch of 1 at netfilter.input, over>",
+        "<Packet, gone with its batch>",
+    ]

@@ -17,6 +17,7 @@ import typing
 
 if typing.TYPE_CHECKING:
     from xdpstack.batch import Batch
+    from xdpstack.c_stage import get_include, load_stage
     from xdpstack.device.backend import Device, DeviceEvent
     from xdpstack.device.claims import (
         Essential,
@@ -58,7 +59,7 @@ if typing.TYPE_CHECKING:
         XdpstackOSError,
     )
     from xdpstack.frames import FrameBatch, Frames
-    from xdpstack.hook import HookBatch, Packet, get_include, load_stage
+    from xdpstack.hook import HookBatch, Packet
     from xdpstack.redirect import Redirect
     from xdpstack.stack import Stack, open  # noqa: A004  # the word that users expect, as in tarfile.open
     from xdpstack.udp.socket import UdpSocket
@@ -137,8 +138,8 @@ _HOMES = {
     "Tuning": "xdpstack.device.tuning.asked",
     "UdpSocket": "xdpstack.udp.socket",
     "drop_privileges": "xdpstack.dropping",
-    "get_include": "xdpstack.hook",
-    "load_stage": "xdpstack.hook",
+    "get_include": "xdpstack.c_stage",
+    "load_stage": "xdpstack.c_stage",
     "open": "xdpstack.stack",
 }
 

@@ -16,13 +16,11 @@ hook that raises loses its batch (reason HOOK_EXCEPTION), and the exception is r
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from xdpstack.errors import ClosedError, ConfigurationError
@@ -31,12 +29,12 @@ from xdpstack.native.core import Core
 from xdpstack.path import BY_NAME
 from xdpstack.walk import CStage, Hook, Outcome, Turn, Walk, reasons
 
-#: Bumped with XS_STAGE_ABI of xdpstack_stage.h.
-STAGE_ABI = 2
-#: Counters and edges a stage definition has room for (struct xs_stage_def).
-_EDGES, _COUNTERS = 8, 16
 #: Transport headers that begin with the ports.
 _WITH_PORTS = {socket.IPPROTO_UDP, socket.IPPROTO_TCP, socket.IPPROTO_SCTP, socket.IPPROTO_UDPLITE}
+
+
+#: What the docstring of Packet names of struct xs_pkt.
+_FIELDS = ["pkt_len", "l3_proto", "l4_proto", "mark", "device", "queue", "flags", "pkt_type", "hash", "priority"]
 
 
 class Packet:
@@ -73,6 +71,15 @@ class Packet:
             raise AttributeError(
                 f"{name} cannot be written: a hook may set mark and priority, and change bytes in data"
             )
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *_FIELDS]
+
+    def __repr__(self) -> str:
+        if not self._batch.is_open:
+            return "<Packet, gone with its batch>"
+        ports = f", ports {self.sport} > {self.dport}" if self.sport or self.dport else ""
+        return f"<Packet {self.pkt_len} bytes, {self.l3_proto:04x}, protocol {self.l4_proto}{ports}>"
 
     @property
     def data(self) -> memoryview:
@@ -216,6 +223,14 @@ class HookBatch:
         self._reason = [0] * n
         self._open = True
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the hook has not returned yet."""
+        return self._open
+
+    def __repr__(self) -> str:
+        return f"<HookBatch of {len(self)} at {self.row}{'' if self._open else ', over'}>"
+
     def __len__(self) -> int:
         return len(self.frames)
 
@@ -347,54 +362,3 @@ def _give_back(batch: HookBatch, failed: bool, hook: Hook, worker: Any, turn: Tu
         for frame, outcome in zip(batch.frames, outcomes, strict=True):
             if not outcome.parked:
                 turn.note(frame, Outcome(outcome.reason, outcome.device))
-
-
-class _StageDef(ctypes.Structure):
-    _fields_ = (
-        ("name", ctypes.c_char_p),
-        ("fn", ctypes.c_void_p),
-        ("tick", ctypes.c_void_p),
-        ("edges", ctypes.c_char_p * _EDGES),
-        ("counters", ctypes.c_char_p * _COUNTERS),
-    )
-
-
-class _StageExport(ctypes.Structure):
-    _fields_ = (("abi", ctypes.c_uint32), ("definition", ctypes.POINTER(_StageDef)), ("state", ctypes.c_void_p))
-
-
-def get_include() -> str:
-    """The folder of xdpstack_stage.h, for the compiler's -I."""
-    return str(Path(__file__).parent / "include")
-
-
-def load_stage(path: str | Path) -> CStage:
-    """Load a C stage from a shared object that was built against xdpstack_stage.h and has XS_EXPORT_STAGE().
-
-    Raises ConfigurationError when the object exports no stage or was built against another version of the header.
-    """
-    try:
-        library = ctypes.CDLL(str(path))
-    except OSError as error:
-        raise ConfigurationError(f"cannot load the stage {path}", cause=str(error)) from error
-    try:
-        export = _StageExport.in_dll(library, "xs_stage_export")
-    except ValueError:
-        raise ConfigurationError(
-            f"{path} exports no stage", fix="Add XS_EXPORT_STAGE(definition, state) to it."
-        ) from None
-    if export.abi != STAGE_ABI:
-        raise ConfigurationError(
-            f"{path} was built for stage ABI {export.abi}, this is {STAGE_ABI}",
-            fix="Build it again against this version's xdpstack_stage.h (xdpstack.get_include()).",
-        )
-    definition = export.definition.contents
-    return CStage(
-        name=definition.name.decode(),
-        function=definition.fn,
-        tick=definition.tick or 0,
-        state=export.state or 0,
-        edges=tuple(e.decode() for e in definition.edges if e),
-        counters=tuple(c.decode() for c in definition.counters if c),
-        library=library,
-    )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xdpstack.bench.results import BenchError
-from xdpstack.hook import get_include
+from xdpstack.c_stage import get_include
 
 HERE = Path(__file__).resolve().parent
 #: As the extension is built: what is compared is the code, not the compiler.

@@ -82,8 +82,7 @@ class Core:
                 f"huge_pages is {huge_pages!r}", 'It can be True, False or "auto".', "huge_pages=True"
             )
         size = workers * frames * frame_bytes
-        if not 0 <= spin_us <= ALWAYS_US:
-            raise ConfigurationError(f"spin_us is {spin_us}; it can be 0 (sleep at once) to {ALWAYS_US} (never sleep)")
+        whole("spin_us", spin_us, 0, ALWAYS_US)  # from sleeping at once to never
         self.huge_pages_asked, self.huge_pages, self.huge_pages_why = huge_pages, bool(huge_pages), ""
         options = ffi.new(
             "struct xs_stack_options *",
