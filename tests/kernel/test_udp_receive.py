@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 from tests.kernel.udp_lab import SO_MEMINFO, Lab, frame
 from tests.udp.programs import programs
-from tests.udp.strategies import LOCAL, REMOTE, TO_PORT_0, datagrams, worlds
+from tests.udp.strategies import LOCAL, REMOTE, TO_ONE_PEER, TO_PORT_0, datagrams, worlds
 from xdpstack.udp import bpf, shadow
 from xdpstack.udp.bpf import Instruction
+from xdpstack.udp.precedence import early_first
 from xdpstack.udp.semantics import (
     Bound,
     Datagram,
@@ -58,17 +59,26 @@ def drain(sock: socket.socket) -> list[bytes]:
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@example(**TO_PORT_0)
-@given(sockets=worlds(), stream=st.lists(datagrams(partial=False), min_size=1, max_size=24))
-def test_who_gets_what(lab: Lab, sockets: list[Bound], stream: list[Datagram]) -> None:
+@example(**TO_PORT_0, early_demux=True)
+@example(**TO_ONE_PEER, early_demux=True)
+@example(**TO_ONE_PEER, early_demux=False)
+@given(
+    sockets=worlds(),
+    stream=st.lists(datagrams(partial=False), min_size=1, max_size=24),
+    early_demux=st.booleans(),
+)
+def test_who_gets_what(lab: Lab, sockets: list[Bound], stream: list[Datagram], early_demux: bool) -> None:
     """Random sockets (both families, dual stack, connected, bound to a device) and random datagrams at them."""
+    lab.early_demux(early_demux)
     real = {bound.index: lab.socket(bound) for bound in sockets}
-    precedence = sockets[::-1]  # the one that was bound last comes first
+    order = newest = sockets[::-1]  # the one that was bound last comes first
+    if early_demux:
+        order = early_first(order, newest)
     try:
         expected: dict[int, list[bytes]] = {bound.index: [] for bound in sockets}
         for datagram in stream:
             lab.send(datagram)
-            verdict = receive(datagram, precedence)
+            verdict = receive(datagram, order)
             for index in verdict.sockets:
                 assert verdict.accepted is not None
                 expected[index].append(verdict.accepted.payload)

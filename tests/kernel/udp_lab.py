@@ -10,6 +10,7 @@ import struct
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from xdpstack.udp.options import IP_MULTICAST_ALL, IPV6_MULTICAST_ALL
 from xdpstack.udp.semantics import Bound, Datagram, Family
@@ -124,6 +125,11 @@ class Lab:
             if bound.reconnected:
                 sock.connect((address_text(bound, bound.peer), 2000))
             sock.connect((address_text(bound, bound.peer), bound.peer_port))
+
+    def early_demux(self, on: bool) -> None:
+        """Of the receiver: net.ipv4.udp_early_demux, which is of both families."""
+        with inside(RECEIVER):
+            Path("/proc/sys/net/ipv4/udp_early_demux").write_text(str(int(on)))
 
     def sender(self, family: Family) -> socket.socket:
         """A real socket on the other side, connected to port 7 of the first local address."""

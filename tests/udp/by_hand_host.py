@@ -25,6 +25,8 @@ SYSCTLS = {
     "core.wmem_max": 4194304,
     "ipv4.ip_default_ttl": 64,
     "ipv4.ip_no_pmtu_disc": 0,
+    "ipv4.ip_early_demux": 1,
+    "ipv4.udp_early_demux": 1,
 }
 
 

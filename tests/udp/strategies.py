@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import strategies as st
 
 from xdpstack.udp.semantics import (
@@ -112,6 +114,14 @@ def datagrams(draw: st.DrawFn, partial: bool | None = None, vlans: bool = False)
 def _from_port(port: int) -> Datagram:
     head = port.to_bytes(2) + PORTS[0].to_bytes(2) + (8).to_bytes(2)
     return Datagram(4, REMOTE[4][0], LOCAL[4][0], head + bytes(2))
+
+
+_CONNECTED = Bound(0, 4, LOCAL[4][0], PORTS[0], peer=REMOTE[4][0], peer_port=1000)
+#: Two with the same peer: the one that was connected to it at first, and the one that was bound last.
+TO_ONE_PEER = {
+    "sockets": [_CONNECTED, replace(_CONNECTED, index=1, reconnected=True)],
+    "stream": [_from_port(1000)],
+}
 
 
 #: A socket that is connected to port 0, beside one with the better score for what comes from another port.

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.udp.by_hand_host import ByHandHost
+from tests.udp.by_hand_host import SYSCTLS, ByHandHost
 from tests.udp.datagrams import HERE, HERE6, PEER, PEER6, datagram, packed
 from xdpstack.errors import (
     AddressInUse,
@@ -600,6 +600,21 @@ def test_the_layer_says_what_becomes_of_a_datagram(host: ByHandHost) -> None:
     assert verdicts[-1].reason == "NO_SOCKET"
     host.arrive(*stream)
     assert [one.stats()["queued"] for one in (exact, both, only6)] == [1, 2, 1]
+
+
+@pytest.mark.parametrize("early_demux", [1, 0])
+def test_two_sockets_of_one_peer(host: ByHandHost, monkeypatch: pytest.MonkeyPatch, early_demux: int) -> None:
+    """One is bound last, the other had the peer at first: which is found depends on whether Linux looks early."""
+    monkeypatch.setitem(SYSCTLS, "ipv4.udp_early_demux", early_demux)
+    first, last = (host.udp.open((HERE, 7), reuse_address=True) for _ in range(2))
+    first.connect((PEER, 1000))
+    last.connect((PEER, 1001))
+    last.connect((PEER, 1000))
+    host.arrive(datagram(b"x"))
+    assert [one.stats()["queued"] for one in (first, last)] == [1 - early_demux, early_demux]
+    last.close()
+    host.arrive(datagram(b"y"))
+    assert first.stats()["queued"] == 2 - early_demux
 
 
 def test_any_is_known_by_its_address() -> None:

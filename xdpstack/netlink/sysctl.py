@@ -44,6 +44,7 @@ GLOBAL: Final[dict[str, int]] = {
     "ipv4.ipfrag_max_dist": 64,
     "ipv4.udp_rmem_min": 4096,
     "ipv4.udp_wmem_min": 4096,
+    "ipv4.ip_early_demux": 1,
     "ipv4.udp_early_demux": 1,
     "ipv4.route.min_pmtu": 552,
     "ipv4.route.mtu_expires": 600,

@@ -34,7 +34,8 @@ Differs from Linux:
     - net.ipv4.udp_mem has no counterpart in pages; frames of the worker are what runs out (PROTO_MEM).
     - A datagram's cost is that of a packet from a local sender, whatever the driver would have used.
     - Filters: classic BPF alone, without the facts on vlan, hash, cpu, hardware type, netlink and random; no eBPF.
-    - Not there: SO_REUSEPORT groups, source filters, encapsulation, UDP_GRO, early demultiplexing.
+    - Early demultiplexing only chooses between sockets of one peer, for any frame; its switches are read as these change.
+    - Not there: SO_REUSEPORT groups, source filters, encapsulation, UDP_GRO.
     - A socket bound to a VRF's device is none here. One in a VLAN is bound to it by number: there are no VLAN devices.
 
 udp.tx
@@ -112,7 +113,7 @@ class UdpLayer:
     @property
     def bounds(self) -> tuple[Bound, ...]:
         """What the lookup knows of the open sockets, in order of precedence."""
-        return tuple(one.bound for one in precedence.ordered(list(self._sockets)))
+        return tuple(bound for _, bound in precedence.ordered(list(self._sockets), self.host))
 
     def process(self, batch: UdpBatch) -> None:
         """Decide what nobody has decided yet of a batch of udp.rx or udp.tx, by the definition (semantics.py)."""
@@ -258,7 +259,7 @@ class UdpLayer:
         )
 
     def _publish(self) -> None:
-        native.publish(self.host.core, [(one.bound, one.pointer) for one in precedence.ordered(self._sockets)])
+        native.publish(self.host.core, [(b, one.pointer) for one, b in precedence.ordered(self._sockets, self.host)])
 
     # ---- connecting ----
 

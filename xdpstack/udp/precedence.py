@@ -3,7 +3,8 @@
 By address and port (hash2) the last to come is the first to be found: with bind(), or with the connect() that gives a socket
 bound to the wildcard its address. Sockets that are connected are found before, by all four numbers (hash4): there they come
 with their first connect(), and stay under that peer. So one that is connected to another afterwards is not found there, and
-its score decides. Source: udp_lib_get_port(), udp_lib_rehash(), udp_lib_hash4().
+its score decides. With early demultiplexing (net.ipv4.udp_early_demux, as Linux begins) the first that hash2 has is asked
+before all others. Source: udp_lib_get_port(), udp_lib_rehash(), udp_lib_hash4(), __udp4_lib_demux_lookup().
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from xdpstack.udp.semantics import Bound
 
 if TYPE_CHECKING:
     from xdpstack.udp.endpoint import Endpoint
+    from xdpstack.udp.host import Host
 
 _moment = itertools.count()
 
@@ -39,9 +41,27 @@ def connect(place: Place, bound: Bound, address: bytes, peer: tuple[bytes, int])
     return place, replace(bound, address=address, peer=peer[0], peer_port=peer[1], reconnected=peer != place.peer)
 
 
-def ordered(sockets: Iterable[Endpoint]) -> list[Endpoint]:
-    """The one that is found first, first."""
-    return sorted(sockets, key=_key, reverse=True)
+def ordered(sockets: Iterable[Endpoint], host: Host) -> list[tuple[Endpoint, Bound]]:
+    """The one that is found first, first; each with what the lookup knows of it."""
+    newest = sorted(sockets, key=lambda one: one.place.bound, reverse=True)
+    bounds = [one.bound for one in sorted(newest, key=_key, reverse=True)]
+    if host.sysctl("ipv4.ip_early_demux") and host.sysctl("ipv4.udp_early_demux"):
+        bounds = early_first(bounds, [one.bound for one in newest])
+    by_index = {one.bound.index: one for one in newest}
+    return [(by_index[bound.index], bound) for bound in bounds]
+
+
+def early_first(bounds: Iterable[Bound], newest: Iterable[Bound]) -> list[Bound]:
+    """`bounds` in the order in which they are found with early demultiplexing; `newest` are the same in that of hash2.
+
+    Before all else Linux looks at the first that hash2 has for an address and port, and gives it what is from its peer.
+    """
+    first: dict[tuple[bytes, int, int], Bound] = {}
+    for bound in newest:
+        first.setdefault((bound.address, bound.port, bound.vlan), bound)
+    early = {bound.index for bound in first.values() if bound.peer}
+    looked_at = [replace(bound, reconnected=False) if bound.index in early else bound for bound in bounds]
+    return sorted(looked_at, key=lambda bound: bound.index not in early)
 
 
 def _key(one: Endpoint) -> tuple[bool, int]:
