@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import signal
@@ -182,6 +183,18 @@ def test_a_process_that_is_stopped(far: Far, bpffs: Path) -> None:
         plain.close()
         until(lambda: client.ask("poll") >= 0 and client.ask("deadline") > 0)
         assert lifted >= 5
+    unpin(pair.near, where)
+
+
+def test_who_finds_it_is_told_that_it_is_pinned(far: Far, bpffs: Path) -> None:
+    """By the doctor too: no process holds its link, that could be ended."""
+    pair, _ = far
+    where = bpffs / "near"
+    pin(pair.near, where)
+    done = command(pair.near, "doctor", pair.near.name, "--json")
+    [found] = [each for each in json.loads(done.stdout)["findings"] if each["subject"] == "XDP program"]
+    assert found["fix"] == "It is pinned: xdpstack unpin, if xdpstack pin did it, or detach the link."
+    assert found["command"].startswith("bpftool link detach id ")
     unpin(pair.near, where)
 
 

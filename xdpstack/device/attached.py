@@ -50,6 +50,19 @@ class AttachedProgram:
         held = f", held by {', '.join(map(str, self.holders))}" if self.holders else ""
         return f"program {self.name or '?'} (id {self.program_id}), {self.mode} mode, attached {how}{held}"
 
+    def cure(self) -> tuple[str, str]:
+        """How it goes: what to do (empty where there is nothing better than the command), and a command."""
+        if self.link_id is None:
+            keyword = {"native": "xdpdrv", "generic": "xdpgeneric", "offloaded": "xdpoffload"}[self.mode]
+            return "", f"ip link set dev {self.interface} {keyword} off"
+        if any(holder.pid == os.getpid() for holder in self.holders):
+            words = f"Close the stack that this process has on {self.interface}: one takes several interfaces"
+        elif self.holders:
+            words = "End the process that holds its link"
+        else:
+            words = "It is pinned: xdpstack unpin, if xdpstack pin did it"
+        return words, f"bpftool link detach id {self.link_id}"
+
 
 def interface_index(interface: str) -> int:
     """The ifindex, in the calling thread's network namespace. Raises NoSuchInterface."""
@@ -102,20 +115,12 @@ def already_attached(interface: str, others: Sequence[AttachedProgram]) -> Progr
             "They are called by libxdp's dispatcher; without your word none is joined.",
             "coexist=True joins them; xdp-loader status lists them.",
         )
-    pinned = other.link_id is not None and not other.holders
-    keyword = {"native": "xdpdrv", "generic": "xdpgeneric", "offloaded": "xdpoffload"}[other.mode]
+    words, command = other.cure()
     return ProgramAttached(
         f"{interface} has another XDP program: {'; '.join(map(str, others))}",
         "An interface runs one XDP program; it is never replaced without your word. Others are joined only where libxdp's "
         "dispatcher calls them (coexist=True).",
-        f"Close the stack that this process has on {interface}; one stack takes several interfaces and all their queues."
-        if any(holder.pid == os.getpid() for holder in other.holders)
-        else f"ip link set dev {interface} {keyword} off"
-        if other.link_id is None
-        else (
-            "It is pinned: xdpstack unpin, if xdpstack pin did it" if pinned else "End the process that holds its link"
-        )
-        + f"; or: bpftool link detach id {other.link_id}",
+        "; or: ".join(filter(None, (words, command))),
     )
 
 

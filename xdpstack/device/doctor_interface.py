@@ -272,14 +272,13 @@ def program_findings(name: str) -> Iterator[Finding]:
                 "open(..., coexist=True) joins them; else the interface is refused. `xdp-loader status` lists them.",
             )
             continue
-        word = {"native": "xdpdrv", "generic": "xdpgeneric", "offloaded": "xdpoffload"}[other.mode]
-        netlink = other.link_id is None
+        words, command = other.cure()
         yield error(
             "XDP program",
             f"another one is attached: {other}",
             "An interface runs one XDP program; it is never replaced without your word.",
-            "Detach it." if netlink else "End the process that holds its link, or detach the link.",
-            f"ip link set dev {name} {word} off" if netlink else f"bpftool link detach id {other.link_id}",
+            f"{words}, or detach the link." if words else "Detach it.",
+            command,
         )
 
 
