@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
-from tests.kernel import ip_corpus
+from tests.kernel import effort, ip_corpus, ip_mixed
 from tests.kernel.linux_receiver import MTU, LinuxReceiver, Outcome, linux_receiver
 from tests.kernel.ours import OurReceiver, Verdict
 from tests.stages.packets import DST4, DST6, HOST, PEER, UDP, chain, ethernet, ipv4, ipv6, options_header
@@ -116,9 +116,7 @@ def allowed(frame: bytes, linux: Outcome, ours: Verdict) -> bool:
     if kind == "UNICAST_IN_L2_MULTICAST" and ours.where == "routed":
         return True  # for ip.local, not for packets to be forwarded
     if kind == "input" and ours.reason == "IP_NOPROTO":
-        return (
-            UDPLITE in (frame[23], frame[20], frame[54]) and linux.datagram is None
-        )  # UDP-Lite shares UDP's functions
+        return UDPLITE in frame[20:] and linux.datagram is None  # UDP-Lite shares UDP's functions
     # A source that routing refuses: our stand-in for routing looks at destinations only.
     return kind == "routed" and ours.where == "input"
 
@@ -194,6 +192,12 @@ def test_large_packets(linux: LinuxReceiver, ours: OurReceiver) -> None:
 def test_mutated_packets(linux: LinuxReceiver, ours: OurReceiver) -> None:
     verdicts = compare(linux, ours, ip_corpus.mutated(random.Random(SEED), 10_000))
     assert verdicts["input"] > 1000
+
+
+def test_all_at_once(linux: LinuxReceiver, ours: OurReceiver) -> None:
+    verdicts = compare(linux, ours, ip_mixed.mixed(effort.rng("mixed"), effort.cases(5000)))
+    assert verdicts["input"] > 500
+    assert set(verdicts) >= {"IP_INHDR", "IP_CSUM", "IP_SOURCE_ROUTE", "IPV6_BAD_EXTHDR", "PKT_TOO_SMALL", "FRAGMENT"}
 
 
 # ---- other settings ----

@@ -1,7 +1,8 @@
 """Whole hosts against each other: random sockets, random frames, and each socket must get the same on Linux and on us.
 
-The frames are malformed at every layer (ip_corpus.py, and below VLAN tags, UDP lengths and checksums, fragments), the
-sockets bound in all ways to any address, connected, bound to devices; so are the switches of the devices. See twins.py.
+The frames are malformed at every layer (ip_corpus.py, ip_mixed.py; below VLAN tags, UDP lengths and checksums,
+fragments), the sockets bound in all ways to any address, connected, bound to devices; so are the switches of the devices.
+See twins.py.
 """
 
 import random
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.kernel import effort, ip_corpus
+from tests.kernel import effort, ip_corpus, ip_mixed
 from tests.kernel.twins import DEVICES, FIRST_INDEX, MACS, SWITCHES, Twins, Wanted, on_one_cpu
 from tests.stages.packets import (
     BROADCAST,
@@ -268,10 +269,10 @@ def fragments(rng: random.Random, six: bool, source: bytes, to: bytes, data: byt
     return made
 
 
-def corpus(rng: random.Random) -> Iterator[bytes]:
-    """Without end: frames that ip_corpus.py bends."""
+def corpus(rng: random.Random, *more: Any) -> Iterator[bytes]:
+    """Without end: frames that ip_corpus.py bends, and `more` of its kind."""
     while True:
-        for kind in (ip_corpus.mutated, ip_corpus.options4, ip_corpus.options6, ip_corpus.chains6):
+        for kind in (ip_corpus.mutated, ip_corpus.options4, ip_corpus.options6, ip_corpus.chains6, *more):
             few = list(kind(rng, 30))
             yield from rng.sample(few, min(len(few), 60))
 
@@ -307,7 +308,7 @@ def one_by_one(twins: Twins, pair: Any, chunk: list[list[tuple[int, bytes]]], li
 
 def test_sockets_get_the_same(twins: Twins) -> None:
     rng = effort.rng("twins")
-    bent = corpus(rng)
+    bent = corpus(rng, ip_mixed.mixed)
     end = time.monotonic() + 10 * effort.TIMES
     packets = worlds = delivered = 0
     while time.monotonic() < end:
