@@ -23,6 +23,13 @@ from xdpstack.bench.wire import JUMBO_BYTES
 Several = tuple[str, ...]
 
 
+def _power_of_two(context: click.Context, parameter: click.Parameter, value: int) -> int:
+    if value & (value - 1):
+        lower = 1 << (value.bit_length() - 1)
+        raise click.BadParameter(f"{value} is no power of two; {lower} and {2 * lower} are.")
+    return value
+
+
 @click.command()
 @click.argument("cases", nargs=-1, type=click.Choice(CASES))
 @click.option("-i", "--interface", default="", help="Measure on this interface; without: on veth pairs of its own.")
@@ -35,8 +42,20 @@ Several = tuple[str, ...]
 @click.option(
     "--only", multiple=True, type=click.Choice([s.name for s in SUBJECTS]), help="A subject; may be repeated."
 )
-@click.option("--seconds", default=2.0, show_default=True, help="Length of a window.")
-@click.option("--settle", default=0.5, show_default=True, help="Load before a window, in seconds.")
+@click.option(
+    "--seconds",
+    default=2.0,
+    show_default=True,
+    type=click.FloatRange(0, 3600, min_open=True),
+    help="Length of a window.",
+)
+@click.option(
+    "--settle",
+    default=0.5,
+    show_default=True,
+    type=click.FloatRange(0, 3600),
+    help="Load before a window, in seconds.",
+)
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(1))
 @click.option(
     "--frame-bytes",
@@ -45,14 +64,24 @@ Several = tuple[str, ...]
     help="With FCS; may be repeated. Default: 64, and for rfc2544 the sizes of that RFC.",
 )
 @click.option("--queues", multiple=True, type=click.IntRange(1, 64), default=(1,), show_default=True)
-@click.option("--ring", default=2048, show_default=True, help="Slots of the rings, a power of two.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the results there.")
 @click.option(
-    "--plots", type=click.Path(path_type=Path, file_okay=False, exists=True), help="A folder for plots, PNG and SVG."
+    "--ring",
+    default=2048,
+    show_default=True,
+    type=click.IntRange(64, 32768),
+    callback=_power_of_two,
+    help="Slots of the rings, a power of two.",
 )
 @click.option(
+    "--json",
+    "json_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the results there.",
+)
+@click.option("--plots", type=click.Path(path_type=Path, file_okay=False), help="A folder for plots, PNG and SVG.")
+@click.option(
     "--histograms",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    type=click.Path(path_type=Path, file_okay=False),
     help="A folder for HdrHistogram's files of round trips.",
 )
 @click.option("--instructions/--no-instructions", default=True, help="Count them, by callgrind where the CPU does not.")
@@ -63,7 +92,7 @@ Several = tuple[str, ...]
 )
 @click.option(
     "--callgrind",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    type=click.Path(path_type=Path, file_okay=False),
     help="Count instructions of rx with callgrind, and keep its files in this folder.",
 )
 def bench(
@@ -91,6 +120,14 @@ def bench(
 
     Needs root. Nothing is left behind, also when it is interrupted. Exit status 1: a subject failed.
     """
+    for option, value, with_option, other in (
+        ("--peer", peer, "-i", interface),
+        ("--peer-netns", peer_netns, "--peer", peer),
+        ("--forward-to", forward_to, "-i", interface),
+        ("--forward-peer", forward_peer, "--forward-to", forward_to),
+    ):
+        if value and not other:
+            raise click.UsageError(f"{option} says nothing without {with_option}")
     if os.geteuid():
         raise click.ClickException("XDP programs and network namespaces need root: run it with sudo")
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -100,7 +137,7 @@ def bench(
     counted = (instructions, callgrind, instruction_clock)
     plan = Plan(cases or USUAL, only, frame_bytes, queues, rounds, setting, *near, *counted)
     try:
-        _require(plots, histograms)
+        _require(json_file, plots, histograms, callgrind)
         report = _run(plan)
     except BenchError as error:
         raise click.ClickException(str(error)) from None
@@ -116,12 +153,18 @@ def bench(
     raise SystemExit(1 if report.failed else 0)
 
 
-def _require(plots: Path | None, histograms: Path | None) -> None:
-    """What is not installed is said before the run, not after it."""
+def _require(json_file: Path | None, plots: Path | None, histograms: Path | None, callgrind: Path | None) -> None:
+    """What is not installed is said before the run, not after it; folders for what it finds are made. Raises BenchError."""
     if plots:
         drawing.require()
     if histograms:
         writing.require()
+    for folder in (json_file and json_file.absolute().parent, plots, histograms, callgrind):
+        try:
+            if folder:
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BenchError(f"no folder {folder} for what is found: {error.strerror}") from error
 
 
 def _run(plan: Plan) -> Report:
