@@ -20,7 +20,7 @@ struct xs_stack {
     int event_fd;      /* workers wake control: base/events.h */
     int hooks_fd;      /* threads of workers wake who runs Python hooks: worker_thread.c */
     bool hints;        /* metadata was asked for: xs_meta.hints of what napi received is valid */
-    uint64_t spin_ns;  /* xs_worker_spins() */
+    uint64_t spin_ns;  /* xs_worker_goes_on() */
     bool manual_clock; /* the memory device's: time is what the caller says */
     _Atomic(uint64_t) manual_now_ns;
     pid_t pid; /* a forked child must not touch the rings */

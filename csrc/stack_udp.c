@@ -231,7 +231,7 @@ static int wait_for(struct xs_stack *stack, struct xs_socket *s, int drive, uint
         }
         int most = left_ms(look);
         if (!most) return 0; /* and it calls again */
-        if (drive && rc == 0 && xs_worker_spins(stack->worker[0], &idle)) continue;
+        if (drive && rc == 0 && xs_worker_goes_on(stack->worker[0], 0, &idle)) continue;
         if (xs_socket_arm(s)) return 1;
         bool alone = drive && rc == 0;
         if (drive && !alone && most > OTHERS_MS) most = OTHERS_MS;

@@ -169,6 +169,16 @@ static void look_for_faults(struct xs_worker *w, uint64_t now) {
     }
 }
 
+/* No frame has come meanwhile, and none is being sent: the next poll would be in vain, as far as can be seen. */
+static bool is_drained(const struct xs_worker *w) {
+    if (w->napi.crossing) return false;
+    for (uint32_t port = 0; port < w->napi.nports; port++) {
+        struct xs_xsk *x = w->napi.port[port].xsk;
+        if (x && !x->dead && (x->busy_poll || x->transmitting || xs_ring_have(&x->rx, 1))) return false;
+    }
+    return true;
+}
+
 int xs_worker_poll(struct xs_worker *w, uint32_t budget) {
     if (!xs_worker_enter(w)) return -EBUSY;
     if (xs_walk_parked(&w->walk)) { /* Python has to say first where those go */
@@ -185,6 +195,7 @@ int xs_worker_poll(struct xs_worker *w, uint32_t budget) {
     xs_walk_tick(&w->walk, now);
     xs_worker_finish(w);
     look_for_faults(w, now);
+    atomic_store_explicit(&w->drained, total && is_drained(w), memory_order_relaxed);
     atomic_store_explicit(&w->polls, atomic_load_explicit(&w->polls, memory_order_relaxed) + 1,
                           memory_order_relaxed);
     xs_worker_leave(w);

@@ -48,6 +48,7 @@ struct xs_worker {
     int timer_fd;             /* see finish_later() */
     uint64_t timer_ns;        /* when it goes off; 0 = not set */
     uint64_t faults_ns;       /* when sockets were last asked for errors */
+    _Atomic(bool) drained;    /* the last poll left nothing that another would find: who drives may sleep */
     uint32_t rx_entry;        /* node of napi.rx */
     uint32_t tx_entry;        /* node of routing.tx */
     uint32_t frames_tx_entry; /* where whole frames from the user enter: tc.tx or what stands for it */
@@ -79,8 +80,8 @@ int xs_worker_init(struct xs_worker *w, struct xs_stack *stack, uint32_t index);
 void xs_worker_close(struct xs_worker *w);
 void xs_worker_deinit(struct xs_worker *w);
 
-/* Whether who has polled in vain is to poll again, and not to sleep: worker_wait.c. `idle_ns` is his, 0 while something comes. */
-bool xs_worker_spins(const struct xs_worker *w, uint64_t *idle_ns);
+/* Whether who has polled and got so much is to poll again, or else to sleep. `idle_ns` is his: since when nothing has come. */
+bool xs_worker_goes_on(const struct xs_worker *w, int got, uint64_t *idle_ns);
 
 /* Tries to become the one who drives; xs_worker_leave() ends it. Enter also marks the worker as not quiescent. */
 bool xs_worker_enter(struct xs_worker *w);

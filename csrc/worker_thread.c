@@ -52,12 +52,11 @@ static void *drive(void *argument) {
     uint64_t idle = 0;
     while (!is_stopping(w)) {
         int got = xs_worker_poll(w, BUDGET);
-        if (got > 0) idle = 0;
         if (xs_walk_parked(&w->walk))
             await_python(w);
         else if (got == -EBUSY)
             sched_yield();
-        else if (got || xs_worker_spins(w, &idle))
+        else if (got < 0 || xs_worker_goes_on(w, got, &idle))
             xs_worker_give_way(w);
         else
             sleep_until_work(w);

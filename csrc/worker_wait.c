@@ -26,7 +26,8 @@ int xs_worker_wait(struct xs_worker *w, int timeout_ms) {
     return n > 0;
 }
 
-bool xs_worker_spins(const struct xs_worker *w, uint64_t *idle_ns) {
+/* Who has polled in vain polls again for so long, if it was asked for. */
+static bool spins(const struct xs_worker *w, uint64_t *idle_ns) {
     uint64_t most = w->stack->spin_ns;
     if (!most) return false;
     uint64_t now = xs_monotonic_ns(); /* whatever the stack's clock says */
@@ -34,26 +35,35 @@ bool xs_worker_spins(const struct xs_worker *w, uint64_t *idle_ns) {
     return now - *idle_ns < most;
 }
 
+bool xs_worker_goes_on(const struct xs_worker *w, int got, uint64_t *idle_ns) {
+    if (got) *idle_ns = 0;
+    if (got && !atomic_load_explicit(&w->drained, memory_order_relaxed)) return true;
+    return spins(w, idle_ns);
+}
+
+/* While packets come the clock is looked at once in so many polls. */
+#define POLLS_A_LOOK 16u
+
 int xs_worker_run(struct xs_worker *w, uint32_t budget, int timeout_ms) {
-    uint64_t end = xs_monotonic_ns() + (uint64_t)timeout_ms * 1000000u, idle = 0;
-    do {
+    uint64_t end = xs_monotonic_ns() + (uint64_t)timeout_ms * 1000000u,
+             idle = 0; /* whatever the stack's clock says */
+    for (uint32_t polls = 1;; polls++) {
         int got = xs_worker_poll(w, budget);
         if (xs_walk_parked(&w->walk)) return 1;
         if (got == -EBUSY) {
             sched_yield();
-            continue;
-        }
-        if (got < 0) return got;
-        if (got) idle = 0;
-        if (got || xs_worker_spins(w, &idle)) {
+        } else if (got < 0) {
+            return got;
+        } else if (xs_worker_goes_on(w, got, &idle)) {
             xs_worker_give_way(w);
-            continue;
+            if (polls % POLLS_A_LOOK) continue;
+        } else {
+            /* no longer than held packets may wait for their tick */
+            got = xs_worker_wait(w, timeout_ms < XS_TICK_MS ? timeout_ms : XS_TICK_MS);
+            if (got < 0) return got;
         }
-        /* nothing came: sleep, but no longer than held packets may wait for their tick */
-        got = xs_worker_wait(w, timeout_ms < XS_TICK_MS ? timeout_ms : XS_TICK_MS);
-        if (got < 0) return got;
-    } while (xs_monotonic_ns() < end);
-    return 0;
+        if (xs_monotonic_ns() >= end) return 0;
+    }
 }
 
 void xs_worker_wake(struct xs_worker *w) {
