@@ -20,7 +20,10 @@ from xdpstack.testing.veth import End
 
 @dataclass
 class Attempt:
-    """`call` is what failed; `kind` and `said` are of the exception that came of it, empty where it opened all the same."""
+    """`call` is what failed; `kind` and `said` are of the exception that came of it.
+
+    Where it opened all the same `kind` is empty, and `said` what the device has for why redirects that fail are not counted.
+    """
 
     call: str
     kind: str = ""
@@ -42,6 +45,7 @@ def attempts(end: End) -> list[Attempt]:
             attempt.kind, attempt.said = type(error).__name__, str(error)
         else:
             fired = preloaded.failing_calls_fired()
+            attempt.said = stack.devices[0].why.get("redirect_errors", "")
             preloaded.failing_calls_arm(0)
             stack.close()
             if not fired:
