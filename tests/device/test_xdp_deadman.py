@@ -12,13 +12,12 @@ from xdpstack.device.deadman import NEVER
 from xdpstack.device.verdict import Cause
 from xdpstack.device.xdp import XdpProgram
 from xdpstack.errors import ClosedError, ForkedError
+from xdpstack.testing.wait import tick_ns
 
 pytestmark = pytest.mark.root
 
 CLAIMED, UNCLAIMED = bytes(v4()), bytes(v4("10.0.0.77"))
 SECOND = 1_000_000_000
-#: The clock that the program reads, which `time` has no name for: CLOCK_MONOTONIC at the last tick.
-CLOCK_MONOTONIC_COARSE = 6
 
 
 @pytest.fixture
@@ -31,14 +30,10 @@ def program() -> Iterator[XdpProgram]:
         yield program
 
 
-def now() -> int:
-    return time.clock_gettime_ns(CLOCK_MONOTONIC_COARSE)
-
-
 def next_tick() -> int:
     """Wait for it, and return its time."""
-    last = now()
-    while (tick := now()) == last:
+    last = tick_ns()
+    while (tick := tick_ns()) == last:
         pass
     return tick
 
@@ -60,7 +55,7 @@ def test_a_program_whose_deadline_was_never_set_lifts_nothing(program: XdpProgra
 def test_before_the_deadline_it_lifts_and_after_it_passes(program: XdpProgram) -> None:
     program.deadman.deadline_ns = time.monotonic_ns() + 3600 * SECOND
     assert ran(program) is Cause.REDIRECT_SOCKET
-    program.deadman.deadline_ns = now()
+    program.deadman.deadline_ns = tick_ns()
     assert ran(program) is Cause.PASS_DEADMAN
     program.deadman.deadline_ns = NEVER
     assert ran(program) is Cause.REDIRECT_SOCKET
@@ -81,7 +76,7 @@ def test_the_time_stamps_tell_when_the_kernel_took_over(program: XdpProgram) -> 
     assert ran(program) is Cause.PASS_DEADMAN
     first = next_tick()
     assert ran(program) is Cause.PASS_DEADMAN
-    end = now()
+    end = tick_ns()
 
     counters = program.counters()
     assert start <= counters.last_redirect_ns <= lifted <= program.deadman.first_pass_ns <= first

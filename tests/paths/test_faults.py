@@ -34,7 +34,7 @@ from xdpstack.errors import ClosedError, ForkedError
 from xdpstack.observe.server import running
 from xdpstack.testing.namespace import Namespace
 from xdpstack.testing.veth import Veth
-from xdpstack.testing.wait import PATIENCE, until
+from xdpstack.testing.wait import PATIENCE, tick_ns, until
 from xdpstack.udp.socket import UdpSocket
 
 pytestmark = pytest.mark.root
@@ -155,7 +155,7 @@ def test_what_nobody_reads_comes_by_the_kernel_after_a_while(pair: Veth) -> None
         watchdog = backend.watchdog
         assert watchdog is not None
         until(lambda: watchdog.counters().lapses == 1)
-        until(lambda: interface.program.deadman.deadline_ns < time.monotonic_ns())
+        until(lambda: interface.program.deadman.deadline_ns < tick_ns())
         client.send(b"1")
         until(lambda: stack.counters().get("xdp.rx.pass_deadman", 0) >= 1)  # or more: neighbours are asked for too
         with sock.recv_batch() as first:

@@ -10,6 +10,8 @@ Value = TypeVar("Value")
 
 #: How long a test waits for what should come at once, in seconds: generous, for machines that are busy.
 PATIENCE = 10.0
+#: Of <linux/time.h>; `time` has no name for it.
+CLOCK_MONOTONIC_COARSE = 6
 
 
 def until(condition: Callable[[], Value], seconds: float = PATIENCE, message: str | Callable[[], str] = "") -> Value:
@@ -23,3 +25,8 @@ def until(condition: Callable[[], Value], seconds: float = PATIENCE, message: st
         time.sleep(pause)
         pause = min(pause * 2, 0.02)
     return value
+
+
+def tick_ns() -> int:
+    """CLOCK_MONOTONIC of the last tick, in ns: the time by which the XDP program finds the dead-man deadline over."""
+    return time.clock_gettime_ns(CLOCK_MONOTONIC_COARSE)
