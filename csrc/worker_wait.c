@@ -45,8 +45,8 @@ bool xs_worker_goes_on(const struct xs_worker *w, int got, uint64_t *idle_ns) {
 #define POLLS_A_LOOK 16u
 
 int xs_worker_run(struct xs_worker *w, uint32_t budget, int timeout_ms) {
-    uint64_t end = xs_monotonic_ns() + (uint64_t)timeout_ms * 1000000u,
-             idle = 0; /* whatever the stack's clock says */
+    uint64_t end = xs_monotonic_ns() + (uint64_t)timeout_ms * 1000000u; /* whatever the stack's clock says */
+    uint64_t idle = 0;
     for (uint32_t polls = 1;; polls++) {
         int got = xs_worker_poll(w, budget);
         if (xs_walk_parked(&w->walk)) return 1;

@@ -8,6 +8,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -53,7 +54,8 @@ def test_without_the_capability_nothing_is_loaded(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(privileges, "effective", lambda: frozenset({"CAP_BPF", "CAP_NET_ADMIN"}))
     assert lacking() == "The kernel wants CAP_PERFMON of who listens at its tracepoints."
     redirects = RedirectErrors(1)
-    watched = redirects.watch(None)  # type: ignore[arg-type]
+    not_looked_at: Any = None
+    watched = redirects.watch(not_looked_at)
     assert (watched.why, watched.counts()) == (lacking(), {})
     redirects.close()
 

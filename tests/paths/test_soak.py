@@ -24,10 +24,8 @@ ROUNDS = int(os.environ.get("XDPSTACK_SOAK_ROUNDS", "50"))
 STEADY = {"MALLOC_MMAP_THRESHOLD_": str(128 << 10)}
 #: Of what was freed, a build with sanitizers keeps much for a while: it is to keep little here.
 FORGETFUL = "quarantine_size_mb=1:thread_local_quarantine_size_kb=16:malloc_context_size=0"
-SANITIZED = "libasan" in os.environ.get("LD_PRELOAD", "")
-#: What the allocators may take more, once what is set up at the first times is there. That of a build with sanitizers takes
-#: longer to settle: 1.4 MB more in the last 30 of 50 rounds, 1.0 MB in the last 90 of 150.
-GROWTH_BYTES = (2 if SANITIZED else 1) << 20
+#: What the allocators may take more, once what is set up at the first times is there.
+GROWTH_BYTES = 1 << 20
 
 
 DRIVEN = {"need_wakeup": False, "busy_poll": True, "tx_budget": 64, "huge_pages": "auto", "zero_copy": False}
