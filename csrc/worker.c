@@ -110,8 +110,9 @@ static uint32_t poll_port(struct xs_worker *w, uint32_t port, uint32_t budget, u
     struct xs_xsk *x = w->napi.port[port].xsk;
     if (!x || x->dead) return 0;
     xs_napi_complete(&w->napi, port);
-    uint32_t total = 0, got;
+    uint32_t total = 0, got = 0;
     do {
+        if (got) xs_napi_ask(&w->napi, port);
         struct xs_batch *b = xs_walk_begin(&w->walk, now);
         w->walk.unasked = true;
         uint32_t want = budget - total < XS_WEIGHT ? budget - total : XS_WEIGHT;
@@ -185,6 +186,7 @@ int xs_worker_poll(struct xs_worker *w, uint32_t budget) {
         xs_worker_leave(w);
         return -EAGAIN;
     }
+    for (uint32_t port = 0; port < w->napi.nports; port++) xs_napi_ask(&w->napi, port);
     uint64_t now = xs_stack_now_ns(w->stack);
     uint32_t total = 0;
     xs_pool_drain(&w->pool);

@@ -9,7 +9,7 @@ from xdpstack.errors import ConfigurationError
 from xdpstack.walk import CStage
 
 #: Bumped with XS_STAGE_ABI of xdpstack_stage.h.
-STAGE_ABI = 2
+STAGE_ABI = 3
 #: Edges and counters a stage definition has room for (struct xs_stage_def).
 _EDGES, _COUNTERS = 8, 16
 

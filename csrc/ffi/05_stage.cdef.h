@@ -13,8 +13,8 @@ struct xs_pkt {
     uint8_t l4_proto;
     uint8_t csum;
     uint16_t flags;
-    uint8_t device;
-    uint8_t queue;
+    uint8_t pkt_type;
+    uint8_t tos;
     uint32_t mark;
     uint32_t hash;
     uint32_t nexthop;
@@ -26,8 +26,8 @@ struct xs_pkt {
     uint16_t dport;
     uint8_t owner;
     uint8_t owner_device;
-    uint8_t pkt_type;
-    uint8_t tos;
+    uint8_t device;
+    uint8_t queue;
     uint32_t socket;
     uint32_t priority;
     ...;

@@ -31,7 +31,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define XS_STAGE_ABI 2u   /* bumped when a structure of this header changes, or the number of a drop reason */
+#define XS_STAGE_ABI 3u   /* bumped when a structure of this header changes, or the number of a drop reason */
 #define XS_BATCH_CAP 256u /* packets in a batch, emitted ones included */
 #define XS_WEIGHT 64u     /* packets taken from a ring, or from a caller, per batch: leaves room to emit */
 #define XS_NO_FRAME UINT32_MAX
@@ -99,8 +99,8 @@ struct xs_pkt {
     uint8_t l4_proto;     /* IPPROTO_*; set by ip */
     uint8_t csum;         /* enum xs_csum, of the transport checksum */
     uint16_t flags;       /* XS_PKT_* */
-    uint8_t device;       /* stack's device index: where it came from; on transmit, where it goes */
-    uint8_t queue;        /* RX queue; on transmit the TX queue */
+    uint8_t pkt_type;     /* enum xs_pkt_type */
+    uint8_t tos;          /* IPv4 TOS / IPv6 traffic class; set by ip */
     uint32_t mark;        /* skb->mark */
     uint32_t hash;        /* flow hash, 0 = not computed; the device's, with XS_HINT_HASH */
     union {
@@ -114,8 +114,8 @@ struct xs_pkt {
     uint16_t dport;
     uint8_t owner;        /* enum xs_owner; written by whoever takes the frame */
     uint8_t owner_device; /* FILLED, TRANSMITTING: device of the ring. QUEUED, LENT: worker that queued it */
-    uint8_t pkt_type;     /* enum xs_pkt_type */
-    uint8_t tos;          /* IPv4 TOS / IPv6 traffic class; set by ip */
+    uint8_t device;       /* stack's device index: where it came from; on transmit, where it goes */
+    uint8_t queue;        /* RX queue; on transmit the TX queue */
     uint32_t socket;      /* socket index: receiving, or sending */
     uint32_t priority;    /* skb->priority */
 };

@@ -85,6 +85,8 @@ int xs_napi_attach(struct xs_napi *self, struct xs_xsk *x, uint32_t device);
 /* The port is empty from now on; its backlog must be. */
 void xs_napi_detach(struct xs_napi *self, uint32_t port);
 
+/* Asks for the headers of the first packets that have come by a queue: well before xs_napi_poll(), which is to follow. */
+void xs_napi_ask(const struct xs_napi *self, uint32_t port);
 /* Takes up to `budget` packets of one queue into the empty batch `b`. Returns how many descriptors were taken. */
 uint32_t xs_napi_poll(struct xs_napi *self, uint32_t port, uint32_t budget, struct xs_batch *b);
 /* What the devices have said of the packets of `b`, as they came from `x`, into their descriptors. */

@@ -8,6 +8,7 @@
 #include <errno.h>
 
 #include "base/likely.h"
+#include "base/prefetch.h"
 #include "include/xdpstack_vlan.h"
 #include "stages/napi_plain.h"
 #include "stages/napi_run.h"
@@ -71,6 +72,14 @@ void xs_napi_fault(struct xs_xsk *x, int rc) {
 
 /* ---- receive ---- */
 
+void xs_napi_ask(const struct xs_napi *self, uint32_t port) {
+    struct xs_xsk *x = self->port[port].xsk;
+    if (!x || x->dead) return;
+    const struct xdp_desc *slots = x->rx.slots;
+    uint32_t n = xs_ring_have(&x->rx, XS_ASK_AHEAD), first = x->rx.cons, mask = x->rx.mask;
+    for (uint32_t i = 0; i < n; i++) xs_ask_for_header(self->mem->data, &slots[(first + i) & mask]);
+}
+
 /* A buffer of a multi-buffer packet. Until the last has come it is not a packet yet, and its frames count as FILLED: the
  * kernel may put the rest on the ring at any later time, and if it never does (the device is gone) they come home as such. */
 static void join(struct xs_napi *self, struct xs_xsk *x, uint32_t frame, bool more, struct xs_batch *b) {
@@ -116,10 +125,16 @@ static __attribute__((noinline)) void take_plain(const struct xs_plain *plain, c
                                                  const struct xs_ring *rx, uint32_t most, uint32_t *frames,
                                                  struct taken *out) {
     const struct xs_mem mem = *memory; /* a copy: no store can change it, it stays in registers */
-    const struct xdp_desc *slots = rx->slots, *wrap = slots + rx->size, *d = &slots[rx->cons & rx->mask];
+    const struct xdp_desc *slots = rx->slots, *wrap = slots + rx->size, *d = &slots[rx->cons & rx->mask],
+                          *ask = &slots[(rx->cons + XS_ASK_AHEAD) & rx->mask];
+    const uint32_t asked = most > XS_ASK_AHEAD ? most - XS_ASK_AHEAD : 0;
     const uint32_t room = (1u << mem.frame_shift) - plain->off;
     struct taken t = {.facts.first = mem.data + d->addr + XS_ETH_BYTES};
     for (; t.n < most; t.n++) {
+        if (likely(t.n < asked)) {
+            xs_ask_for_header(mem.data, ask);
+            if (unlikely(++ask == wrap)) ask = slots;
+        }
         uint64_t addr = d->addr, len_options = len_and_options(d), at = xs_frame_at(&mem, addr, plain->off);
         uint32_t len = (uint32_t)len_options, frame = (uint32_t)at;
         if (unlikely(at >= mem.nframes || len_options > room)) break;
@@ -191,24 +206,6 @@ static inline uint32_t straight(const struct xs_ring *r, uint32_t at, uint32_t m
     return left < most ? left : most;
 }
 
-/* Inlined by order: GCC takes a function that only prefetches for one without an effect, and leaves calls of it out. */
-#define INLINE inline __attribute__((always_inline))
-
-static INLINE void ask_for(const uint8_t *data, const struct xdp_desc *d, size_t n) {
-#pragma GCC unroll 8
-    for (size_t i = 0; i < n; i++) __builtin_prefetch(data + d[i].addr);
-}
-
-/* Asks for the headers of `n` packets, all at once. They are in the cache of another core, which polls the device: taken one
- * after the other, they are what a packet costs most, as few of these loads fit into what the CPU looks ahead. An address that
- * no sound kernel writes does no harm: what is only asked for cannot fault. */
-static INLINE void ask_for_headers(const struct xs_mem *mem, const struct xs_ring *rx, uint32_t n) {
-    const struct xdp_desc *slots = rx->slots;
-    uint32_t before_wrap = straight(rx, rx->cons, n);
-    ask_for(mem->data, slots + (rx->cons & rx->mask), before_wrap);
-    ask_for(mem->data, slots, n - before_wrap);
-}
-
 /* Takes what is left of `n` descriptors, and reads the Ethernet headers of packets of one frame. Returns whether all were. */
 static bool take_all(struct xs_napi *self, struct xs_xsk *x, const struct xs_pkt *fresh, uint64_t own,
                      uint32_t n, struct xs_batch *b, struct taken *t) {
@@ -237,6 +234,13 @@ static bool take_all(struct xs_napi *self, struct xs_xsk *x, const struct xs_pkt
     return all;
 }
 
+/* So many frames will go to the fill ring when those that came are done with; the kernel has read these slots. */
+static inline void ask_for_fill_slots(const struct xs_ring *fill, uint32_t n) {
+    const uint64_t *slots = fill->slots;
+    for (uint32_t i = 0; i < n; i += 64 / sizeof *slots)
+        xs_ask_to_write(&slots[(fill->prod + i) & fill->mask]);
+}
+
 /* The RX ring is empty, and the NIC's interrupts are held back for us: the driver is polled in this system call. Returns what
  * has come, at most `budget`. */
 static __attribute__((noinline)) uint32_t busy_poll(struct xs_xsk *x, uint32_t budget) {
@@ -258,7 +262,7 @@ uint32_t xs_napi_poll(struct xs_napi *self, uint32_t port, uint32_t budget, stru
     const struct xs_pkt fresh = {
         .device = x->device, .queue = x->queue, .frag = XS_NO_FRAME, .seg = XS_NO_FRAME, .owner = XS_WALKING};
     struct taken t = {0};
-    ask_for_headers(self->mem, &x->rx, n);
+    ask_for_fill_slots(&x->fill, n);
     memset(self->polled, 0, sizeof self->polled);
     if (likely(x->rx_head == XS_NO_FRAME && are_datagrams(self))) {
         struct xs_plain plain;
@@ -283,20 +287,26 @@ uint32_t xs_napi_poll(struct xs_napi *self, uint32_t port, uint32_t budget, stru
     return n;
 }
 
+/* Owner, device and queue of a frame on a fill ring, to be written at once. */
+static inline uint32_t filled_for(const struct xs_xsk *x) {
+    const struct xs_pkt filled = {
+        .owner = XS_FILLED, .owner_device = x->device, .device = x->device, .queue = x->queue};
+    uint32_t word;
+    _Static_assert(offsetof(struct xs_pkt, queue) == offsetof(struct xs_pkt, owner) + 3, "side by side");
+    memcpy(&word, &filled.owner, sizeof word);
+    return word;
+}
+
 /* Free frames into slots of the fill ring that follow each other in memory. */
 static inline void fill(const struct xs_mem *memory, struct xs_xsk *x, uint32_t at, const uint32_t *frames,
                         uint32_t n) {
     const struct xs_mem mem = *memory;
     uint64_t *slot = (uint64_t *)x->fill.slots + (at & x->fill.mask);
-    const struct xs_pkt filled = {.owner = XS_FILLED, .owner_device = x->device, .queue = x->queue};
-    uint16_t owner; /* both halves in one store */
-    memcpy(&owner, &filled.owner, sizeof owner);
+    const uint32_t word = filled_for(x);
 #pragma GCC unroll 8
     for (size_t i = 0; i < n; i++) {
         uint64_t frame = frames[i];
-        struct xs_pkt *p = &mem.pkt[frame];
-        memcpy(&p->owner, &owner, sizeof owner);
-        p->queue = filled.queue;
+        memcpy(&mem.pkt[frame].owner, &word, sizeof word);
         slot[i] = frame << mem.frame_shift;
     }
 }
