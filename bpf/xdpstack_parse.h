@@ -48,7 +48,7 @@ struct xs_tag {
 
 struct xs_extension_header {
     __u8 next;
-    __u8 length; /* of all but the first 8 bytes, in units of 8; AH: of all but the first 8, in units of 4 */
+    __u8 length; /* of all but the first 8 bytes, in units of 8 */
     __u8 rest[6];
 };
 
@@ -90,9 +90,10 @@ static __always_inline void xs_obstacle(struct xs_view *view, __u32 cause) {
         view->cause = cause;
 }
 
+/* Not the authentication header: what is behind it is the kernel's to authenticate, as in IPv4, where it is a protocol. */
 static __always_inline bool xs_is_extension(__u8 protocol) {
     return protocol == IPPROTO_HOPOPTS || protocol == IPPROTO_ROUTING || protocol == IPPROTO_FRAGMENT ||
-           protocol == IPPROTO_AH || protocol == IPPROTO_DSTOPTS;
+           protocol == IPPROTO_DSTOPTS;
 }
 
 static __always_inline bool xs_has_ports(__u8 protocol) {
@@ -129,10 +130,9 @@ static __always_inline void xs_parse_ipv4(struct xs_view *view, void *data, void
     view->room = (__s32)bpf_ntohs(ip->tot_len) - (__s32)length;
 }
 
-/* Walks IPv6 extension headers from view->offset to the transport header: RFC 8200, section 4; AH: RFC 4302.
- * The same headers as the kernel's ipv6_ext_hdr(). A fragment is told by its header even if it is the only
- * one (RFC 6946): the kernel takes those too. Verified by itself, as are all functions that are not inlined:
- * otherwise every way through these headers would be followed through all that comes after. */
+/* Walks IPv6 extension headers from view->offset to the transport header: RFC 8200, section 4. A fragment is told by its
+ * header even if it is the only one (RFC 6946): the kernel takes those too. Verified by itself, as are all functions that are
+ * not inlined: otherwise every way through these headers would be followed through all that comes after. */
 __attribute__((noinline)) int xs_skip_extensions(struct xdp_md *context, struct xs_view *view, __u32 kinds) {
     void *data = (void *)(long)context->data, *end = (void *)(long)context->data_end;
     __u32 offset, length;
@@ -160,8 +160,7 @@ __attribute__((noinline)) int xs_skip_extensions(struct xdp_md *context, struct 
             xs_fragment(view, kinds);
             return 0;
         }
-        length = view->protocol == IPPROTO_AH ? 8 + 4 * (__u32)extension->length
-                                              : 8 + 8 * (__u32)extension->length;
+        length = 8 + 8 * (__u32)extension->length;
         view->protocol = extension->next;
         view->room -= length;
         offset += length;

@@ -176,7 +176,8 @@ CASES = [
         EXACT,
         Cause.REDIRECT_SOCKET,
     ),
-    _case("authentication header", v6(above=AH, nh=51), EXACT, Cause.REDIRECT_SOCKET),
+    _case("authentication header", v6(above=AH, nh=51), EXACT, Cause.PASS_UNCLAIMED),
+    _case("protocol: authentication", v6(above=AH, nh=51), (ProtocolClaim(51),), Cause.REDIRECT_PROTOCOL),
     # VLANs.
     _case("tagged, not claimed", tagged(v4("10.5.0.2")), EXACT, Cause.PASS_VLAN),
     _case("tagged, claimed", tagged(v4("10.5.0.2")), (SocketClaim("10.5.0.2", 7, vlan=5),), Cause.REDIRECT_SOCKET),

@@ -36,9 +36,10 @@ from xdpstack.native import lib
 UDP, TCP, ICMPV6 = 17, 6, 58
 #: Protocols with a destination port in their third and fourth byte: TCP, UDP, DCCP, SCTP, UDP-Lite.
 WITH_PORTS = frozenset({6, 17, 33, 132, 136})
-#: IPv6 extension headers: hop-by-hop options, routing, fragment, authentication, destination options.
-EXTENSIONS = frozenset({0, 43, 44, 51, 60})
-FRAGMENT, AUTHENTICATION = 44, 51
+#: IPv6 extension headers: hop-by-hop options, routing, fragment, destination options. What is behind an authentication header
+#: is the kernel's to authenticate, as in IPv4, where it is a protocol.
+EXTENSIONS = frozenset({0, 43, 44, 60})
+FRAGMENT = 44
 #: Ethertypes of VLAN tags: 802.1Q, 802.1ad.
 TAG, SERVICE_TAG = 0x8100, 0x88A8
 #: ICMPv6 types of multicast listener discovery and neighbour discovery.
@@ -343,7 +344,7 @@ def _ipv6(view: View, packet: bytes) -> None:
             view.fragment = True
             view.protocol = rest[0] if rest[0] not in EXTENSIONS else None
             return
-        length = 8 + rest[1] * (4 if following == AUTHENTICATION else 8)
+        length = 8 + rest[1] * 8
         following, room, rest = rest[0], room - length, rest[length:]
     if following in EXTENSIONS:
         view.obstacle = Cause.PASS_EXTHDR
