@@ -36,8 +36,8 @@ from xdpstack.native import lib
 UDP, TCP, ICMPV6 = 17, 6, 58
 #: Protocols with a destination port in their third and fourth byte: TCP, UDP, DCCP, SCTP, UDP-Lite.
 WITH_PORTS = frozenset({6, 17, 33, 132, 136})
-#: IPv6 extension headers: hop-by-hop options, routing, fragment, destination options. What is behind an authentication header
-#: is the kernel's to authenticate, as in IPv4, where it is a protocol.
+#: IPv6 extension headers: hop-by-hop options, routing, fragment, destination options. What is behind an authentication
+#: header is the kernel's to authenticate, as in IPv4, where it is a protocol.
 EXTENSIONS = frozenset({0, 43, 44, 60})
 FRAGMENT = 44
 #: Ethertypes of VLAN tags: 802.1Q, 802.1ad.
