@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -54,8 +55,8 @@ def test_opening_and_closing_leaves_nothing(veth: MakeVeth, options: dict[str, A
     assert soaked.made >= 10 * ROUNDS  # programs, maps and a link, new ones in each round
     assert not pair.near.has_xdp()
     assert "7777" not in pair.near.netns.run("ss", "-uanH")
-    # The least of many rounds: some end with memory that goes with the next.
+    # The middle of many rounds: some end with memory that goes with the next, and after some an allocator tidies up.
     fifth = ROUNDS // 5
-    growth = min(soaked.memory[-fifth:]) - min(soaked.memory[fifth : 2 * fifth])
+    growth = round(median(soaked.memory[-fifth:]) - median(soaked.memory[fifth : 2 * fifth]))
     print(f"{ROUNDS} rounds, memory of the process grew by {growth} bytes in the last {3 * fifth}")
     assert growth < GROWTH_BYTES, soaked.memory
