@@ -12,7 +12,6 @@ import contextlib
 import random
 import socket
 import struct
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -36,6 +35,7 @@ from xdpstack.netlink.uapi import (
 from xdpstack.routing import fib6, semantics, source
 from xdpstack.routing.flow import Flow, Verdict, is_link_local, is_multicast
 from xdpstack.routing.tables import Tables, compile_tables
+from xdpstack.testing.wait import until
 
 pytestmark = pytest.mark.root
 
@@ -145,13 +145,21 @@ def world(seed: int, rules: bool, *commands: str) -> Iterator[tuple[World, Mirro
 
 
 def settle(mirror: Mirror) -> None:
-    """Wait until duplicate address detection of the link-local addresses is over; nothing else moves by itself."""
-    deadline = time.monotonic() + 10
-    mirror.process()
-    while any(address.flags & 0x40 for address in mirror.snapshot.addresses if not address.flags & 0x08):
+    """Wait until duplicate address detection of the link-local addresses is over, and until a work queue of the kernel has
+    entered the local routes of the others; nothing else moves by itself. Of two alike addresses one may get none."""
+
+    def detecting() -> bool:
         mirror.process()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+        return any(address.flags & 0x40 for address in mirror.snapshot.addresses if not address.flags & 0x08)
+
+    def lacking() -> bool:
+        mirror.process()
+        routes = {r.destination.address for r in mirror.snapshot.routes if r.family == AF_INET6 and r.type == RTN_LOCAL}
+        return any(a.local not in routes for a in mirror.snapshot.addresses if a.family == AF_INET6)
+
+    until(lambda: not detecting())
+    with contextlib.suppress(AssertionError):
+        until(lambda: not lacking(), seconds=1)
     mirror.resync()
 
 

@@ -39,7 +39,7 @@ def defer_interrupts(end: End, polls: int, nanoseconds: int) -> None:
 def test_our_calls_poll_the_driver(veth: Callable[..., Veth]) -> None:
     """With the NIC's interrupts put off, what comes is fetched by system calls of ours; the kernel counts that."""
     pair = veth(near=NEAR, far=FAR)
-    defer_interrupts(pair.near, 2, 1_000_000_000)  # longer than a busy host keeps the guest from its CPU
+    defer_interrupts(pair.near, 2, 4_000_000_000)  # longer than a busy host keeps the guest from its CPU
     try:
         with opened(pair.near, busy_poll=True, frame_bytes=HERE.frame_bytes) as stack, stack.udp(("::", PORT)) as sock:
             [device] = stack.devices
