@@ -63,17 +63,19 @@ def test_who_never_sleeps_ends_in_time_all_the_same(wait: Callable[[MemoryStack]
 
 
 def test_a_thread_of_the_stack_spins_too_and_still_ends() -> None:
+    def tasks() -> list[Path]:
+        found = Path("/proc/self/task").iterdir()
+        return [path for path in found if path.joinpath("comm").read_text().strip() == "xdpstack/0"]
+
     def switches() -> int:
-        (status,) = (
-            path.joinpath("status").read_text()
-            for path in Path("/proc/self/task").iterdir()
-            if path.joinpath("comm").read_text().strip() == "xdpstack/0"
-        )
+        (task,) = tasks()
+        status = task.joinpath("status").read_text()
         return int(status.split("\nvoluntary_ctxt_switches:")[1].split()[0])
 
     with opened(0, threads=True):
         before = switches()
         until(lambda: switches() >= before + SLEEPS)
+    until(lambda: not tasks())  # it is listed for a moment after it was joined
     with opened(ALWAYS_US, threads=True):
         before = switches()
         time.sleep(WAIT_SECONDS)  # what is tested is that in this time nothing happens
