@@ -51,64 +51,89 @@ typedef uint64_t xs_quarter __attribute__((vector_size(16), aligned(16), may_ali
  * that: a CPU waits for a dozen at once, and a longer queue of them is waited for, with nothing else done. */
 #define XS_ASK_AHEAD 16u
 
-/* Asks for the header of the packet of a descriptor. An address that no sound kernel writes does no harm: what is only asked for
- * cannot fault. Inlined by order: GCC takes a function that only prefetches for one without an effect, and leaves it out. */
-static inline __attribute__((always_inline)) void xs_ask_for_header(const uint8_t *data,
-                                                                    const struct xdp_desc *d) {
-    __builtin_prefetch(data + d->addr);
+/* Asks for the headers of the packets of `n` descriptors that lie in a row. An address that no sound kernel writes does no harm:
+ * what is only asked for cannot fault. Inlined by order: GCC takes a function that only prefetches for one without an effect, and
+ * leaves it out. */
+static inline __attribute__((always_inline)) void xs_ask_for_headers(const struct xs_mem *mem,
+                                                                     const struct xdp_desc *d, uint32_t n) {
+    const uint8_t *data = mem->data;
+#pragma GCC unroll 4
+    for (uint32_t i = 0; i < n; i++) __builtin_prefetch(data + d[i].addr);
 }
 
-/* Takes descriptors from `d` on, at most `most`, at least one, which lie in a row; the first XS_ASK_AHEAD headers were asked
- * for. Returns how many it took, and adds their
- * bytes to `bytes`. `fresh` is the descriptor of any packet of the queue before anything is known of it. */
-static __attribute__((noinline, unused)) uint32_t xs_napi_run(const struct xs_pkt *fresh, uint64_t own,
-                                                              const struct xs_mem *memory,
-                                                              const struct xdp_desc *d, uint32_t most,
-                                                              uint32_t *frames, uint64_t *bytes) {
-    const struct xs_mem mem = *memory; /* a copy: no store can change it, it stays in registers */
-    const uint64_t chunk = 1u << mem.frame_shift, off = d->addr & (chunk - 1), room = chunk - off;
-    if (room < XS_ETH_BYTES) return 0;
-    alignas(16) struct xs_pkt line = *fresh;
-    line.data_off = (uint16_t)off;
-    line.l3_off = (uint16_t)(off + XS_ETH_BYTES);
-    const xs_quarter *quarters = (const xs_quarter *)&line;
-    const xs_quarter a = quarters[0], c = quarters[2], e = quarters[3];
-    xs_quarter b = quarters[1];
-    uint64_t front = 0, back = ~0ull; /* of the header: two bytes are in both, so that none is like this */
-    uint64_t sum = 0;
-    uint32_t *next = frames;
-    const struct xdp_desc *const asked = d + (most > XS_ASK_AHEAD ? most - XS_ASK_AHEAD : 0);
-    for (uint32_t *const last = frames + most; next != last; next++, d++) {
-        if (likely(d < asked)) xs_ask_for_header(mem.data, d + XS_ASK_AHEAD);
-        uint64_t addr = d->addr,
-                 len = d->len | (uint64_t)d->options << 32; /* with options: longer than any */
-        uint64_t frame = xs_frame_at(&mem, addr, off);
-        if (unlikely(frame >= mem.nframes || len - XS_ETH_BYTES > room - XS_ETH_BYTES)) break;
-        xs_frame_open(&mem, (uint32_t)frame);
-        xs_frame_close(&mem, (uint32_t)frame, (uint32_t)(off + len));
-        const uint8_t *eth = mem.data + addr;
-        if (unlikely(xs_load64(eth) != front || xs_load64(eth + 6) != back)) {
+/* What is the same for all packets of a run, and how far it is. */
+struct xs_run {
+    struct xs_mem mem; /* a copy: no store can change it, it stays in registers */
+    uint64_t own, off, room;
+    struct xs_pkt line; /* the descriptor but for the lengths */
+    xs_quarter a, b, c, e;
+    uint64_t front, back; /* of the header: two bytes are in both, so that at first none is like this */
+    const struct xdp_desc *d;
+    uint32_t *next;
+    uint64_t bytes;
+};
+
+/* Takes descriptors up to `stop`, or to one that is of another kind: whether that is all. `ask`: there are XS_ASK_AHEAD more
+ * behind them. */
+static inline __attribute__((always_inline)) bool xs_run_to(struct xs_run *r, const struct xdp_desc *stop,
+                                                            bool ask) {
+    for (; r->d != stop; r->d++, r->next++) {
+        if (ask) xs_ask_for_headers(&r->mem, r->d + XS_ASK_AHEAD, 1);
+        uint64_t addr = r->d->addr,
+                 len = r->d->len | (uint64_t)r->d->options << 32; /* with options: longer than any */
+        uint64_t frame = xs_frame_at(&r->mem, addr, r->off);
+        if (unlikely(frame >= r->mem.nframes || len - XS_ETH_BYTES > r->room - XS_ETH_BYTES)) return false;
+        xs_frame_open(&r->mem, (uint32_t)frame);
+        xs_frame_close(&r->mem, (uint32_t)frame, (uint32_t)(r->off + len));
+        const uint8_t *eth = r->mem.data + addr;
+        if (unlikely(xs_load64(eth) != r->front || xs_load64(eth + 6) != r->back)) {
             uint16_t proto = xs_eth_type(eth);
-            if (proto == XS_ETHERTYPE_VLAN || proto == XS_ETHERTYPE_QINQ) break;
-            line.l3_proto = proto;
-            line.pkt_type = xs_mac_type(eth, own);
-            b = quarters[1];
-            front = xs_load64(eth);
-            back = xs_load64(eth + 6);
+            if (proto == XS_ETHERTYPE_VLAN || proto == XS_ETHERTYPE_QINQ) return false;
+            r->line.l3_proto = proto;
+            r->line.pkt_type = xs_mac_type(eth, r->own);
+            r->b = ((const xs_quarter *)&r->line)[1];
+            r->front = xs_load64(eth);
+            r->back = xs_load64(eth + 6);
         }
-        struct xs_pkt *p = &mem.pkt[frame];
+        struct xs_pkt *p = &r->mem.pkt[frame];
         xs_quarter *quarter = (xs_quarter *)p;
-        quarter[0] = a;
-        quarter[1] = b;
-        quarter[2] = c;
-        quarter[3] = e;
+        quarter[0] = r->a;
+        quarter[1] = r->b;
+        quarter[2] = r->c;
+        quarter[3] = r->e;
         p->pkt_len = (uint32_t)len;
         p->len = (uint16_t)len;
-        *next = (uint32_t)frame;
-        sum += len;
+        *r->next = (uint32_t)frame;
+        r->bytes += len;
     }
-    *bytes += sum;
-    return (uint32_t)(next - frames);
+    return true;
+}
+
+/* Takes descriptors from `d` on, at most `most`, at least one, which lie in a row. Of a poll the first XS_ASK_AHEAD headers were
+ * asked for. Returns how many it took, and adds their bytes to `bytes`. `fresh` is the descriptor of any packet of the queue before
+ * anything is known of it. */
+static __attribute__((noinline, unused)) uint32_t xs_napi_run(const struct xs_pkt *fresh, uint64_t own,
+                                                              const struct xs_mem *mem,
+                                                              const struct xdp_desc *d, uint32_t most,
+                                                              uint32_t *frames, uint64_t *bytes) {
+    const uint64_t chunk = 1u << mem->frame_shift, off = d->addr & (chunk - 1);
+    if (chunk - off < XS_ETH_BYTES) return 0;
+    alignas(16) struct xs_run r = {.mem = *mem,
+                                   .own = own,
+                                   .off = off,
+                                   .room = chunk - off,
+                                   .line = *fresh,
+                                   .back = ~0ull,
+                                   .d = d,
+                                   .next = frames};
+    r.line.data_off = (uint16_t)off;
+    r.line.l3_off = (uint16_t)(off + XS_ETH_BYTES);
+    const xs_quarter *quarters = (const xs_quarter *)&r.line;
+    r.a = quarters[0], r.b = quarters[1], r.c = quarters[2], r.e = quarters[3];
+    if (xs_run_to(&r, d + (most > XS_ASK_AHEAD ? most - XS_ASK_AHEAD : 0), true))
+        xs_run_to(&r, d + most, false);
+    *bytes += r.bytes;
+    return (uint32_t)(r.next - frames);
 }
 
 #endif

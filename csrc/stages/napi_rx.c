@@ -72,12 +72,19 @@ void xs_napi_fault(struct xs_xsk *x, int rc) {
 
 /* ---- receive ---- */
 
+/* Descriptors that follow each other in memory, `most` at most. */
+static inline uint32_t straight(const struct xs_ring *r, uint32_t at, uint32_t most) {
+    uint32_t left = r->size - (at & r->mask);
+    return left < most ? left : most;
+}
+
 void xs_napi_ask(const struct xs_napi *self, uint32_t port) {
     struct xs_xsk *x = self->port[port].xsk;
     if (!x || x->dead) return;
     const struct xdp_desc *slots = x->rx.slots;
-    uint32_t n = xs_ring_have(&x->rx, XS_ASK_AHEAD), first = x->rx.cons, mask = x->rx.mask;
-    for (uint32_t i = 0; i < n; i++) xs_ask_for_header(self->mem->data, &slots[(first + i) & mask]);
+    uint32_t n = xs_ring_have(&x->rx, XS_ASK_AHEAD), before_wrap = straight(&x->rx, x->rx.cons, n);
+    xs_ask_for_headers(self->mem, &slots[x->rx.cons & x->rx.mask], before_wrap);
+    xs_ask_for_headers(self->mem, slots, n - before_wrap);
 }
 
 /* A buffer of a multi-buffer packet. Until the last has come it is not a packet yet, and its frames count as FILLED: the
@@ -119,34 +126,39 @@ static inline uint64_t len_and_options(const struct xdp_desc *d) {
     return d->len | (uint64_t)d->options << 32;
 }
 
-/* Takes descriptors of plain packets, until one is of another. A function of its own: what is copied for each packet is then
- * copied, and not put together anew. */
-static __attribute__((noinline)) void take_plain(const struct xs_plain *plain, const struct xs_mem *memory,
-                                                 const struct xs_ring *rx, uint32_t most, uint32_t *frames,
-                                                 struct taken *out) {
-    const struct xs_mem mem = *memory; /* a copy: no store can change it, it stays in registers */
-    const struct xdp_desc *slots = rx->slots, *wrap = slots + rx->size, *d = &slots[rx->cons & rx->mask],
-                          *ask = &slots[(rx->cons + XS_ASK_AHEAD) & rx->mask];
-    const uint32_t asked = most > XS_ASK_AHEAD ? most - XS_ASK_AHEAD : 0;
-    const uint32_t room = (1u << mem.frame_shift) - plain->off;
-    struct taken t = {.facts.first = mem.data + d->addr + XS_ETH_BYTES};
-    for (; t.n < most; t.n++) {
-        if (likely(t.n < asked)) {
-            xs_ask_for_header(mem.data, ask);
-            if (unlikely(++ask == wrap)) ask = slots;
-        }
-        uint64_t addr = d->addr, len_options = len_and_options(d), at = xs_frame_at(&mem, addr, plain->off);
+/* Takes descriptors of plain packets up to the one at `stop`: whether all were such. `ask` as in xs_run_to(). */
+static inline __attribute__((always_inline)) bool plain_to(const struct xs_plain *plain,
+                                                           const struct xs_mem *mem, uint32_t room,
+                                                           const struct xdp_desc *slots, uint32_t stop,
+                                                           uint32_t *frames, struct taken *t, bool ask) {
+    for (; t->n < stop; t->n++, slots++) {
+        uint64_t addr = slots->addr, len_options = len_and_options(slots),
+                 at = xs_frame_at(mem, addr, plain->off);
         uint32_t len = (uint32_t)len_options, frame = (uint32_t)at;
-        if (unlikely(at >= mem.nframes || len_options > room)) break;
-        xs_frame_open(&mem, frame);
-        xs_frame_close(&mem, frame, plain->off + len);
-        if (unlikely(!xs_plain_fill(plain, &mem.pkt[frame], mem.data + addr, len, &t.facts))) break;
-        frames[t.n] = frame;
-        t.bytes += len;
-        if (unlikely(++d == wrap)) d = slots;
+        if (ask) xs_ask_for_headers(mem, slots + XS_ASK_AHEAD, 1);
+        if (unlikely(at >= mem->nframes || len_options > room)) return false;
+        xs_frame_open(mem, frame);
+        xs_frame_close(mem, frame, plain->off + len);
+        if (unlikely(!xs_plain_fill(plain, &mem->pkt[frame], mem->data + addr, len, &t->facts))) return false;
+        frames[t->n] = frame;
+        t->bytes += len;
     }
-    t.facts.n = t.n;
-    *out = t;
+    return true;
+}
+
+/* Takes `most` descriptors at `d`, which lie in a row, as far as they are of plain packets. A function of its own: what is copied
+ * for each packet is then copied, and not put together anew. */
+static __attribute__((noinline)) bool take_plain(const struct xs_plain *plain, const struct xs_mem *memory,
+                                                 const struct xdp_desc *d, uint32_t most, uint32_t *frames,
+                                                 struct taken *taken) {
+    const struct xs_mem mem = *memory; /* a copy: no store can change it, it stays in registers */
+    const uint32_t room = (1u << mem.frame_shift) - plain->off, first = taken->n;
+    const uint32_t asked = first + (most > XS_ASK_AHEAD ? most - XS_ASK_AHEAD : 0);
+    struct taken t = *taken;
+    bool all = plain_to(plain, &mem, room, d, asked, frames, &t, true) &&
+               plain_to(plain, &mem, room, d + (asked - first), first + most, frames, &t, false);
+    *taken = t;
+    return all;
 }
 
 /* Takes one descriptor, whatever it is: what napi.rx does is left to it. */
@@ -198,12 +210,6 @@ static inline void parse(const struct xs_batch *b, uint32_t i, uint64_t own, uin
 static inline bool are_datagrams(const struct xs_napi *self) {
     const struct xs_socket_table *t = xs_table(self->tables, sockets);
     return t && t->nentries;
-}
-
-/* Descriptors that follow each other in memory, `most` at most. */
-static inline uint32_t straight(const struct xs_ring *r, uint32_t at, uint32_t most) {
-    uint32_t left = r->size - (at & r->mask);
-    return left < most ? left : most;
 }
 
 /* Takes what is left of `n` descriptors, and reads the Ethernet headers of packets of one frame. Returns whether all were. */
@@ -269,8 +275,12 @@ uint32_t xs_napi_poll(struct xs_napi *self, uint32_t port, uint32_t budget, stru
         uint32_t off = (uint32_t)slots[first & mask].addr & ((1u << self->mem->frame_shift) - 1);
         xs_plain_init(&plain, fresh, off, device->mac, !(device->flags & XS_DEV_IPV6_DISABLED),
                       device->flags & XS_DEV_PARTIAL_CSUM);
-        take_plain(&plain, self->mem, &x->rx, n, b->frame, &t);
-        b->n = t.n;
+        uint32_t before_wrap = straight(&x->rx, first, n);
+        t.facts.first = self->mem->data + slots[first & mask].addr + XS_ETH_BYTES;
+        if (take_plain(&plain, self->mem, &slots[first & mask], before_wrap, b->frame, &t) &&
+            unlikely(before_wrap < n))
+            take_plain(&plain, self->mem, slots, n - before_wrap, b->frame, &t);
+        t.facts.n = b->n = t.n;
     }
     if (likely(t.n == n)) {
         b->facts = xs_plain_facts(&t.facts);
