@@ -152,7 +152,11 @@ class Claims:
         seen: set[Claim] = set()
         for claim in new:
             if claim in seen or (claim in self._ids and claim not in left):
-                raise ClaimTaken(f"claimed already: {claim}")
+                raise ClaimTaken(
+                    f"claimed already: {claim}",
+                    "A frame has one receiver in the program, and another of this stack's has made the same claim.",
+                    "Close the other receiver first, or claim something else.",
+                )
             seen.add(claim)
             if not isinstance(claim, SocketClaim) and self._local is None:
                 raise ConfigurationError(

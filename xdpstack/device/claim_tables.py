@@ -67,7 +67,11 @@ def port_entries(claims: Mapping[SocketClaim, int], local: Local) -> Entries:
     for claim, claim_id in claims.items():
         owner = owners.setdefault((claim.address, claim.vlan), claim)
         if owner is not claim:
-            raise ClaimTaken(f"{claim} has the address and port of {owner}")
+            raise ClaimTaken(
+                f"{claim} has the address and port of {owner}",
+                "A frame has one receiver in the program.",
+                "Close the other one first, or take another address or port.",
+            )
         if not awake(claim, local):
             continue
         flags = LIFT
@@ -130,7 +134,11 @@ def wide_entries(claims: Mapping[WideClaim, int], ssh: Collection[Endpoint]) -> 
     def own(place: object, claim: WideClaim) -> None:
         owner = owners.setdefault(place, claim)
         if owner is not claim:
-            raise ClaimTaken(f"{claim} covers frames that are claimed already: {owner}")
+            raise ClaimTaken(
+                f"{claim} covers frames that are claimed already: {owner}",
+                "A frame has one receiver in the program, and both claims are as narrow.",
+                "Close the other receiver first, or claim something narrower or wider.",
+            )
 
     for claim, claim_id in claims.items():
         value = (claim_id, _flags(claim))
