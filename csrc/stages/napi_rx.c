@@ -262,6 +262,7 @@ uint32_t xs_napi_poll(struct xs_napi *self, uint32_t port, uint32_t budget, stru
     if (unlikely(!n)) {
         if (x->busy_poll) n = busy_poll(x, budget);
         if (!n) return 0;
+        xs_napi_ask(self, port); /* there was nothing to ask for before */
     }
     const struct xdp_desc *slots = x->rx.slots;
     const struct xs_device_config *device = &xs_table(self->tables, config)->device[x->device];
