@@ -65,7 +65,7 @@ static inline __attribute__((always_inline)) void xs_ask_for_headers(const struc
 struct xs_run {
     struct xs_mem mem; /* a copy: no store can change it, it stays in registers */
     uint64_t own, off, room;
-    struct xs_pkt line; /* the descriptor but for the lengths */
+    alignas(16) struct xs_pkt line; /* the descriptor but for the lengths */
     xs_quarter a, b, c, e;
     uint64_t front, back; /* of the header: two bytes are in both, so that at first none is like this */
     const struct xdp_desc *d;
@@ -118,14 +118,14 @@ static __attribute__((noinline, unused)) uint32_t xs_napi_run(const struct xs_pk
                                                               uint32_t *frames, uint64_t *bytes) {
     const uint64_t chunk = 1u << mem->frame_shift, off = d->addr & (chunk - 1);
     if (chunk - off < XS_ETH_BYTES) return 0;
-    alignas(16) struct xs_run r = {.mem = *mem,
-                                   .own = own,
-                                   .off = off,
-                                   .room = chunk - off,
-                                   .line = *fresh,
-                                   .back = ~0ull,
-                                   .d = d,
-                                   .next = frames};
+    struct xs_run r = {.mem = *mem,
+                       .own = own,
+                       .off = off,
+                       .room = chunk - off,
+                       .line = *fresh,
+                       .back = ~0ull,
+                       .d = d,
+                       .next = frames};
     r.line.data_off = (uint16_t)off;
     r.line.l3_off = (uint16_t)(off + XS_ETH_BYTES);
     const xs_quarter *quarters = (const xs_quarter *)&r.line;
