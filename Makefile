@@ -60,9 +60,10 @@ test-unit: $(VENV)/.built $(SUITE) ## run the tests that need no privilege
 # The extension and all that tests it, with the address and the undefined-behaviour sanitizer. Reports go to files: a test may
 # have captured or ended the process that wrote one. Python's own memory comes from malloc, so that it is watched as well. The
 # sanitizer looks for C++'s throw as it starts: where libraries that the plots use come later, it aborts at their first one.
+# Its allocator takes more rounds of opening and closing until it has what it needs.
 test-asan: packages-network $(ASAN)/.built ## run all tests on a build with sanitizers (needs root)
 	@rm -f $(ASAN)/report.*
-	@$(AS_ROOT) $(ASAN_ENV) ASAN_OPTIONS=detect_leaks=0:log_path=$(ASAN)/report \
+	@$(AS_ROOT) $(ASAN_ENV) XDPSTACK_SOAK_ROUNDS=120 ASAN_OPTIONS=detect_leaks=0:log_path=$(ASAN)/report \
 		$(IN_VENV)/python -m pytest -p no:faulthandler $(ARGS); status=$$?; \
 	cat $(ASAN)/report.* 2>/dev/null && status=1; exit $$status
 

@@ -159,7 +159,7 @@ def test_this_process_has_the_queue(pair: Veth) -> None:
 
 
 def test_this_process_has_the_program(pair: Veth) -> None:
-    with opened(pair.near):
+    with opened(pair.near) as stack, stack._control.lock:  # else it visits the namespace now and then, in a thread
         said = refused(xdpstack.ProgramAttached, pair.near)
         assert f"held by this process (pid {os.getpid()})" in said
         assert "Fix: Close the stack that this process has on near0" in said
