@@ -7,7 +7,7 @@ import os
 import select
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
 import xdpstack
+from tests.driving import worker_threads
 from xdpstack.errors import ClosedError, ConfigurationError, ForkedError
 from xdpstack.testing import MemoryDevice, MemoryStack, check_open, memory_stack, until
 
@@ -45,19 +46,10 @@ def opened(workers: int = 2, **options: Any) -> MemoryStack:
     )
 
 
-def tasks() -> dict[str, Path]:
-    """The threads of this process that are ours, by name; also one that has ended a moment ago."""
-    named = {}
-    for path in Path("/proc/self/task").iterdir():
-        with suppress(FileNotFoundError, ProcessLookupError):
-            named[path.joinpath("comm").read_text().strip()] = path
-    return {name: path for name, path in named.items() if name.startswith("xdpstack/")}
-
-
 @pytest.fixture(autouse=True)
 def of_one_test() -> None:
     """A thread is among the process's for a moment after whoever waited for its end was told: here of an earlier test's."""
-    until(lambda: not tasks())
+    until(lambda: not worker_threads())
 
 
 @contextmanager
@@ -87,7 +79,7 @@ def running(stack: MemoryStack, threads: int = 1) -> Iterator[list[BaseException
 
 def test_each_worker_has_a_thread_and_serves_its_queue() -> None:
     with opened() as stack, stack.udp(("10.0.0.1", 7)) as sock:
-        assert set(tasks()) == {"xdpstack/0", "xdpstack/1"}
+        assert set(worker_threads()) == {"xdpstack/0", "xdpstack/1"}
         assert (stack.info()["workers"], stack.info()["threads"], stack.driven) == (2, True, True)
         sock.settimeout(10)
         for number in range(500):
@@ -97,7 +89,7 @@ def test_each_worker_has_a_thread_and_serves_its_queue() -> None:
             assert sock.sendto(data, peer) == 4
             until(lambda: len(answers := stack.sent("a0")) == 1 and number_of(answers[0]) == number)  # noqa: B023
         stack.backend.service()
-    until(lambda: tasks() == {})
+    until(lambda: worker_threads() == {})
     assert stack.ledger().missing == 0
 
 
@@ -306,7 +298,7 @@ def test_a_child_has_no_threads_and_is_told_so() -> None:
             try:
                 refused = [refuses(stack.run), refuses(stack.poll), refuses(lambda: sock.recv(1))]
                 stack.close()
-                status = 0 if all(refused) and tasks() == {} else 2
+                status = 0 if all(refused) and worker_threads() == {} else 2
             finally:
                 os._exit(status)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
@@ -327,14 +319,14 @@ def test_threads_are_pinned_when_asked() -> None:
     wanted = (cpus[-1], cpus[0])
     with opened(cpus=wanted) as stack:
         for number, cpu in enumerate(wanted):
-            assert os.sched_getaffinity(int(tasks()[f"xdpstack/{number}"].name)) == {cpu}
+            assert os.sched_getaffinity(int(worker_threads()[f"xdpstack/{number}"].name)) == {cpu}
         assert stack.info()["cpus"] == wanted
 
 
 def test_a_cpu_that_is_not_there_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="1000"):
         opened(cpus=(0, 1000))
-    until(lambda: tasks() == {})
+    until(lambda: worker_threads() == {})
 
 
 def test_as_many_cpus_as_workers() -> None:

@@ -3,11 +3,11 @@
 import resource
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 import xdpstack
+from tests.driving import worker_threads
 from xdpstack.errors import ConfigurationError
 from xdpstack.native.core import ALWAYS_US
 from xdpstack.testing import MemoryStack, memory_stack, until
@@ -63,19 +63,14 @@ def test_who_never_sleeps_ends_in_time_all_the_same(wait: Callable[[MemoryStack]
 
 
 def test_a_thread_of_the_stack_spins_too_and_still_ends() -> None:
-    def tasks() -> list[Path]:
-        found = Path("/proc/self/task").iterdir()
-        return [path for path in found if path.joinpath("comm").read_text().strip() == "xdpstack/0"]
-
     def switches() -> int:
-        (task,) = tasks()
-        status = task.joinpath("status").read_text()
+        status = worker_threads()["xdpstack/0"].joinpath("status").read_text()
         return int(status.split("\nvoluntary_ctxt_switches:")[1].split()[0])
 
     with opened(0, threads=True):
         before = switches()
         until(lambda: switches() >= before + SLEEPS)
-    until(lambda: not tasks())  # it is listed for a moment after it was joined
+    until(lambda: not worker_threads())  # it is listed for a moment after it was joined
     with opened(ALWAYS_US, threads=True):
         before = switches()
         time.sleep(WAIT_SECONDS)  # what is tested is that in this time nothing happens
