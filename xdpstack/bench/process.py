@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import select
@@ -33,6 +34,15 @@ class Count:
 
     def __int__(self) -> int:
         return int.from_bytes(self._map[:8], sys.byteorder)
+
+
+def counter(path: str) -> ctypes.c_uint64:
+    """The number of a Count, for the process that writes it: `.value = n` is one store.
+
+    struct.pack_into() is two: it clears the bytes first, and whoever reads then sees 0.
+    """
+    with Path(path).open("r+b") as file:
+        return ctypes.c_uint64.from_buffer(mmap.mmap(file.fileno(), 8))
 
 
 def says_ready(child: subprocess.Popen[str]) -> None:

@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import ctypes
 import json
-import mmap
-import os
 import signal
 import socket
-import struct
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import xdpstack
+from xdpstack.bench.process import counter
 from xdpstack.bench.subjects import Spot
 from xdpstack.native.core import ALWAYS_US
 
@@ -53,8 +51,7 @@ def opened(spot: Spot, **options: Any) -> Iterator[xdpstack.Stack]:
 def stack_rx(spot: Spot) -> Iterator[int]:
     """The first stage alone: rings, descriptors, the walk; then a stage in C drops everything."""
     stage = xdpstack.load_stage(Path(spot.build) / "drop_stage.so")
-    with Path(spot.count).open("r+b") as file:
-        dropped = ctypes.c_uint64.from_buffer(mmap.mmap(file.fileno(), 8))  # it counts where the harness looks
+    dropped = counter(spot.count)  # it counts where the harness looks
     ctypes.c_void_p.in_dll(stage.library, "dropped").value = ctypes.addressof(dropped)
     with opened(spot) as stack, stack.frames(xdpstack.SocketClaim(spot.address, spot.port)):
         stack.hook("taps.rx", stage)
@@ -276,14 +273,13 @@ def main() -> None:
     name, case, given = sys.argv[1:]
     spot = Spot(**json.loads(given))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    descriptor = os.open(spot.count, os.O_RDWR)
-    count = mmap.mmap(descriptor, 8)
+    count = counter(spot.count)
     with suppress(KeyboardInterrupt):
         run = PROGRAMS[name, case](spot)
         next(run)  # set up
         print("ready", flush=True)
         for total in run:
-            struct.pack_into("Q", count, 0, total)
+            count.value = total
 
 
 if __name__ == "__main__":
