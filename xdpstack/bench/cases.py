@@ -85,11 +85,12 @@ class Bench:
     stack: ExitStack
     sent: Count = field(init=False)
     seen: Count = field(init=False)
+    reported: Count = field(init=False)
     spot: Spot = field(init=False)
     versions: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.sent, self.seen = Count(self.folder), Count(self.folder)
+        self.sent, self.seen, self.reported = (Count(self.folder) for _ in range(3))
         near, far = self.wire.near, self.wire.far
         fits = near.mtu + ETHERNET_BYTES + FCS_BYTES
         if self.setting.frame_bytes > fits:
@@ -109,7 +110,7 @@ class Bench:
             frame_bytes=self.setting.frame_bytes,
             payload_bytes=payload_bytes(self.setting.frame_bytes),
             cpu=self.setting.subject_cpu,
-            count=str(Count(self.folder).path),
+            count=str(self.reported.path),
             frame=str(frame),
             build=str(self.programs),
             other=self.wire.second.near.name if self.wire.second and self.case == "forward" else "",
@@ -179,23 +180,13 @@ class Bench:
             self.stack.enter_context(forwarding(self.wire.near))
         if not self.subject.telemetry:
             child = self.stack.enter_context(running(where, cpu, words))
-            return child.pid, _Path(Path(self.spot.count))
+            return child.pid, self.reported
         telemetry = Telemetry(self.folder)
         self.stack.callback(telemetry.close)
         environment = {"RUNTIME_DIRECTORY": str(self.folder)}
         child = self.stack.enter_context(running(where, cpu, words, telemetry.ready, environment))
         self.versions["dpdk"] = telemetry.version
         return child.pid, telemetry
-
-
-class _Path:
-    """A count that another process writes into a file."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __int__(self) -> int:
-        return int.from_bytes(self._path.read_bytes()[:8], "little")
 
 
 def measure(
@@ -213,9 +204,8 @@ def measure(
     with _bench(case, subject, wire, setting, programs) as bench:
         found = (how or {"latency": _latency, "rfc2544": _search}.get(case, _flood))(bench)
         found.versions = bench.versions
-        count = bench.spot.count
         bench.stack.close()  # a stack notes what it was granted when it ends
-        _noted(Path(f"{count}.json"), found)
+        _noted(Path(f"{bench.spot.count}.json"), found)
     return found
 
 

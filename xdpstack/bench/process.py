@@ -7,7 +7,6 @@ import mmap
 import os
 import select
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -23,17 +22,17 @@ Ready = Callable[["subprocess.Popen[str]"], None]
 
 
 class Count:
-    """A number of 8 bytes that another process writes into a mapped file."""
+    """A number of 8 bytes that another process writes into a mapped file: see counter()."""
 
     def __init__(self, folder: Path) -> None:
         descriptor, name = tempfile.mkstemp(dir=folder)
-        self.path = Path(name)
         os.ftruncate(descriptor, 8)
-        self._map = mmap.mmap(descriptor, 8)
         os.close(descriptor)
+        self.path = Path(name)
+        self._number = counter(name)
 
     def __int__(self) -> int:
-        return int.from_bytes(self._map[:8], sys.byteorder)
+        return self._number.value
 
 
 def counter(path: str) -> ctypes.c_uint64:
